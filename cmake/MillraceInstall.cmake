@@ -1,0 +1,1 @@
+# Filled by the package work: install targets, headers and millraceConfig.cmake.

@@ -1,0 +1,47 @@
+# One target per folder: millrace_add_library(tensor SOURCES ... DEPENDS ...) makes millrace::tensor.
+
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE}")
+endif()
+
+# Flags for our own code only; they are never exported.
+add_library(millrace_flags INTERFACE)
+target_compile_features(millrace_flags INTERFACE cxx_std_20)
+target_compile_options(millrace_flags INTERFACE
+  -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
+  # Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
+  -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512)
+if(MILLRACE_SANITIZE)
+  # oneTBB casts between unrelated classes by design, which the vptr check reports.
+  target_compile_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all $<$<STREQUAL:${MILLRACE_SANITIZE},address,undefined>:-fno-sanitize=vptr>)
+  target_link_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE})
+endif()
+
+function(millrace_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
+  set(target millrace_${name})
+  add_library(${target} STATIC ${ARG_SOURCES})
+  add_library(millrace::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name})
+  target_include_directories(${target} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/generated>
+    $<INSTALL_INTERFACE:include/millrace>)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_link_libraries(${target} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS} $<BUILD_INTERFACE:millrace_flags>)
+  set_property(GLOBAL APPEND PROPERTY MILLRACE_LIBRARIES ${target})
+endfunction()
+
+# One test program per folder of tests/; every TEST in it is a ctest of its own.
+function(millrace_add_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main millrace_flags)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300 LABELS "${ARG_LABELS}")
+endfunction()

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "dataio/dataset.h"
+#include "pipeline/slab.h"
+#include "pipeline/transform.h"
+
+namespace millrace {
+
+struct LoaderOptions {
+  std::int64_t batch_size = 64;  ///< The global batch, over all shards.
+  /// Applied in order to each sample; see parse_transforms. Images of unequal size need one that resizes.
+  std::string transforms = "normalize";
+  std::vector<std::shared_ptr<const Transform>> custom_transforms = {};  ///< Run after `transforms`' edits, before decoding.
+  std::vector<float> mean = {0.5f};  ///< One value, or one a channel, on the scale [0, 1].
+  std::vector<float> std = {0.5f};
+  DType dtype = DType::f32;      ///< Of the images: f32, bf16, or u8 (which is not normalized).
+  bool shuffle = true;
+  bool drop_last = true;         ///< Else the short last batch is padded and the padding masked.
+  int shards = 1;                ///< Equal pieces of a batch; a power of two that divides it.
+  int first_shard = 0;           ///< This process loads shards [first_shard, first_shard + local_shards).
+  int local_shards = 0;          ///< 0 means all.
+  int threads = 0;               ///< Loader workers; 0 means this process's cores.
+  int slabs = 0;                 ///< 0 means twice local_shards plus one; bounds memory and prefetching.
+  int chunk = 0;                 ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
+  std::uint64_t seed = 0;
+  /// How long `next` waits for a batch before it says which stage is stuck.
+  double timeout_seconds = 300;
+};
+
+/// The local shards of one step. Moves only; its slabs go back to the loader when it is destroyed or released.
+class Batch {
+ public:
+  Batch() = default;
+  Batch(Batch&&) noexcept;
+  Batch& operator=(Batch&&) noexcept;
+  ~Batch();
+
+  std::int64_t epoch() const;
+  std::int64_t step() const;   ///< Within the epoch.
+  int shards() const;
+  const Slab& shard(int i) const;
+  /// Shard i as a batch of its own; shares the slab, which goes back when both are gone.
+  Batch share(int i) const;
+  /// The valid samples over all local shards.
+  std::int64_t valid() const;
+
+  // For a batch of one shard; only the valid samples. @throws InputError when there are more shards.
+  Tensor images() const;  ///< [valid, C, H, W], channels-last.
+  Tensor labels() const;  ///< i64 [valid]
+  Tensor ids() const;     ///< i64 [valid]
+  Tensor field(std::string_view name) const;
+  /// Gives the slabs back early.
+  void release();
+
+ private:
+  friend class Loader;
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+/// Loads a data set epoch by epoch: a flow graph reads, decodes and augments each sample straight into its place in a slab.
+///
+/// Which samples a batch holds and which random numbers they get follows from (seed, epoch, sample) alone, never from
+/// threads. A failed sample is an error thrown by the `next` whose batch it is in; nothing hangs. One consumer thread.
+class Loader {
+ public:
+  Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
+  ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+
+  const Dataset& dataset() const;
+  const LoaderOptions& options() const;
+  std::int64_t steps_per_epoch() const;
+  /// Per image: C, H, W after the transforms.
+  const Shape& image_shape() const;
+
+  /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`.
+  class Epoch;
+  Epoch epoch(std::int64_t number);
+  /// The next batch of the epoch that was started; false at its end. @throws what a sample's reading or decoding threw.
+  bool next(Batch& batch);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// A range over the batches of one epoch; each batch is released when the loop moves on.
+class Loader::Epoch {
+ public:
+  class Iterator {
+   public:
+    using value_type = Batch;
+    const Batch& operator*() const { return epoch_->batch_; }
+    Iterator& operator++();
+    bool operator!=(const Iterator& other) const { return epoch_ != other.epoch_; }
+
+   private:
+    friend class Epoch;
+    explicit Iterator(Epoch* epoch) : epoch_(epoch) {}
+    Epoch* epoch_;  // null at the end
+  };
+  Iterator begin();
+  Iterator end() { return Iterator(nullptr); }
+
+ private:
+  friend class Loader;
+  explicit Epoch(Loader& loader) : loader_(&loader) {}
+  Loader* loader_;
+  Batch batch_;
+};
+
+}  // namespace millrace

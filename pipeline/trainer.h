@@ -1,0 +1,77 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/models/models.h"
+#include "nn/optimizer.h"
+#include "pipeline/loader.h"
+
+namespace millrace {
+
+struct TrainerOptions {
+  int replicas = 0;   ///< 0: the largest power of two that the cores (or GPUs) and the shards allow.
+  int shards = 0;     ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any number of replicas.
+  std::int64_t batch_size = 0;  ///< Used to choose shards that divide it; 0 leaves that unchecked until the first step.
+  Device device = kCpu;
+  DType dtype = DType::f32;     ///< f32, or bf16: activations in bf16, weights and their sums in f32.
+  std::uint64_t seed = 0;       ///< Of the initial weights and of dropout.
+  nn::Schedule schedule = nn::constant_schedule();
+  std::chrono::duration<double> timeout = std::chrono::minutes(5);  ///< How long a replica waits for its peers.
+};
+
+/// The sum over the valid samples of a batch, as a differentiable scalar.
+using LossFunction = std::function<Variable(nn::Module& net, const Batch& batch)>;
+
+struct StepResult {
+  double loss = 0;          ///< Sum over the valid samples.
+  std::int64_t valid = 0;
+};
+
+/// Rows are true classes, columns predictions.
+struct Evaluation {
+  double loss = 0;  ///< Mean over the samples.
+  std::int64_t correct = 0, total = 0;
+  std::vector<std::vector<std::int64_t>> confusion;
+  double accuracy() const { return total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0; }
+  double class_accuracy(int label) const;
+};
+
+/// Trains replicas of one network data-parallel.
+///
+/// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are summed on a fixed
+/// binary tree over the shards, so that weights do not depend on the number of replicas; then each takes the same SGD step.
+/// An exception in one replica aborts its peers and is thrown from `step`. See docs/design.md.
+class Trainer {
+ public:
+  using MakeModule = std::function<std::unique_ptr<nn::Module>()>;
+  Trainer(MakeModule make_module, nn::SgdOptions sgd, TrainerOptions options = {});
+  ~Trainer();
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  int replicas() const;
+  int shards() const;
+  /// Parameters whose name contains `word` get options of their own, on all replicas.
+  void group(std::string_view word, nn::SgdOptions options);
+  /// One step on one global batch of `shards()` shards.
+  StepResult step(const Batch& batch, const LossFunction& loss);
+  /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
+  Evaluation evaluate(Loader& loader);
+  /// The network of replica 0, between steps.
+  nn::Module& module();
+  std::string weights_hash();
+  std::int64_t steps() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The cores this process may use: its affinity mask, capped by the cgroup's CPU limit.
+int available_cores();
+
+}  // namespace millrace
