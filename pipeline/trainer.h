@@ -21,6 +21,9 @@ struct TrainerOptions {
   std::uint64_t seed = 0;       ///< Of the initial weights and of dropout.
   nn::Schedule schedule = nn::constant_schedule();
   std::chrono::duration<double> timeout = std::chrono::minutes(5);  ///< How long a replica waits for its peers.
+  /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is best where
+  /// the core that computes also communicates. Never changes a bit.
+  std::int64_t bucket_bytes = 0;
 };
 
 /// The sum over the valid samples of a batch, as a differentiable scalar.
@@ -61,7 +64,8 @@ class Trainer {
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
   Evaluation evaluate(Loader& loader);
-  /// The network of replica 0, between steps.
+  /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other replicas
+  /// at the next `step` or `evaluate`.
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;
@@ -70,6 +74,12 @@ class Trainer {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// `options` with replicas and shards filled in where they are 0, so that a Loader can be made with the same shards.
+///
+/// Both are powers of two, replicas divide shards, and shards divide the batch where `batch_size` is given.
+/// @throws InputError naming the values when what was asked for breaks these rules, or the device is not there.
+TrainerOptions resolve(TrainerOptions options);
 
 /// The cores this process may use: its affinity mask, capped by the cgroup's CPU limit.
 int available_cores();
