@@ -9,8 +9,9 @@ namespace millrace {
 
 /// How the members of a group exchange tensors. All members call the same operations in the same order.
 ///
-/// Every operation is enqueued on `stream` (on the CPU: is done when it returns). In a group of one, nothing happens.
-/// Sums follow a fixed binary tree over the ranks, ((0 + 1) + (2 + 3)) + ..., so they never depend on timing.
+/// Every operation is enqueued on `stream` (on the CPU: is done when it returns). In a group of one, nothing
+/// happens. Sums follow a fixed binary tree over the ranks, ((0 + 1) + (2 + 3)) + ..., so they never depend
+/// on timing.
 /// @throws CommunicatorError if a peer failed, aborted or stayed away for the timeout; the message names it.
 class Communicator {
  public:
