@@ -1,0 +1,24 @@
+#include "dataio/dataset.h"
+
+#include "dataio/formats.h"
+#include "tensor/error.h"
+
+namespace millrace {
+
+std::unique_ptr<Dataset> open_dataset(std::string_view name, bool train) {
+  constexpr std::string_view kKinds = "cifar10:DIR, images:DIR, idx:DIR, synthetic:N";
+  const std::size_t colon = name.find(':');
+  if (colon == std::string_view::npos) {
+    throw InputError("data set '{}' names no kind; expected one of {}", name, kKinds);
+  }
+  const std::string_view kind = name.substr(0, colon);
+  const std::string where(name.substr(colon + 1));
+  if (where.empty()) throw InputError("data set '{}' says no place; expected one of {}", name, kKinds);
+  if (kind == "cifar10") return open_cifar10(where, train);
+  if (kind == "images") return open_image_folder(where);
+  if (kind == "idx") return open_idx(where, train);
+  if (kind == "synthetic") return make_synthetic(where, train);
+  throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind, kKinds);
+}
+
+}  // namespace millrace

@@ -1,0 +1,175 @@
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <vector>
+
+#include "dataio/file.h"
+#include "dataio/formats.h"
+#include "tensor/error.h"
+
+namespace millrace {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+enum class Magic { jpeg, png, none };
+
+Magic magic_of(std::span<const std::byte> bytes) {
+  constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
+  constexpr std::array<std::byte, 8> kPng = {std::byte{0x89}, std::byte{'P'},  std::byte{'N'},
+                                             std::byte{'G'},  std::byte{'\r'}, std::byte{'\n'},
+                                             std::byte{0x1A}, std::byte{'\n'}};
+  const auto starts_with = [&](const auto& magic) {
+    return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
+  };
+  return starts_with(kJpeg) ? Magic::jpeg : starts_with(kPng) ? Magic::png : Magic::none;
+}
+
+/// By its ending; else, for regular files named otherwise, by its first bytes.
+bool is_image(const fs::directory_entry& entry) {
+  std::string ending = entry.path().extension().string();
+  std::transform(ending.begin(), ending.end(), ending.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  // Kinds that cannot be read are listed too: they are named in an error when read, and not left out in
+  // silence.
+  for (const char* known : {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) {
+    if (ending == known) return true;
+  }
+  if (std::error_code error; !entry.is_regular_file(error)) return false;
+  const FileDescriptor file(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC));
+  std::array<std::byte, 8> start{};
+  const ssize_t got = file.get() < 0 ? -1 : ::read(file.get(), start.data(), start.size());
+  if (got < 0) throw_errno("read", entry.path());
+  return magic_of(std::span(start).first(static_cast<std::size_t>(got))) != Magic::none;
+}
+
+struct Listing {
+  std::vector<std::string> folders, images;  // names, sorted
+};
+
+Listing list(const fs::path& folder) {
+  Listing listing;
+  std::error_code error;
+  fs::directory_iterator entries(folder, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    std::string name = entries->path().filename().string();
+    if (name.front() == '.') continue;
+    if (std::error_code unknown; entries->is_directory(unknown)) {
+      listing.folders.push_back(std::move(name));
+    } else if (is_image(*entries)) {
+      listing.images.push_back(std::move(name));
+    }
+  }
+  if (error) throw InputError("images: cannot list {}: {}", folder.string(), error.message());
+  std::sort(listing.folders.begin(), listing.folders.end());
+  std::sort(listing.images.begin(), listing.images.end());
+  return listing;
+}
+
+class ImageFolder final : public Dataset {
+ public:
+  explicit ImageFolder(const fs::path& root)
+      : root_(root), directory_(open(root_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (directory_.get() < 0) throw_errno("open", root_);
+    const Listing top = list(root_);
+    if (top.folders.empty()) {
+      if (top.images.empty()) {
+        throw InputError("images: {} holds neither class folders nor JPEG or PNG files", root_.string());
+      }
+      add_class(fs::canonical(root_).filename().string(), "", top.images);
+    }
+    for (const std::string& name : top.folders) {
+      const Listing listing = list(root_ / name);
+      if (listing.images.empty()) {
+        throw InputError(
+            "images: class folder {} holds no JPEG or PNG files{}", (root_ / name).string(),
+            listing.folders.empty() ? "" : "; if its subfolders are the classes, name it instead");
+      }
+      add_class(name, name + "/", listing.images);
+    }
+  }
+
+  std::int64_t size() const override { return static_cast<std::int64_t>(starts_.size()); }
+  const DatasetInfo& info() const override { return info_; }
+
+  Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
+    // Not to wait for a writer, should it be a pipe.
+    const FileDescriptor file(openat(directory_.get(), name(index), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    if (file.get() < 0) throw_errno("open", describe(index));
+    Sample sample{.bytes = read_all(file.get(), index, scratch), .label = label(index)};
+    switch (magic_of(sample.bytes)) {
+      case Magic::jpeg:
+        sample.encoding = Encoding::jpeg;
+        return sample;
+      case Magic::png:
+        sample.encoding = Encoding::other;
+        return sample;
+      case Magic::none:
+        break;
+    }
+    throw InputError("images: {} is neither a JPEG nor a PNG file ({} bytes); remove it or convert it",
+                     describe(index), sample.bytes.size());
+  }
+
+  std::string describe(std::int64_t index) const override { return (root_ / name(index)).string(); }
+
+ private:
+  void add_class(std::string name, const std::string& prefix, const std::vector<std::string>& files) {
+    for (const std::string& file : files) {
+      starts_.push_back(names_.size());
+      names_.append(prefix).append(file).push_back('\0');
+    }
+    info_.classes.push_back(std::move(name));
+    ends_.push_back(size());
+  }
+
+  /// Relative to the root.
+  const char* name(std::int64_t index) const {
+    return names_.data() + starts_[static_cast<std::size_t>(index)];
+  }
+
+  std::int64_t label(std::int64_t index) const {
+    return std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
+  }
+
+  std::span<const std::byte> read_all(int file, std::int64_t index, std::vector<std::byte>& scratch) const {
+    struct stat status;
+    if (fstat(file, &status) != 0) throw_errno("examine", describe(index));
+    if (!S_ISREG(status.st_mode)) throw InputError("images: {} is no regular file", describe(index));
+    const auto size = static_cast<std::size_t>(status.st_size);
+    if (scratch.size() < size)
+      scratch.resize(size);  // never shrinks, so that it is not cleared again and again
+    for (std::size_t done = 0; done < size;) {
+      const ssize_t got = ::read(file, scratch.data() + done, size - done);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw_errno("read", describe(index));
+      if (got == 0)
+        throw InputError("images: {} was cut from {} to {} bytes while it was read", describe(index), size,
+                         done);
+      done += static_cast<std::size_t>(got);
+    }
+    return {scratch.data(), size};
+  }
+
+  fs::path root_;
+  FileDescriptor directory_;
+  DatasetInfo info_;
+  // Millions of names take one block: each ends with a zero byte, starts_ says where it begins.
+  std::string names_;
+  std::vector<std::size_t> starts_;
+  std::vector<std::int64_t> ends_;  // of each class, one past its last image
+};
+
+}  // namespace
+
+std::unique_ptr<Dataset> open_image_folder(const std::string& folder) {
+  return std::make_unique<ImageFolder>(folder);
+}
+
+}  // namespace millrace
