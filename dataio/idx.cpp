@@ -3,7 +3,6 @@
 #include <cctype>
 #include <cerrno>
 #include <filesystem>
-#include <fmt/ranges.h>
 #include <vector>
 #include <zlib.h>
 
@@ -85,8 +84,8 @@ IdxFile read_idx(const fs::path& path, int dimensions) {
     idx.sizes.push_back(read_word());
     if (__builtin_mul_overflow(expected, static_cast<std::size_t>(idx.sizes.back()), &expected) ||
         expected == 0) {
-      throw InputError("idx: {} has the impossible sizes {} in its header", path.string(),
-                       fmt::join(idx.sizes, " x "));
+      throw InputError("idx: {} has an impossible size in its header: {} along dimension {}", path.string(),
+                       idx.sizes.back(), i);
     }
   }
   // In pieces: a damaged header must not make us ask for more memory than the file fills.
