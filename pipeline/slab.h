@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -15,21 +17,24 @@ struct FieldSpec {
   Shape shape;  ///< Per sample: {3, 32, 32} for an image (stored channels-last), {} for a label.
 };
 
-/// The memory of one shard of a batch: sample ids, a valid mask and named fields. Allocated once, pinned where there is a GPU.
+/// The memory of one shard of a batch: sample ids, a valid mask and named fields. Allocated once, pinned
+/// where there is a GPU.
 class Slab {
  public:
+  /// Zeroed, so that its pages are in memory before the first sample comes.
   Slab(std::int64_t samples, const std::vector<FieldSpec>& fields);
 
   std::int64_t samples() const { return samples_; }
-  /// The whole field, [samples, ...]; images are N, C, H, W in channels-last memory. @throws InputError on an unknown name.
+  /// The whole field, [samples, ...]; images are N, C, H, W in channels-last memory.
+  /// @throws InputError on an unknown name; the message lists the known ones.
   const Tensor& field(std::string_view name) const;
-  Tensor& ids() { return ids_; }      ///< i64 [samples]: index into the data set, -1 where masked.
+  Tensor& ids() { return ids_; }  ///< i64 [samples]: index into the data set, -1 where masked.
+  const Tensor& ids() const { return ids_; }
   /// Valid samples; they are the first ones, and the rest is padding.
   std::int64_t valid = 0;
-  std::int64_t first_position = 0;    ///< Of the first sample, in the global batch.
+  std::int64_t first_position = 0;  ///< Of the first sample, in the global batch.
 
  private:
-  friend class Batch;
   std::int64_t samples_;
   Tensor ids_;
   std::vector<std::pair<std::string, Tensor>> fields_;

@@ -16,10 +16,14 @@ namespace millrace {
 class SampleRandom {
  public:
   SampleRandom(std::uint64_t seed, std::int64_t epoch, std::int64_t sample);
-  float uniform();                            ///< In [0, 1).
-  std::int64_t below(std::int64_t bound);     ///< In [0, bound).
+  float uniform() { return to_unit_float(next()); }  ///< In [0, 1).
+  std::int64_t below(std::int64_t bound) {           ///< In [0, bound), bound < 2^32.
+    return static_cast<std::int64_t>(next() * static_cast<std::uint64_t>(bound) >> 32);
+  }
 
  private:
+  std::uint64_t next();
+
   std::array<std::uint32_t, 2> key_;
   std::array<std::uint32_t, 4> words_{};
   std::int64_t sample_;
@@ -28,18 +32,49 @@ class SampleRandom {
 
 struct Rectangle {
   std::int64_t top = 0, left = 0, height = 0, width = 0;
+  Size2 size() const { return {height, width}; }
+  bool operator==(const Rectangle&) const = default;
+};
+
+/// A few rectangles held in place, so that planning a sample allocates nothing.
+class Holes {
+ public:
+  static constexpr int kCapacity = 4;
+  /// @throws InputError when there are kCapacity already.
+  void push_back(const Rectangle& hole);
+  bool empty() const { return count_ == 0; }
+  Rectangle* begin() { return holes_.data(); }
+  Rectangle* end() { return holes_.data() + count_; }
+  const Rectangle* begin() const { return holes_.data(); }
+  const Rectangle* end() const { return holes_.data() + count_; }
+
+ private:
+  std::array<Rectangle, kCapacity> holes_;
+  int count_ = 0;
 };
 
 /// What is to be done to one image, decided before it is decoded; one executor then writes each pixel once.
-/// The source rectangle may reach beyond the image (that is padding); it is resized to the output.
+/// The crop is resized, a window of that is taken, and it is flipped, normalized and punched with holes.
 struct SamplePlan {
-  Size2 source = 0;   ///< The image as stored, height and width.
-  Rectangle crop;     ///< Of the source.
-  Size2 output = 0;   ///< Height and width written into the slab.
-  PadMode pad_mode = PadMode::zero;
-  bool flip = false;  ///< Left to right, after cropping and resizing.
-  std::vector<Rectangle> holes;  ///< Of the output, filled with the mean (zero once normalized).
-  bool normalize = false;        ///< (x / 255 - mean) / std, else x / 255. Never for u8.
+  explicit SamplePlan(Size2 image)
+      : source(image),
+        crop{0, 0, image.height, image.width},
+        resized(image),
+        window{0, 0, image.height, image.width} {}
+
+  Size2 source;      ///< The image as stored, height and width.
+  Rectangle crop;    ///< Of the source, and within it.
+  Size2 resized;     ///< What the crop is resized to; its own size where it is not.
+  Rectangle window;  ///< Of the resized crop; where it reaches beyond, it is padding.
+  PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
+  bool flip = false;                 ///< Left to right, after the window.
+  Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.
+  bool normalize = false;  ///< (x / 255 - mean) / std, else x / 255. Never for u8.
+
+  Size2 output() const { return window.size(); }  ///< Height and width written into the slab.
+  bool resizes() const { return resized != crop.size(); }
+  /// Whether the window is still the whole resized crop.
+  bool is_whole() const { return window == Rectangle{0, 0, resized.height, resized.width}; }
 };
 
 /// Edits the plan of one sample. Stateless and shared by all threads: all randomness comes from `random`.
@@ -47,13 +82,17 @@ class Transform {
  public:
   virtual ~Transform() = default;
   virtual void edit(SamplePlan& plan, SampleRandom& random) const = 0;
-  /// The output size for a source of this size, when it never depends on the sample; used to check slabs up front.
-  virtual bool fixes_output_size() const { return false; }
   virtual std::string describe() const = 0;
 };
 
-/// Reads a comma-separated list: "random_crop:4" (pads by 4; "random_crop:4:reflect"), "horizontal_flip", "cutout:8",
-/// "resize:32" (or 32x48), "center_crop:28", "random_resized_crop:224", "normalize".
+/// Reads a comma-separated list, applied in order:
+/// - "random_crop:4" pads by 4 and takes a random window of the size before ("random_crop:4:reflect");
+/// - "horizontal_flip" flips every other image;
+/// - "cutout:8" fills a square of 8 x 8 around a random pixel with the mean (DeVries and Taylor, 2017);
+/// - "resize:32" or "resize:32x48" (height x width);
+/// - "center_crop:28" takes the middle, padded where the image is smaller;
+/// - "random_resized_crop:224" resizes a random 8 to 100 % of the area, of aspect 3:4 to 4:3 (as PyTorch does);
+/// - "normalize" subtracts the mean and divides by the deviation, once all else is done.
 /// @throws InputError that names the unknown word and lists the known ones.
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list);
 

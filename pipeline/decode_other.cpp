@@ -1,0 +1,52 @@
+#include <opencv2/core.hpp>
+
+#include "pipeline/decode.h"
+#include "tensor/config.h"
+#if __has_include(<opencv2/imgcodecs.hpp>)
+#include <opencv2/imgcodecs.hpp>
+#endif
+
+namespace millrace {
+namespace {
+
+#if __has_include(<opencv2/imgcodecs.hpp>)
+cv::Mat read(const cv::Mat& bytes, int channels) {
+  // The orientation that a camera noted is ignored, as it is for JPEG.
+  const int color = channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR;
+  try {
+    return cv::imdecode(bytes, color | cv::IMREAD_IGNORE_ORIENTATION);
+  } catch (const cv::Exception& error) {
+    throw InputError("cannot be decoded: {}", error.err);
+  }
+}
+#else
+cv::Mat read(const cv::Mat&, int) { return {}; }
+#endif
+
+}  // namespace
+
+Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<std::uint8_t>& buffer) {
+  if constexpr (!kWithImgcodecs) {
+    throw InputError(
+        "is not a JPEG, and this build reads nothing else (MILLRACE_IMGCODECS=OFF); convert it to JPEG or "
+        "build with -DMILLRACE_IMGCODECS=ON");
+  } else {
+    // OpenCV does not write through this pointer.
+    const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
+    const cv::Mat image = bytes.empty() ? cv::Mat() : read(view, channels);
+    if (image.empty()) { throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it"); }
+    const auto pixels = static_cast<std::size_t>(image.rows) * static_cast<std::size_t>(image.cols);
+    buffer.resize(pixels * static_cast<std::size_t>(channels));
+    const std::uint8_t* source = image.data;  // imdecode's result has no gaps; its colours are B, G, R
+    if (channels == 1) {
+      std::copy_n(source, pixels, buffer.data());
+    } else {
+      for (std::size_t i = 0; i < pixels; ++i) {
+        for (std::size_t c = 0; c < 3; ++c) { buffer[3 * i + c] = source[3 * i + 2 - c]; }
+      }
+    }
+    return {buffer.data(), image.rows, image.cols, channels};
+  }
+}
+
+}  // namespace millrace

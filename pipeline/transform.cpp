@@ -1,0 +1,238 @@
+#include "pipeline/transform.h"
+
+#include <charconv>
+#include <cmath>
+
+namespace millrace {
+
+SampleRandom::SampleRandom(std::uint64_t seed, std::int64_t epoch, std::int64_t sample) : sample_(sample) {
+  const std::uint64_t key = mix(seed, static_cast<std::uint64_t>(epoch));
+  key_ = {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)};
+}
+
+std::uint64_t SampleRandom::next() {
+  const std::uint32_t word = draw_ % 4;
+  if (word == 0) {
+    const auto sample = static_cast<std::uint64_t>(sample_);
+    words_ =
+        philox({static_cast<std::uint32_t>(sample), static_cast<std::uint32_t>(sample >> 32), draw_ / 4, 0}, key_);
+  }
+  ++draw_;
+  return words_[word];
+}
+
+void Holes::push_back(const Rectangle& hole) {
+  if (count_ == kCapacity) { throw InputError("transform: got more than {} holes in one image", kCapacity); }
+  holes_[static_cast<std::size_t>(count_++)] = hole;
+}
+
+namespace {
+
+/// A window of the crop, where nothing is resized yet, is a smaller crop.
+void fold_window(SamplePlan& plan) {
+  const Rectangle& window = plan.window;
+  const bool inside = window.top >= 0 && window.left >= 0 && window.top + window.height <= plan.resized.height &&
+                      window.left + window.width <= plan.resized.width;
+  if (plan.resizes() || !inside) { return; }
+  plan.crop = {plan.crop.top + window.top, plan.crop.left + window.left, window.height, window.width};
+  plan.resized = window.size();
+  plan.window = {0, 0, window.height, window.width};
+}
+
+void require_whole(const SamplePlan& plan, const std::string& name) {
+  if (!plan.is_whole() || !plan.holes.empty()) {
+    throw InputError("transforms: {} comes after a crop of a resized or padded image, or after cutout; put it first",
+                     name);
+  }
+}
+
+void require_no_holes(const SamplePlan& plan, const std::string& name) {
+  if (!plan.holes.empty()) { throw InputError("transforms: {} comes after cutout; put it first", name); }
+}
+
+std::string to_string(Size2 size) {
+  return size.height == size.width ? fmt::format("{}", size.height) : fmt::format("{}x{}", size.height, size.width);
+}
+
+class RandomCrop final : public Transform {
+ public:
+  RandomCrop(std::int64_t padding, PadMode mode) : padding_(padding), mode_(mode) {}
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    require_whole(plan, describe());
+    if (mode_ == PadMode::reflect && padding_ >= std::min(plan.resized.height, plan.resized.width)) {
+      throw InputError("{}: reflecting needs an image larger than the padding, got {} x {}", describe(),
+                       plan.resized.height, plan.resized.width);
+    }
+    plan.window.top = random.below(2 * padding_ + 1) - padding_;
+    plan.window.left = random.below(2 * padding_ + 1) - padding_;
+    plan.pad_mode = mode_;
+  }
+  std::string describe() const override {
+    return fmt::format("random_crop:{}{}", padding_, mode_ == PadMode::reflect ? ":reflect" : "");
+  }
+
+ private:
+  std::int64_t padding_;
+  PadMode mode_;
+};
+
+class HorizontalFlip final : public Transform {
+ public:
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    if (random.below(2) == 0) { return; }
+    plan.flip = !plan.flip;
+    for (Rectangle& hole : plan.holes) { hole.left = plan.window.width - hole.left - hole.width; }
+  }
+  std::string describe() const override { return "horizontal_flip"; }
+};
+
+class Cutout final : public Transform {
+ public:
+  explicit Cutout(std::int64_t size) : size_(size) {}
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    const std::int64_t row = random.below(plan.window.height), column = random.below(plan.window.width);
+    plan.holes.push_back({row - size_ / 2, column - size_ / 2, size_, size_});
+  }
+  std::string describe() const override { return fmt::format("cutout:{}", size_); }
+
+ private:
+  std::int64_t size_;
+};
+
+class Resize final : public Transform {
+ public:
+  explicit Resize(Size2 size) : size_(size) {}
+  void edit(SamplePlan& plan, SampleRandom&) const override {
+    require_whole(plan, describe());
+    plan.resized = size_;
+    plan.window = {0, 0, size_.height, size_.width};
+  }
+  std::string describe() const override { return "resize:" + to_string(size_); }
+
+ private:
+  Size2 size_;
+};
+
+class CenterCrop final : public Transform {
+ public:
+  explicit CenterCrop(Size2 size) : size_(size) {}
+  void edit(SamplePlan& plan, SampleRandom&) const override {
+    require_no_holes(plan, describe());
+    Rectangle& window = plan.window;
+    window = {window.top + (window.height - size_.height) / 2, window.left + (window.width - size_.width) / 2,
+              size_.height, size_.width};
+    fold_window(plan);
+  }
+  std::string describe() const override { return "center_crop:" + to_string(size_); }
+
+ private:
+  Size2 size_;
+};
+
+class RandomResizedCrop final : public Transform {
+ public:
+  explicit RandomResizedCrop(Size2 size) : size_(size) {}
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    require_whole(plan, describe());
+    if (plan.resizes()) { throw InputError("transforms: {} comes after a resize; drop the resize", describe()); }
+    const Rectangle part = choose(plan.crop.height, plan.crop.width, random);
+    plan.crop = {plan.crop.top + part.top, plan.crop.left + part.left, part.height, part.width};
+    plan.resized = size_;
+    plan.window = {0, 0, size_.height, size_.width};
+  }
+  std::string describe() const override { return "random_resized_crop:" + to_string(size_); }
+
+ private:
+  static constexpr double kMinScale = 0.08, kMaxScale = 1, kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
+
+  /// Ten tries at an area and an aspect that fit, then the largest middle of a permitted aspect.
+  static Rectangle choose(std::int64_t height, std::int64_t width, SampleRandom& random) {
+    for (int attempt = 0; attempt < 10; ++attempt) {
+      const double part = kMinScale + (kMaxScale - kMinScale) * static_cast<double>(random.uniform());
+      const double area = static_cast<double>(height * width) * part;
+      const double log_min = std::log(kMinRatio), log_max = std::log(kMaxRatio);
+      const double ratio = std::exp(log_min + (log_max - log_min) * static_cast<double>(random.uniform()));
+      const auto w = std::llround(std::sqrt(area * ratio)), h = std::llround(std::sqrt(area / ratio));
+      if (w > 0 && w <= width && h > 0 && h <= height) {
+        return {random.below(height - h + 1), random.below(width - w + 1), h, w};
+      }
+    }
+    const double ratio = static_cast<double>(width) / static_cast<double>(height);
+    std::int64_t w = width, h = height;
+    if (ratio < kMinRatio) { h = std::llround(static_cast<double>(width) / kMinRatio); }
+    if (ratio > kMaxRatio) { w = std::llround(static_cast<double>(height) * kMaxRatio); }
+    return {(height - h) / 2, (width - w) / 2, h, w};
+  }
+
+  Size2 size_;
+};
+
+class Normalize final : public Transform {
+ public:
+  void edit(SamplePlan& plan, SampleRandom&) const override { plan.normalize = true; }
+  std::string describe() const override { return "normalize"; }
+};
+
+constexpr std::string_view kKnown =
+    "random_crop:P[:reflect], horizontal_flip, cutout:S, resize:S or resize:HxW, center_crop:S, "
+    "random_resized_crop:S, normalize";
+
+std::string_view trim(std::string_view text) {
+  while (!text.empty() && text.front() == ' ') { text.remove_prefix(1); }
+  while (!text.empty() && text.back() == ' ') { text.remove_suffix(1); }
+  return text;
+}
+
+/// Cuts off and returns what stands before `separator`.
+std::string_view take(std::string_view& text, char separator) {
+  const std::size_t end = std::min(text.find(separator), text.size());
+  const std::string_view head = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return trim(head);
+}
+
+std::int64_t parse_number(std::string_view text, std::string_view word, std::int64_t least) {
+  constexpr std::int64_t kMost = 65500;  // the largest side of a JPEG image
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc{} || end != text.data() + text.size() || value < least || value > kMost) {
+    throw InputError("transforms: '{}' needs a whole number from {} to {}, got '{}'", word, least, kMost, text);
+  }
+  return value;
+}
+
+Size2 parse_size(std::string_view text, std::string_view word) {
+  const std::string_view height = take(text, 'x');
+  const std::int64_t rows = parse_number(height, word, 1);
+  return text.empty() ? Size2(rows) : Size2(rows, parse_number(text, word, 1));
+}
+
+std::shared_ptr<const Transform> parse_transform(std::string_view word) {
+  std::string_view rest = word;
+  const std::string_view name = take(rest, ':');
+  if (name == "random_crop") {
+    const std::int64_t padding = parse_number(take(rest, ':'), word, 0);
+    if (!rest.empty() && rest != "reflect") {
+      throw InputError("transforms: '{}' pads with '{}'; expected random_crop:P or random_crop:P:reflect", word, rest);
+    }
+    return std::make_shared<RandomCrop>(padding, rest.empty() ? PadMode::zero : PadMode::reflect);
+  }
+  if (name == "cutout") { return std::make_shared<Cutout>(parse_number(rest, word, 1)); }
+  if (name == "resize") { return std::make_shared<Resize>(parse_size(rest, word)); }
+  if (name == "center_crop") { return std::make_shared<CenterCrop>(parse_size(rest, word)); }
+  if (name == "random_resized_crop") { return std::make_shared<RandomResizedCrop>(parse_size(rest, word)); }
+  if (word == "horizontal_flip") { return std::make_shared<HorizontalFlip>(); }
+  if (word == "normalize") { return std::make_shared<Normalize>(); }
+  throw InputError("transforms: '{}' is unknown; the known ones are: {}", word, kKnown);
+}
+
+}  // namespace
+
+std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list) {
+  std::vector<std::shared_ptr<const Transform>> transforms;
+  list = trim(list);
+  while (!list.empty()) { transforms.push_back(parse_transform(take(list, ','))); }
+  return transforms;
+}
+
+}  // namespace millrace
