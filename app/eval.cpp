@@ -1,0 +1,63 @@
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
+
+#include "app/commands.h"
+#include "app/grid.h"
+#include "app/json_log.h"
+#include "app/options.h"
+
+namespace millrace::app {
+
+namespace {
+
+struct EvalOptions {
+  std::filesystem::path weights, grid;
+  std::string data;
+  ComputeOptions compute;
+  bool json = false;
+};
+
+void eval(const EvalOptions& o) {
+  if (!o.grid.empty()) {
+    check_writable(o.grid);
+  }
+  const LoadedModel model = load_model(o.weights);
+  TrainerOptions options = o.compute.resolve(0, 0);
+  const int threads = allow_workers(o.compute.threads);
+  std::shared_ptr<const Dataset> data = open_dataset(o.data, false);
+  Loader loader{data, evaluation_loader(model.description, options, threads)};
+  check_fits(loader, model.description, o.data);
+  Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
+  const Evaluation evaluation = trainer.evaluate(loader);
+  if (!o.grid.empty()) {
+    draw_grid(o.grid, trainer.module(), model.description, data);
+  }
+  if (!o.json) {
+    return print_evaluation(evaluation, model.description.classes, true);
+  }
+  Json per_class = Json::object();
+  for (std::size_t i = 0; i < model.description.classes.size(); ++i) {
+    per_class[model.description.classes[i]] = evaluation.class_accuracy(static_cast<int>(i));
+  }
+  const Json result = {{"accuracy", evaluation.accuracy()}, {"loss", evaluation.loss},
+                       {"correct", evaluation.correct},     {"total", evaluation.total},
+                       {"class_accuracy", per_class},       {"confusion", evaluation.confusion}};
+  fmt::print("{}\n", result.dump());
+}
+
+}  // namespace
+
+void add_eval(CLI::App& app) {
+  auto options = std::make_shared<EvalOptions>();
+  EvalOptions& o = *options;
+  CLI::App& command = *app.add_subcommand("eval", "Measure a saved model's accuracy");
+  command.add_option("--weights", o.weights, "A file that train --save wrote")->required();
+  command.add_option("--data", o.data, "images:DIR, cifar10:DIR, idx:DIR or synthetic:N; their test part")
+      ->required();
+  o.compute.add_to(command, false);
+  command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
+  command.add_flag("--json", o.json, "Print one JSON object");
+  command.callback([options] { eval(*options); });
+}
+
+}  // namespace millrace::app

@@ -1,0 +1,28 @@
+#include "app/json_log.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace millrace::app {
+
+JsonLog::JsonLog(const std::filesystem::path& path) : path_(path) {
+  if (path.empty()) {
+    return;
+  }
+  file_.reset(std::fopen(path.c_str(), "we"));
+  if (!file_) {
+    throw InputError("cannot write {}: {}", path.string(), std::strerror(errno));
+  }
+}
+
+void JsonLog::write(const Json& object) {
+  if (!file_) {
+    return;
+  }
+  const std::string line = object.dump() + "\n";
+  if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0) {
+    throw MachineError("cannot write to {}: {}", path_.string(), std::strerror(errno));
+  }
+}
+
+}  // namespace millrace::app

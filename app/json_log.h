@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "tensor/error.h"
+
+namespace millrace::app {
+
+using Json = nlohmann::ordered_json;
+
+/// One JSON object a line, each written out at once. Without a path it swallows everything.
+class JsonLog {
+ public:
+  /// Truncates an existing file. @throws InputError naming the path and the reason.
+  explicit JsonLog(const std::filesystem::path& path);
+  /// @throws MachineError when the line cannot be written.
+  void write(const Json& object);
+
+ private:
+  struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+  };
+  std::filesystem::path path_;
+  std::unique_ptr<std::FILE, Close> file_;
+};
+
+}  // namespace millrace::app

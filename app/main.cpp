@@ -1,0 +1,126 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <fmt/core.h>
+#include <new>
+#include <numeric>
+
+#include "app/commands.h"
+#include "tensor/config.h"
+#include "tensor/error.h"
+
+namespace {
+
+enum ExitCode { kDone = 0, kMachineFailed = 1, kWrongInput = 2, kPeerFailed = 3 };
+
+/// How many letters have to be changed, added or left out to get from one word to the other (Levenshtein).
+std::size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), std::size_t{0});
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    std::size_t diagonal = std::exchange(row[0], i + 1);
+    for (std::size_t j = 0; j < b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({row[j + 1] + 1, row[j] + 1, replaced}));
+    }
+  }
+  return row.back();
+}
+
+std::string closest(const std::string& word, const std::vector<std::string>& known) {
+  const auto best =
+      std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
+        return edit_distance(word, a) < edit_distance(word, b);
+      });
+  const bool is_close =
+      best != known.end() && edit_distance(word, *best) <= std::max<std::size_t>(2, word.size() / 3);
+  return is_close ? fmt::format("; did you mean {}?", *best) : "";
+}
+
+/// The innermost subcommand that was given, and its full name.
+const CLI::App* given_command(const CLI::App& app, std::string& name) {
+  const CLI::App* command = &app;
+  name = app.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    name += " " + command->get_name();
+  }
+  return command;
+}
+
+/// One sentence for a mistake on the command line.
+std::string explain(const CLI::App& app, const CLI::ParseError& error) {
+  std::string name;
+  const CLI::App* command = given_command(app, name);
+  const std::string help = fmt::format("; see {} --help", name);
+  // An unknown option comes first: a required one that is missing may only be misspelt.
+  for (const std::string& word : app.remaining(true)) {
+    if (!word.starts_with("-")) {
+      continue;
+    }
+    std::vector<std::string> known;
+    for (const CLI::Option* option : command->get_options()) {
+      known.push_back(option->get_name());
+    }
+    const std::string hint = closest(word.substr(0, word.find('=')), known);
+    return fmt::format("{}: unknown option {}{}", name, word, hint.empty() ? help : hint);
+  }
+  if (const std::vector<std::string> words = app.remaining(true); !words.empty()) {
+    std::vector<std::string> known;
+    for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; })) {
+      known.push_back(sub->get_name());
+    }
+    const std::string hint = closest(words.front(), known);
+    return fmt::format("{}: unexpected word '{}'{}", name, words.front(), hint.empty() ? help : hint);
+  }
+  return fmt::format("{}: {}{}", name, error.what(), help);
+}
+
+int fail(ExitCode code, const char* sentence) {
+  std::fflush(stdout);
+  fmt::print(stderr, "millrace: {}\n", sentence);
+  return code;
+}
+
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "{}\n", explain(app, error));
+    return kWrongInput;
+  } catch (const millrace::InputError& error) {
+    return fail(kWrongInput, error.what());
+  } catch (const millrace::CommunicatorError& error) {
+    return fail(kPeerFailed, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(kMachineFailed, "out of memory; try a smaller --batch-size");
+  } catch (const std::exception& error) {
+    return fail(kMachineFailed, error.what());
+  }
+  if (std::fflush(stdout) != 0) {
+    return fail(kMachineFailed, "cannot write to standard output");
+  }
+  return kDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A file that grows too large is then an error of the write, with a message, and not a signal.
+  std::signal(SIGXFSZ, SIG_IGN);
+  CLI::App app{"Trains image networks data-parallel", "millrace"};
+  app.set_version_flag("--version", fmt::format("millrace {}", millrace::kVersion));
+  app.require_subcommand(1);
+  millrace::app::add_train(app);
+  millrace::app::add_eval(app);
+  millrace::app::add_predict(app);
+  CLI::App& bench = *app.add_subcommand("bench", "Measure speed");
+  bench.require_subcommand(1);
+  millrace::app::add_bench_train(bench);
+  millrace::app::add_bench_loader(bench);
+  millrace::app::add_devices(app);
+  return run(app, argc, argv);
+}

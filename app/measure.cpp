@@ -1,0 +1,40 @@
+#include "app/measure.h"
+
+#include <algorithm>
+#include <fmt/core.h>
+
+namespace millrace::app {
+
+double Measurement::median() const {
+  if (images_per_second.empty()) {
+    return 0;
+  }
+  std::vector<double> sorted = images_per_second;
+  std::sort(sorted.begin(), sorted.end());
+  const std::size_t middle = sorted.size() / 2;
+  return sorted.size() % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+double Measurement::spread() const {
+  if (images_per_second.empty()) {
+    return 0;
+  }
+  const auto [low, high] = std::minmax_element(images_per_second.begin(), images_per_second.end());
+  return (*high - *low) / median();
+}
+
+std::string Measurement::to_string() const {
+  return fmt::format("{} images/s (spread {:.1f} % over {} repeats)", with_commas(median()), 100 * spread(),
+                     images_per_second.size());
+}
+
+std::string with_commas(double value) {
+  std::string digits = fmt::format("{:.0f}", value);
+  for (auto place = static_cast<std::ptrdiff_t>(digits.size()) - 3; place > (digits[0] == '-' ? 1 : 0);
+       place -= 3) {
+    digits.insert(static_cast<std::size_t>(place), ",");
+  }
+  return digits;
+}
+
+}  // namespace millrace::app

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace millrace::app {
+
+/// Repeated measurements of a speed: their median, and their spread as (largest - smallest) / median.
+struct Measurement {
+  std::vector<double> images_per_second;
+  double median() const;
+  double spread() const;
+  /// "24,310 images/s (spread 3.1 % over 5 repeats)"
+  std::string to_string() const;
+};
+
+/// 24310.4 as "24,310".
+std::string with_commas(double value);
+
+}  // namespace millrace::app

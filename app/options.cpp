@@ -1,0 +1,193 @@
+#include "app/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <fmt/core.h>
+#include <fstream>
+#include <oneapi/tbb/global_control.h>
+#include <optional>
+
+namespace millrace::app {
+
+namespace {
+
+/// The whole of `text` as a number, or nothing.
+template <typename Number>
+std::optional<Number> read_number(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const std::size_t end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) {
+      return parts;
+    }
+    text.remove_prefix(end + 1);
+  }
+}
+
+nn::Schedule base_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t total) {
+  const std::vector<std::string_view> parts = split(text, ':');
+  if (text == "constant") {
+    return nn::constant_schedule();
+  }
+  if (text == "cosine") {
+    return nn::cosine_schedule(total);
+  }
+  if (text == "linear") {
+    return nn::piecewise_linear_schedule({{0, 1.0}, {total, 0.0}});
+  }
+  if (parts.size() == 3 && parts[0] == "step") {
+    const auto every = read_number<std::int64_t>(parts[1]);
+    const auto factor = read_number<double>(parts[2]);
+    if (every && *every > 0 && factor && *factor > 0) {
+      return nn::step_schedule(*every * steps_per_epoch, *factor);
+    }
+  }
+  throw InputError("--schedule: got '{}', expected constant, cosine, linear or step:EPOCHS:FACTOR", text);
+}
+
+}  // namespace
+
+CLI::Validator at_least(std::int64_t low) {
+  return {[low](std::string& text) {
+            const auto value = read_number<std::int64_t>(text);
+            if (value && *value >= low) {
+              return std::string();
+            }
+            return fmt::format("got {}, expected a whole number of at least {}", text, low);
+          },
+          fmt::format(">= {}", low)};
+}
+
+CLI::Validator in_range(double low, double high) {
+  return {[low, high](std::string& text) {
+            const auto value = read_number<double>(text);
+            if (value && *value >= low && *value < high) {
+              return std::string();
+            }
+            return fmt::format("got {}, expected a number of at least {} and less than {}", text, low, high);
+          },
+          fmt::format("[{}, {})", low, high)};
+}
+
+void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
+  command.add_option("--device", device, "cpu or cuda");
+  command.add_option("--dtype", dtype, "Type of activations: f32 or bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}));
+  command.add_option("--replicas", replicas, "Copies of the network, one a core or GPU (0: as many as fit)")
+      ->check(at_least(0));
+  if (with_shards) {
+    command
+        .add_option("--shards", shards,
+                    "Pieces of a batch; equal shards give equal bits (0: as many as replicas)")
+        ->check(at_least(0));
+  }
+  command.add_option("--threads", threads, "Loader workers (0: this process's cores)")->check(at_least(0));
+}
+
+TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t seed) const {
+  TrainerOptions options;
+  options.replicas = replicas;
+  options.shards = shards;
+  options.batch_size = batch_size;
+  options.device = Device::parse(device);
+  options.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
+  options.seed = seed;
+  return millrace::resolve(options);
+}
+
+int allow_workers(int threads) {
+  const int workers = threads > 0 ? threads : available_cores();
+  // oneTBB gives at most cores - 1 workers by itself, too few when asked for a worker on each core.
+  static std::optional<tbb::global_control> control;
+  control.emplace(tbb::global_control::max_allowed_parallelism, static_cast<std::size_t>(workers) + 1);
+  return workers;
+}
+
+nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
+                            double warm_up_epochs) {
+  const auto warm_up_steps = static_cast<std::int64_t>(warm_up_epochs * static_cast<double>(steps_per_epoch));
+  nn::Schedule schedule = base_schedule(text, steps_per_epoch, steps_per_epoch * epochs);
+  return warm_up_steps > 0 ? nn::warm_up(warm_up_steps, std::move(schedule)) : schedule;
+}
+
+LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads) {
+  constexpr std::int64_t kBatchSize = 256;
+  LoaderOptions options;
+  options.batch_size = std::max<std::int64_t>(kBatchSize, trainer.shards);
+  options.transforms = model.transforms;
+  options.mean = model.mean;
+  options.std = model.std;
+  options.dtype = trainer.dtype;
+  options.shuffle = false;
+  options.drop_last = false;
+  options.shards = trainer.shards;
+  options.threads = threads;
+  return options;
+}
+
+void check_fits(const Loader& loader, const ModelDescription& model, std::string_view data) {
+  const Shape expected{model.channels, model.height, model.width};
+  if (!(loader.image_shape() == expected)) {
+    throw InputError("{}: images are {}, {} expects {}; use a --transform that makes them that size", data,
+                     loader.image_shape(), model.model, expected);
+  }
+  const std::vector<std::string>& classes = loader.dataset().info().classes;
+  if (classes != model.classes) {
+    for (std::size_t i = 0; i < std::min(classes.size(), model.classes.size()); ++i) {
+      if (classes[i] != model.classes[i]) {
+        throw InputError("{}: class {} is {}, the model's is {}; expected the classes it was trained on",
+                         data, i, classes[i], model.classes[i]);
+      }
+    }
+    throw InputError("{}: has {} classes, the model has {}; expected the classes it was trained on", data,
+                     classes.size(), model.classes.size());
+  }
+}
+
+void print_evaluation(const Evaluation& evaluation, const std::vector<std::string>& classes,
+                      bool with_confusion) {
+  fmt::print("test set: {} of {} right, {:.2f} %\n", evaluation.correct, evaluation.total,
+             100 * evaluation.accuracy());
+  std::size_t width = 0;
+  for (const std::string& name : classes) {
+    width = std::max(width, name.size());
+  }
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    fmt::print("  {:{}}  {:5.1f} %\n", classes[i], width,
+               100 * evaluation.class_accuracy(static_cast<int>(i)));
+  }
+  if (!with_confusion) {
+    return;
+  }
+  fmt::print("confusion, a row a true class, a column a predicted one:\n");
+  for (std::size_t i = 0; i < evaluation.confusion.size(); ++i) {
+    fmt::print("  {:{}}", classes[i], width);
+    for (const std::int64_t count : evaluation.confusion[i]) {
+      fmt::print(" {:6}", count);
+    }
+    fmt::print("\n");
+  }
+}
+
+std::string processor_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("model name")) {
+      return line.substr(line.find(':') + 2);
+    }
+  }
+  return "unknown processor";
+}
+
+}  // namespace millrace::app

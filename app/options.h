@@ -1,0 +1,58 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "nn/optimizer.h"
+#include "pipeline/model_file.h"
+#include "pipeline/trainer.h"
+
+/// What several subcommands share: checks of numbers, the choice of device and type, the size of thread
+/// pools.
+namespace millrace::app {
+
+/// Accepts whole numbers of at least `low`.
+CLI::Validator at_least(std::int64_t low);
+/// Accepts numbers of at least `low` and less than `high`.
+CLI::Validator in_range(double low, double high);
+
+/// Where and how a command computes: `--device`, `--dtype`, `--replicas`, `--shards`, `--threads`.
+struct ComputeOptions {
+  std::string device = "cpu";
+  std::string dtype = "f32";
+  int replicas = 0;
+  int shards = 0;
+  int threads = 0;  ///< Loader workers.
+
+  void add_to(CLI::App& command, bool with_shards);
+  /// Fills in what the machine decides. @throws InputError when the values do not fit each other or the
+  /// machine.
+  TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed) const;
+};
+
+/// Lets oneTBB run this many loader workers beside the threads that consume; returns the number (0: the
+/// cores).
+int allow_workers(int threads);
+
+/// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.
+/// @throws InputError that lists the kinds.
+nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
+                            double warm_up_epochs);
+
+/// Loader options to evaluate a described model on a data set: every sample once, in order.
+LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads);
+/// @throws InputError when the loader's images or classes are not what the model takes.
+void check_fits(const Loader& loader, const ModelDescription& model, std::string_view data);
+
+/// "test set: 5210 of 10000 right, 52.10 %", then the accuracy of each class, then, if asked for, the
+/// confusion matrix.
+void print_evaluation(const Evaluation& evaluation, const std::vector<std::string>& classes,
+                      bool with_confusion);
+
+/// "AMD EPYC 9B45", or "unknown processor".
+std::string processor_name();
+
+}  // namespace millrace::app

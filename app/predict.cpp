@@ -1,0 +1,112 @@
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <fmt/core.h>
+#include <numeric>
+
+#include "app/commands.h"
+#include "app/options.h"
+#include "dataio/file.h"
+
+namespace millrace::app {
+
+namespace {
+
+/// Named image files, all of one unknown class.
+class ImageFiles : public Dataset {
+ public:
+  ImageFiles(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
+    info_.channels = channels;
+    info_.classes = {"unknown"};
+  }
+  std::int64_t size() const override { return static_cast<std::int64_t>(paths_.size()); }
+  const DatasetInfo& info() const override { return info_; }
+  std::string describe(std::int64_t index) const override { return paths_[static_cast<std::size_t>(index)]; }
+
+  Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
+    const MappedFile file(describe(index));
+    scratch.assign(file.bytes().begin(), file.bytes().end());
+    constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
+    const bool is_jpeg =
+        scratch.size() >= kJpeg.size() && std::equal(kJpeg.begin(), kJpeg.end(), scratch.begin());
+    return {.bytes = scratch, .encoding = is_jpeg ? Encoding::jpeg : Encoding::other};
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  DatasetInfo info_;
+};
+
+/// The evaluation's transforms, with a resize in front where they leave the size as it is: photographs come
+/// in all sizes.
+std::string any_size_transforms(const ModelDescription& model) {
+  for (const char* resizing : {"resize:", "center_crop:"}) {
+    if (model.transforms.find(resizing) != std::string::npos) {
+      return model.transforms;
+    }
+  }
+  return fmt::format("resize:{}x{},{}", model.height, model.width, model.transforms);
+}
+
+void print_best(const std::string& path, const Tensor& probabilities,
+                const std::vector<std::string>& classes) {
+  std::vector<std::size_t> order(classes.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const float* p = probabilities.data<float>();
+  std::stable_sort(order.begin(), order.end(), [p](std::size_t a, std::size_t b) { return p[a] > p[b]; });
+  order.resize(std::min<std::size_t>(order.size(), 5));
+  std::size_t width = 0;
+  for (const std::size_t i : order) {
+    width = std::max(width, classes[i].size());
+  }
+  fmt::print("{}\n", path);
+  for (const std::size_t i : order) {
+    fmt::print("  {:{}}  {:6.2f} %\n", classes[i], width, 100 * p[i]);
+  }
+}
+
+void predict(const std::filesystem::path& weights, const std::vector<std::string>& images, int threads) {
+  const LoadedModel model = load_model(weights);
+  LoaderOptions options;
+  options.batch_size = std::min<std::int64_t>(64, static_cast<std::int64_t>(images.size()));
+  options.transforms = any_size_transforms(model.description);
+  options.mean = model.description.mean;
+  options.std = model.description.std;
+  options.shuffle = options.drop_last = false;
+  options.threads = allow_workers(threads);
+  Loader loader{std::make_shared<ImageFiles>(images, model.description.channels), options};
+  const Shape expected{model.description.channels, model.description.height, model.description.width};
+  if (!(loader.image_shape() == expected)) {
+    throw InputError("{}: the image becomes {}, {} expects {}", images[0], loader.image_shape(),
+                     weights.string(), expected);
+  }
+  model.net->eval();
+  const NoGradScope no_grad;
+  std::size_t done = 0;
+  for (const Batch& batch : loader.epoch(0)) {
+    const Tensor probabilities = softmax((*model.net)(batch.images()), 1).data();
+    for (std::int64_t i = 0; i < batch.valid(); ++i) {
+      print_best(images[done++], probabilities[i], model.description.classes);
+    }
+  }
+}
+
+}  // namespace
+
+void add_predict(CLI::App& app) {
+  struct Options {
+    std::filesystem::path weights;
+    std::vector<std::string> images;
+    int threads = 0;
+  };
+  auto options = std::make_shared<Options>();
+  CLI::App& command =
+      *app.add_subcommand("predict", "Name what is on images: the five likeliest classes of each");
+  command.add_option("--weights", options->weights, "A file that train --save wrote")->required();
+  command.add_option("IMAGE", options->images, "JPEG or PNG files")->required();
+  command.add_option("--threads", options->threads, "Loader workers (0: this process's cores)")
+      ->check(at_least(0));
+  command.callback([options] { predict(options->weights, options->images, options->threads); });
+}
+
+}  // namespace millrace::app

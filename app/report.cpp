@@ -1,0 +1,90 @@
+#include "app/report.h"
+
+#include <cmath>
+#include <fmt/core.h>
+
+#include "app/measure.h"
+
+namespace millrace::app {
+
+namespace {
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+}  // namespace
+
+Report::Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every)
+    : log_(log), epochs_(epochs), steps_per_epoch_(steps_per_epoch), log_every_(log_every) {}
+
+void Report::begin_epoch() {
+  ++epoch_;
+  step_ = 0;
+  recent_ = whole_ = Sum();
+  progress_ = std::make_unique<Progress>(fmt::format("epoch {}/{}", epoch_, epochs_), steps_per_epoch_);
+  epoch_start_ = Clock::now();
+}
+
+void Report::step(const StepResult& result) {
+  ++step_;
+  recent_.add(result);
+  whole_.add(result);
+  if (!std::isfinite(result.loss)) {
+    progress_->clear();
+    throw InputError("train: the loss became {} at epoch {}, step {}; try a smaller --lr", result.loss,
+                     epoch_, step_);
+  }
+  progress_->update(step_, whole_.mean(), whole_.images);
+  if (step_ % log_every_ != 0) {
+    return;
+  }
+  progress_->clear();
+  fmt::print("[{}, {:5}] loss: {:.3f}\n", epoch_, step_, recent_.mean());
+  std::fflush(stdout);
+  log_.write({{"event", "step"}, {"epoch", epoch_}, {"step", step_}, {"loss", recent_.mean()}});
+  recent_ = Sum();
+}
+
+void Report::end_epoch() {
+  const double seconds = seconds_since(epoch_start_);
+  training_seconds_ += seconds;
+  images_ += whole_.images;
+  const double speed = static_cast<double>(whole_.images) / seconds;
+  progress_.reset();
+  fmt::print("epoch {}: loss {:.4f}, {} images/s\n", epoch_, whole_.mean(), with_commas(speed));
+  std::fflush(stdout);
+  log_.write({{"event", "epoch"},
+              {"epoch", epoch_},
+              {"steps", step_},
+              {"loss", whole_.mean()},
+              {"images", whole_.images},
+              {"seconds", seconds},
+              {"images_per_second", speed}});
+}
+
+void Report::evaluated(const Evaluation& evaluation) {
+  accuracy_ = evaluation.accuracy();
+  fmt::print("epoch {}: test loss {:.4f}, test accuracy {:.2f} %\n", epoch_, evaluation.loss,
+             100 * *accuracy_);
+  std::fflush(stdout);
+  log_.write({{"event", "eval"},
+              {"epoch", epoch_},
+              {"loss", evaluation.loss},
+              {"accuracy", *accuracy_},
+              {"correct", evaluation.correct},
+              {"total", evaluation.total}});
+}
+
+void Report::finish(const std::string& weights_hash) {
+  const double seconds = seconds_since(start_);
+  const double speed = static_cast<double>(images_) / training_seconds_;
+  fmt::print("trained {} epochs in {:.1f} s, {} images/s; weights {}\n", epoch_, seconds, with_commas(speed),
+             weights_hash);
+  log_.write({{"event", "end"},
+              {"epochs", epoch_},
+              {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},
+              {"images_per_second", speed},
+              {"seconds", seconds},
+              {"weights_hash", weights_hash}});
+}
+
+}  // namespace millrace::app

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "app/json_log.h"
+#include "app/progress.h"
+#include "pipeline/trainer.h"
+
+namespace millrace::app {
+
+/// Tells how a training goes: lines on the terminal, a bar while an epoch runs, and JSON events in the log.
+class Report {
+ public:
+  Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every);
+
+  void begin_epoch();
+  /// @throws InputError when the loss is no longer finite.
+  void step(const StepResult& result);
+  /// Prints the epoch's mean loss and speed.
+  void end_epoch();
+  void evaluated(const Evaluation& evaluation);
+  void finish(const std::string& weights_hash);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Sum {
+    double loss = 0;
+    std::int64_t images = 0;
+    void add(const StepResult& result) { loss += result.loss, images += result.valid; }
+    double mean() const { return images > 0 ? loss / static_cast<double>(images) : 0; }
+  };
+
+  JsonLog& log_;
+  std::int64_t epochs_, steps_per_epoch_, log_every_;
+  std::int64_t epoch_ = 0, step_ = 0;  // step_ counts within the epoch
+  std::int64_t images_ = 0;
+  double training_seconds_ = 0;  // without evaluation
+  Sum recent_, whole_;           // since the last printed line, since the epoch's start
+  std::optional<double> accuracy_;
+  std::unique_ptr<Progress> progress_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point epoch_start_ = start_;
+};
+
+}  // namespace millrace::app

@@ -1,0 +1,160 @@
+#include <CLI/CLI.hpp>
+#include <fmt/core.h>
+
+#include "app/commands.h"
+#include "app/options.h"
+#include "app/report.h"
+#include "tensor/config.h"
+
+namespace millrace::app {
+
+namespace {
+
+struct TrainOptions {
+  std::string data, test_data;
+  std::string model = "lenet5";
+  std::int64_t epochs = 10, batch_size = 64;
+  nn::SgdOptions sgd{.learning_rate = 0.01, .momentum = 0.9};
+  std::string schedule = "constant";
+  double warm_up = 0, label_smoothing = 0;
+  std::string transform = "normalize", test_transform;
+  std::vector<float> mean = {0.5f}, std = {0.5f};
+  ComputeOptions compute;
+  std::uint64_t seed = 0;
+  std::int64_t log_every = 2000;
+  std::filesystem::path log_json, save;
+};
+
+LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer, int threads) {
+  LoaderOptions options;
+  options.batch_size = o.batch_size;
+  options.transforms = o.transform;
+  options.mean = o.mean;
+  options.std = o.std;
+  options.dtype = trainer.dtype;
+  options.shards = trainer.shards;
+  options.threads = threads;
+  options.seed = o.seed;
+  return options;
+}
+
+ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
+  const Shape& image = loader.image_shape();
+  return {.model = o.model,
+          .classes = loader.dataset().info().classes,
+          .channels = static_cast<int>(image[0]),
+          .height = static_cast<int>(image[1]),
+          .width = static_cast<int>(image[2]),
+          .mean = o.mean,
+          .std = o.std,
+          .transforms = o.test_transform.empty() ? evaluation_transforms(o.transform) : o.test_transform};
+}
+
+void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, int threads,
+              JsonLog& log) {
+  fmt::print("{} replicas on {}, {} shards: --shards {} repeats these bits on any number of replicas\n",
+             trainer.replicas, trainer.device.to_string(), trainer.shards, trainer.shards);
+  fmt::print("{} on {}: {} images of {}, {} classes, batch {}, {} steps an epoch, {} loader threads\n",
+             o.model, o.data, loader.dataset().size(), loader.image_shape(),
+             loader.dataset().info().classes.size(), o.batch_size, loader.steps_per_epoch(), threads);
+  std::fflush(stdout);
+  log.write({{"event", "start"},
+             {"version", kVersion},
+             {"processor", processor_name()},
+             {"model", o.model},
+             {"data", o.data},
+             {"images", loader.dataset().size()},
+             {"epochs", o.epochs},
+             {"batch_size", o.batch_size},
+             {"dtype", o.compute.dtype},
+             {"device", trainer.device.to_string()},
+             {"replicas", trainer.replicas},
+             {"shards", trainer.shards},
+             {"threads", threads},
+             {"seed", o.seed}});
+}
+
+void train(const TrainOptions& o) {
+  if (!o.save.empty()) {
+    check_writable(o.save);
+  }
+  if (!o.log_json.empty()) {
+    check_writable(o.log_json);
+  }
+  TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
+  const int threads = allow_workers(o.compute.threads);
+  Loader loader{open_dataset(o.data), training_loader(o, trainer_options, threads)};
+  const ModelDescription model = describe_model(o, loader);
+  std::unique_ptr<Loader> test;
+  if (!o.test_data.empty()) {
+    test = std::make_unique<Loader>(open_dataset(o.test_data, false),
+                                    evaluation_loader(model, trainer_options, threads));
+    check_fits(*test, model, o.test_data);
+  }
+  trainer_options.schedule = parse_schedule(o.schedule, loader.steps_per_epoch(), o.epochs, o.warm_up);
+  Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.sgd, trainer_options};
+  const LossFunction loss = [smoothing = o.label_smoothing](nn::Module& net, const Batch& batch) {
+    return cross_entropy(net(batch.images()), batch.labels(),
+                         {.label_smoothing = smoothing, .reduction = Reduction::sum});
+  };
+
+  JsonLog log(o.log_json);
+  announce(o, trainer_options, loader, threads, log);
+  Report report(log, o.epochs, loader.steps_per_epoch(), o.log_every);
+  for (std::int64_t epoch = 0; epoch < o.epochs; ++epoch) {
+    report.begin_epoch();
+    for (const Batch& batch : loader.epoch(epoch)) {
+      report.step(trainer.step(batch, loss));
+    }
+    report.end_epoch();
+    if (test) {
+      report.evaluated(trainer.evaluate(*test));
+    }
+  }
+  if (!o.save.empty()) {
+    save_model(o.save, trainer.module(), model);
+  }
+  report.finish(trainer.weights_hash());
+}
+
+void add_recipe(CLI::App& command, TrainOptions& o) {
+  command.add_option("--epochs", o.epochs, "Passes over the data")->check(at_least(1));
+  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(at_least(1));
+  command.add_option("--lr", o.sgd.learning_rate, "Learning rate")->check(in_range(0, 1e6));
+  command.add_option("--momentum", o.sgd.momentum, "Momentum")->check(in_range(0, 1));
+  command.add_option("--weight-decay", o.sgd.weight_decay, "Weight decay")->check(in_range(0, 1e6));
+  command.add_flag("--nesterov", o.sgd.nesterov, "Nesterov's momentum");
+  command.add_option("--schedule", o.schedule,
+                     "Of the learning rate: constant, cosine, linear, step:EPOCHS:FACTOR");
+  command.add_option("--warm-up", o.warm_up, "Epochs over which the learning rate rises first")
+      ->check(in_range(0, 1e6));
+  command.add_option("--label-smoothing", o.label_smoothing, "Probability spread over all classes")
+      ->check(in_range(0, 1));
+  command.add_option("--seed", o.seed, "Of initial weights, order and augmentation")->check(at_least(0));
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto options = std::make_shared<TrainOptions>();
+  TrainOptions& o = *options;
+  CLI::App& command = *app.add_subcommand("train", "Train a network");
+  command.add_option("--data", o.data, "images:DIR, cifar10:DIR, idx:DIR or synthetic:N")->required();
+  command.add_option("--test-data", o.test_data, "Measure accuracy on this data set after each epoch");
+  command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
+  add_recipe(command, o);
+  command.add_option("--transform", o.transform,
+                     "Applied to training images, e.g. random_crop:4,horizontal_flip,normalize");
+  command.add_option("--test-transform", o.test_transform,
+                     "For evaluation (default: --transform without its random parts)");
+  command.add_option("--mean", o.mean, "Of the pixels, in [0, 1]: one value, or one a channel")
+      ->delimiter(',');
+  command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
+  o.compute.add_to(command, true);
+  command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(at_least(1));
+  command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");
+  command.add_option("--save", o.save, "Write the trained model here (safetensors)");
+  command.callback([options] { train(*options); });
+}
+
+}  // namespace millrace::app

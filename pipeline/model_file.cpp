@@ -1,0 +1,108 @@
+#include "pipeline/model_file.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
+
+#include "nn/state.h"
+#include "tensor/config.h"
+
+namespace millrace {
+
+namespace {
+
+using nlohmann::json;
+
+std::string need(const nn::SafetensorsFile& file, const std::filesystem::path& path, const char* key) {
+  const auto found = file.metadata.find(key);
+  if (found == file.metadata.end()) {
+    throw InputError(
+        "load_model: {} has no '{}' in its metadata; expected a file written by millrace train --save",
+        path.string(), key);
+  }
+  return found->second;
+}
+
+}  // namespace
+
+std::string evaluation_transforms(std::string_view training) {
+  std::string result;
+  while (!training.empty()) {
+    const std::string_view step = training.substr(0, training.find(','));
+    training.remove_prefix(std::min(step.size() + 1, training.size()));
+    constexpr std::string_view kResizedCrop = "random_resized_crop:";
+    std::string kept(step);
+    if (step.starts_with(kResizedCrop)) {
+      kept = "resize:" + std::string(step.substr(kResizedCrop.size()));
+    } else if (step.starts_with("random_") || step.starts_with("horizontal_flip") ||
+               step.starts_with("cutout")) {
+      continue;
+    }
+    result += (result.empty() ? "" : ",") + kept;
+  }
+  return result;
+}
+
+void save_model(const std::filesystem::path& path, const nn::Module& net,
+                const ModelDescription& description) {
+  nn::SafetensorsFile file;
+  file.tensors = nn::state_dict(net);
+  file.metadata = {{"format", "pt"},
+                   {"millrace", kVersion},
+                   {"model", description.model},
+                   {"classes", json(description.classes).dump()},
+                   {"input", json({description.channels, description.height, description.width}).dump()},
+                   {"mean", json(description.mean).dump()},
+                   {"std", json(description.std).dump()},
+                   {"transforms", description.transforms}};
+  nn::save_safetensors(path, file);
+}
+
+LoadedModel load_model(const std::filesystem::path& path) {
+  const nn::SafetensorsFile file = nn::load_safetensors(path);
+  LoadedModel loaded;
+  ModelDescription& description = loaded.description;
+  description.model = need(file, path, "model");
+  description.transforms = need(file, path, "transforms");
+  try {
+    description.classes = json::parse(need(file, path, "classes")).get<std::vector<std::string>>();
+    const auto input = json::parse(need(file, path, "input")).get<std::array<int, 3>>();
+    description.channels = input[0];
+    description.height = input[1];
+    description.width = input[2];
+    description.mean = json::parse(need(file, path, "mean")).get<std::vector<float>>();
+    description.std = json::parse(need(file, path, "std")).get<std::vector<float>>();
+  } catch (const json::exception& error) {
+    throw InputError("load_model: {} has damaged metadata ({}); save the model again", path.string(),
+                     error.what());
+  }
+  loaded.net = nn::make_model(description.model, description.options());
+  try {
+    nn::load_state_dict(*loaded.net, file.tensors);
+  } catch (const InputError& error) {
+    throw InputError("load_model: {}: {}", path.string(), error.what());
+  }
+  return loaded;
+}
+
+void check_writable(const std::filesystem::path& path) {
+  if (path.empty() || std::filesystem::is_directory(path)) {
+    throw InputError("cannot write {}: expected the name of a file, got {}",
+                     path.empty() ? "''" : path.string(), path.empty() ? "nothing" : "a folder");
+  }
+  const std::string trial = fmt::format("{}.{}.tmp", path.string(), ::getpid());
+  const int file = ::open(trial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0 && errno == ENOSPC) {
+    throw MachineError("cannot write {}: {}", path.string(), std::strerror(ENOSPC));
+  }
+  if (file < 0) {
+    throw InputError("cannot write {}: {}; name a file in a folder that exists and may be written",
+                     path.string(), std::strerror(errno));
+  }
+  ::close(file);
+  ::unlink(trial.c_str());
+}
+
+}  // namespace millrace
