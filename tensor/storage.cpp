@@ -1,0 +1,73 @@
+#include "tensor/storage.h"
+
+#include "tensor/device_memory.h"
+#include "tensor/error.h"
+
+namespace millrace {
+
+std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
+  struct Made : Storage {
+  };  // a local class may use the private constructor, so that one allocation serves both
+  auto storage = std::make_shared<Made>();
+  storage->device_ = device;
+  storage->bytes_ = bytes;
+  if (device.is_cpu()) {
+    storage->data_ = static_cast<std::byte*>(cpu::allocate(bytes));
+  } else if constexpr (kWithCuda) {
+    storage->data_ = static_cast<std::byte*>(cuda::allocate(bytes, device.index));
+  } else {
+    throw InputError("allocate: cannot use {}: {}", device.to_string(), cuda_unavailable_reason());
+  }
+  return storage;
+}
+
+std::shared_ptr<Storage> Storage::allocate_pinned(std::size_t bytes) {
+  if constexpr (kWithCuda) {
+    if (cuda_device_count() > 0) {
+      void* data = cuda::allocate_pinned(bytes);
+      return wrap(data, bytes, kCpu, [data, bytes] { cuda::release_pinned(data, bytes); });
+    }
+  }
+  return allocate(bytes, kCpu);
+}
+
+std::shared_ptr<Storage> Storage::wrap(void* data, std::size_t bytes, Device device,
+                                       std::function<void()> release) {
+  struct Made : Storage {};
+  auto storage = std::make_shared<Made>();
+  storage->data_ = static_cast<std::byte*>(data);
+  storage->bytes_ = bytes;
+  storage->device_ = device;
+  storage->release_ = release ? std::move(release) : [] {};  // never ours to free
+  return storage;
+}
+
+std::shared_ptr<Storage> Storage::part_of(std::shared_ptr<Storage> parent, std::size_t offset,
+                                          std::size_t bytes) {
+  if (offset > parent->bytes() || bytes > parent->bytes() - offset) {
+    throw InputError("storage: a part of {} bytes at {} does not fit in {} bytes", bytes, offset,
+                     parent->bytes());
+  }
+  struct Made : Storage {};
+  auto storage = std::make_shared<Made>();
+  storage->data_ = parent->data_ + offset;
+  storage->bytes_ = bytes;
+  storage->device_ = parent->device_;
+  storage->parent_ = std::move(parent);
+  return storage;
+}
+
+Storage::~Storage() {
+  if (parent_) {
+    return;
+  }
+  if (release_) {
+    release_();
+  } else if (device_.is_cpu()) {
+    cpu::release(data_, bytes_);
+  } else if constexpr (kWithCuda) {
+    cuda::release(data_, bytes_, device_.index);
+  }
+}
+
+}  // namespace millrace
