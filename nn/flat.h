@@ -1,21 +1,31 @@
 #pragma once
 
-#include <span>
+#include <cstdint>
+#include <string>
 #include <vector>
 
 #include "nn/module.h"
 
 namespace millrace::nn {
 
+class BatchNorm2d;
+
+/// Who updates the running statistics: `apply_statistics` from their sums over shards, or each forward pass
+/// at once.
+enum class Statistics : std::uint8_t { summed, immediate };
+
 /// A network's trainable parameters, their gradients and its batch statistics as flat f32 buffers.
 ///
-/// Construction moves every trainable parameter into one buffer and binds its gradient to another, in the reverse of
-/// the order of registration, so that gradients become ready from the front. Behind the parameters' gradients lie
-/// the batch statistics of every BatchNorm (sums over valid samples of mean and unbiased variance): they are summed over
-/// replicas together with the gradients, and `apply_statistics` then updates the running ones once a step.
+/// Construction moves every trainable parameter into one buffer and binds its gradient to another, in the
+/// reverse of the order of registration, so that gradients become ready from the front. Behind the
+/// parameters' gradients lie the batch statistics of every BatchNorm (mean and unbiased variance, each times
+/// the samples, and the samples): they are summed over replicas together with the gradients, and
+/// `apply_statistics` then updates the running ones once a step. Frozen parameters stay where they are. One
+/// FlatParameters at a time holds a network.
 class FlatParameters {
  public:
-  explicit FlatParameters(Module& module);
+  /// @throws InputError when nothing is trainable.
+  explicit FlatParameters(Module& module, Statistics statistics = Statistics::summed);
 
   /// f32, one dimension, padded so that each parameter starts on 64 bytes; the padding is zero.
   Tensor& weights() { return weights_; }
@@ -36,14 +46,16 @@ class FlatParameters {
   void begin();
   /// Zeroes the gradients of parameters that got nothing since `begin`; call after `backward`.
   void finish();
-  /// Moves running statistics by the summed batch statistics; `valid` is the number of samples in the sum.
+  /// Moves running statistics by the summed batch statistics; `valid` samples made the step (with none,
+  /// nothing moves). A BatchNorm that did not run, or ran twice, is weighed by the samples it saw.
   void apply_statistics(std::int64_t valid);
 
  private:
-  Module& module_;
   std::vector<Slot> slots_;
+  std::vector<BatchNorm2d*> norms_;  // empty unless their statistics are summed here
   Tensor weights_;
   Tensor gradients_;
+  Tensor statistics_;  // the tail of gradients_
 };
 
 }  // namespace millrace::nn

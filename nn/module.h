@@ -39,11 +39,14 @@ class Module {
   void eval() { train(false); }
   bool is_training() const { return training_; }
   void zero_grad();
+  /// Moves parameters and buffers; to be called before an optimizer is made.
   void to(Device device);
 
-  /// The kind and its options on one line, "Conv2d(3, 6, kernel_size=(5, 5), stride=(1, 1))"; containers print children.
+  /// The kind and its options on one line, "Conv2d(3, 6, kernel_size=(5, 5), stride=(1, 1))"; containers
+  /// print children.
   virtual std::string describe() const;
-  virtual std::string kind() const { return "Module"; }
+  /// The class's name without its namespaces, "Net".
+  virtual std::string kind() const;
 
  protected:
   void add(std::string name, Module& child) { children_.emplace_back(std::move(name), &child); }
@@ -61,8 +64,9 @@ class Module {
 /// Prints as the tutorial shows: the kind, then one line a child.
 std::ostream& operator<<(std::ostream& out, const Module& module);
 
-/// Where random initial weights come from in this thread; seeded by `manual_seed`.
+/// Where random initial weights come from in this thread.
 Generator& default_generator();
+/// Starts this thread's random numbers anew: initial weights and the masks of dropout.
 void manual_seed(std::uint64_t seed);
 
 }  // namespace millrace::nn

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "nn/flat.h"
@@ -14,13 +17,16 @@ struct SgdOptions {
   double momentum = 0;
   double weight_decay = 0;
   bool nesterov = false;
+  bool operator==(const SgdOptions&) const = default;
 };
 
-/// Stochastic gradient descent with PyTorch's update rule, over flat buffers: one fused pass a run of parameters
-/// with equal options.
+/// Stochastic gradient descent with PyTorch's update rule, over flat buffers: one fused pass a run of
+/// parameters with equal options.
 ///
-/// Made from a module, it owns the module's FlatParameters; `group` gives parameters whose name contains a word
-/// options of their own (learning rates scale with the schedule alike).
+/// Made from a module, it owns the module's FlatParameters and BatchNorm updates its running statistics in
+/// each forward pass, as in PyTorch: the optimizer of a hand-written loop. `group` gives parameters whose
+/// name contains a word options of their own (learning rates scale with the schedule alike). A parameter
+/// without a gradient counts as one with a gradient of zero.
 class Sgd {
  public:
   Sgd(FlatParameters& flat, SgdOptions options);
@@ -35,13 +41,23 @@ class Sgd {
   /// One update; `rate` multiplies every learning rate (a schedule's value), `gradient_scale` every gradient.
   void step(double rate = 1, double gradient_scale = 1);
   FlatParameters& flat() { return *flat_; }
+  /// One buffer like `flat().weights()`.
   Tensor& momentum() { return momentum_; }
   std::int64_t steps() const { return steps_; }
 
  private:
-  std::unique_ptr<FlatParameters> owned_;
+  /// Neighbouring parameters with equal options; views of the flat buffers.
+  struct Run {
+    SgdOptions options;
+    Tensor weights, gradients, momentum;
+  };
+  Sgd(std::unique_ptr<FlatParameters> flat, SgdOptions options);
+  void make_runs();
+
+  std::unique_ptr<FlatParameters> owned_;  // null when the flat buffers are the caller's
   FlatParameters* flat_;
   std::vector<SgdOptions> options_;  // one for each slot
+  std::vector<Run> runs_;
   Tensor momentum_;
   std::int64_t steps_ = 0;
 };

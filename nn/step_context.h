@@ -4,7 +4,8 @@
 
 namespace millrace::nn {
 
-/// Which step of a training this thread computes; keys dropout, so that masks do not depend on who does a shard.
+/// Which step of a training this thread computes; keys dropout, so that masks do not depend on who does a
+/// shard.
 struct StepContext {
   std::uint64_t seed = 0;
   std::uint64_t step = 0;
@@ -12,7 +13,8 @@ struct StepContext {
   std::uint64_t layer = 0;        ///< Counts the dropout layers passed in this forward pass.
 };
 
-/// The calling thread's context; a hand-written loop may leave it alone (dropout then advances `step` itself).
+/// The calling thread's context. A hand-written loop may leave it alone: `layer` then counts on from step to
+/// step, so that each pass draws new masks.
 StepContext& step_context();
 
 }  // namespace millrace::nn

@@ -1,0 +1,94 @@
+#include "nn/flat.h"
+
+#include <algorithm>
+
+#include "nn/layers.h"
+
+namespace millrace::nn {
+
+namespace {
+
+/// The next place that starts on 64 bytes.
+constexpr std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
+}  // namespace
+
+FlatParameters::FlatParameters(Module& module, Statistics statistics) {
+  auto parameters = module.named_parameters();
+  std::reverse(parameters.begin(), parameters.end());
+  std::int64_t size = 0;
+  for (auto& [name, parameter] : parameters) {
+    if (!parameter.requires_grad()) {
+      continue;
+    }
+    if (parameter.dtype() != DType::f32) {
+      throw InputError("FlatParameters: parameter {} is {}, expected f32", name, parameter.dtype());
+    }
+    const std::int64_t count = parameter.data().numel();
+    slots_.push_back({parameter, name, size, count});
+    size = aligned(size + count);
+  }
+  if (slots_.empty()) {
+    throw InputError("FlatParameters: {} has no trainable parameters", module.kind());
+  }
+
+  std::int64_t end = size;
+  for (Module* part : module.modules()) {
+    auto* norm = dynamic_cast<BatchNorm2d*>(part);
+    if (norm == nullptr) {
+      continue;
+    }
+    norm->collect_statistics({});
+    if (statistics == Statistics::immediate) {
+      continue;
+    }
+    norms_.push_back(norm);
+    end = aligned(end + 2 * norm->channels() + 1);
+  }
+
+  const TensorOptions options{.device = slots_.front().parameter.device()};
+  weights_ = zeros({size}, options);
+  gradients_ = zeros({end}, options);
+  statistics_ = gradients_.narrow(0, size, end - size);
+  for (Slot& slot : slots_) {
+    const Shape shape = slot.parameter.shape();
+    Tensor weight = weights_.narrow(0, slot.offset, slot.size).view(shape).with_own_version();
+    weight.copy_(slot.parameter.data());
+    slot.parameter.data() = weight;
+    slot.parameter.bind_grad(gradients_.narrow(0, slot.offset, slot.size).view(shape).with_own_version());
+  }
+  std::int64_t place = 0;
+  for (BatchNorm2d* norm : norms_) {
+    norm->collect_statistics(statistics_.narrow(0, place, 2 * norm->channels() + 1));
+    place = aligned(place + 2 * norm->channels() + 1);
+  }
+}
+
+Tensor FlatParameters::weight_gradients() const { return gradients_.narrow(0, 0, weights_.numel()); }
+
+void FlatParameters::begin() {
+  for (Slot& slot : slots_) {
+    slot.parameter.zero_grad();
+  }
+  if (!norms_.empty()) {
+    statistics_.zero_();
+  }
+}
+
+void FlatParameters::finish() {
+  // Reading a gradient that is marked as empty writes its zeros.
+  for (const Slot& slot : slots_) {
+    slot.parameter.grad();
+  }
+}
+
+void FlatParameters::apply_statistics(std::int64_t valid) {
+  if (valid == 0) {
+    return;
+  }
+  for (BatchNorm2d* norm : norms_) {
+    norm->apply_statistics();
+  }
+}
+
+}  // namespace millrace::nn

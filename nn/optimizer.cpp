@@ -1,0 +1,95 @@
+#include "nn/optimizer.h"
+
+#include "tensor/kernels.h"
+
+namespace millrace::nn {
+
+namespace {
+
+void check(const SgdOptions& options) {
+  if (!(options.learning_rate >= 0) || !(options.momentum >= 0) || !(options.weight_decay >= 0)) {
+    throw InputError(
+        "Sgd: got learning_rate = {}, momentum = {}, weight_decay = {}, expected numbers from 0 up",
+        options.learning_rate, options.momentum, options.weight_decay);
+  }
+  if (options.nesterov && options.momentum == 0) {
+    throw InputError("Sgd: nesterov needs a momentum above 0, got 0");
+  }
+}
+
+}  // namespace
+
+Sgd::Sgd(FlatParameters& flat, SgdOptions options)
+    : flat_(&flat),
+      options_(flat.slots().size(), options),
+      momentum_(zeros(flat.weights().shape(), {.device = flat.weights().device()})) {
+  check(options);
+  make_runs();
+}
+
+Sgd::Sgd(Module& module, SgdOptions options)
+    : Sgd(std::make_unique<FlatParameters>(module, Statistics::immediate), options) {}
+
+Sgd::Sgd(std::unique_ptr<FlatParameters> flat, SgdOptions options) : Sgd(*flat, options) {
+  owned_ = std::move(flat);
+}
+
+Sgd::~Sgd() = default;
+
+void Sgd::group(std::string_view word, SgdOptions options) {
+  check(options);
+  const auto& slots = flat_->slots();
+  bool found = false;
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].name.find(word) == std::string::npos) {
+      continue;
+    }
+    options_[i] = options;
+    found = true;
+  }
+  if (!found) {
+    throw InputError(
+        "Sgd: no trainable parameter has \"{}\" in its name; the first is \"{}\", the last \"{}\"", word,
+        slots.back().name, slots.front().name);
+  }
+  make_runs();
+}
+
+void Sgd::make_runs() {
+  const auto& slots = flat_->slots();
+  runs_.clear();
+  for (std::size_t first = 0, last = 0; first < slots.size(); first = last) {
+    while (last < slots.size() && options_[last] == options_[first]) {
+      ++last;
+    }
+    const std::int64_t begin = slots[first].offset;
+    const std::int64_t end = last < slots.size() ? slots[last].offset : flat_->weights().numel();
+    const auto part = [&](const Tensor& buffer) { return buffer.narrow(0, begin, end - begin); };
+    runs_.push_back({options_[first], part(flat_->weights()), part(flat_->gradients()), part(momentum_)});
+  }
+}
+
+void Sgd::zero_grad() { flat_->begin(); }
+
+void Sgd::step(double rate, double gradient_scale) {
+  // A trainer completes the gradients before it sums them; what it summed must not be taken for empty here.
+  if (owned_) {
+    flat_->finish();
+  }
+  for (Run& run : runs_) {
+    // Momentum starts at zero, so that the first step needs no case of its own, nor does a resumed one.
+    const SgdStep step{.learning_rate = static_cast<float>(run.options.learning_rate * rate),
+                       .momentum = static_cast<float>(run.options.momentum),
+                       .weight_decay = static_cast<float>(run.options.weight_decay),
+                       .gradient_scale = static_cast<float>(gradient_scale),
+                       .nesterov = run.options.nesterov,
+                       .first = false};
+    MILLRACE_LAUNCH(run.weights.device(), sgd_step, run.weights, run.gradients, run.momentum, step);
+  }
+  for (const auto& slot : flat_->slots()) {
+    slot.parameter.data().storage()->bump_version();
+  }
+  ++steps_;
+}
+
+}  // namespace millrace::nn
