@@ -1,0 +1,91 @@
+#include <algorithm>
+
+#include "pipeline/replica.h"
+
+namespace millrace {
+
+std::int64_t pieces_of(const Batch& batch) {
+  std::int64_t pieces = 0;
+  for (int i = 0; i < batch.shards(); ++i) {
+    pieces += (batch.shard(i).valid + kPieceSamples - 1) / kPieceSamples;
+  }
+  return pieces;
+}
+
+void Replica::begin_evaluation() {
+  module_->eval();
+  confusion_.clear();
+}
+
+void Replica::evaluate(const EvaluationTask& task) {
+  const NoGradScope no_grad;
+  std::int64_t piece = 0;
+  for (int i = 0; i < task.batch.shards(); ++i) {
+    const std::int64_t valid = task.batch.shard(i).valid;
+    for (std::int64_t first = 0; first < valid; first += kPieceSamples, ++piece) {
+      if (piece % communicator_.size() != communicator_.rank()) {
+        continue;
+      }
+      task.losses[static_cast<std::size_t>(piece)] =
+          evaluate_piece(task.batch.share(i), first, std::min(kPieceSamples, valid - first));
+    }
+  }
+}
+
+double Replica::evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count) {
+  const Tensor images = shard.images().narrow(0, first, count).to(options_.dtype);
+  const Tensor labels = shard.labels().narrow(0, first, count);
+  const Tensor logits = (*module_)(images).data().to(DType::f32);
+  if (logits.dim() != 2 || logits.size(0) != count) {
+    throw InputError("evaluate: {} images gave {}, expected one row of class scores for each", count,
+                     logits.shape());
+  }
+  this->count(logits, labels, shard.ids().narrow(0, first, count));
+  return cross_entropy(logits, labels, {.reduction = Reduction::sum}).item();
+}
+
+void Replica::count(const Tensor& logits, const Tensor& labels, const Tensor& ids) {
+  const auto classes = static_cast<std::size_t>(logits.size(1));
+  if (confusion_.empty()) {
+    confusion_.assign(classes, std::vector<std::int64_t>(classes));
+  }
+  const Tensor predictions = argmax(logits, 1);
+  for (std::int64_t i = 0; i < labels.numel(); ++i) {
+    const std::int64_t label = labels.data<std::int64_t>()[i];
+    if (label < 0 || label >= logits.size(1)) {
+      throw InputError("evaluate: sample {} has label {}, the network has {} classes",
+                       ids.data<std::int64_t>()[i], label, classes);
+    }
+    ++confusion_[static_cast<std::size_t>(label)]
+                [static_cast<std::size_t>(predictions.data<std::int64_t>()[i])];
+  }
+}
+
+void Replica::add_counts(Evaluation& to) const {
+  const std::size_t classes = confusion_.size();
+  if (to.confusion.empty()) {
+    to.confusion.assign(classes, std::vector<std::int64_t>(classes));
+  }
+  for (std::size_t label = 0; label < classes; ++label) {
+    for (std::size_t guess = 0; guess < classes; ++guess) {
+      to.confusion[label][guess] += confusion_[label][guess];
+    }
+    to.correct += confusion_[label][label];
+  }
+}
+
+double Evaluation::class_accuracy(int label) const {
+  if (label < 0 || static_cast<std::size_t>(label) >= confusion.size()) {
+    throw InputError("class_accuracy: got class {}, expected 0 to {}", label, std::ssize(confusion) - 1);
+  }
+  const auto& row = confusion[static_cast<std::size_t>(label)];
+  std::int64_t samples = 0;
+  for (const std::int64_t predicted : row) {
+    samples += predicted;
+  }
+  return samples > 0
+             ? static_cast<double>(row[static_cast<std::size_t>(label)]) / static_cast<double>(samples)
+             : 0;
+}
+
+}  // namespace millrace

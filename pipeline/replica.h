@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <unordered_map>
+#include <vector>
+
+#include "distributed/buckets.h"
+#include "distributed/communicator.h"
+#include "nn/flat.h"
+#include "nn/optimizer.h"
+#include "pipeline/trainer.h"
+
+namespace millrace {
+
+/// What all replicas do together in one step.
+struct StepTask {
+  const Batch& batch;
+  const LossFunction& loss;
+  std::int64_t step = 0;
+  double rate = 1;           ///< The schedule's factor on the learning rates.
+  std::span<double> losses;  ///< Out: the loss of each shard.
+};
+
+/// What all replicas do together for one batch of an evaluation.
+struct EvaluationTask {
+  const Batch& batch;
+  std::span<double> losses;  ///< Out: the loss of each piece, see `pieces_of`.
+};
+
+/// Evaluation cuts shards into pieces of so many samples at most, and replicas take them in turn: which
+/// samples are computed together does not depend on the number of replicas.
+inline constexpr std::int64_t kPieceSamples = 64;
+std::int64_t pieces_of(const Batch& batch);
+
+/// One copy of the network, used by one thread: it computes the gradients of its shards, sums them with those
+/// of the other replicas, and takes the same step as they do.
+class Replica {
+ public:
+  /// Weights are drawn from options.seed; the calling thread's generator is left as it was.
+  Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& options,
+          Communicator& communicator);
+
+  nn::Module& module() { return *module_; }
+  nn::Sgd& sgd() { return sgd_; }
+  /// Takes over the state dictionary of replica 0; all replicas call it.
+  void synchronize();
+  void step(const StepTask& task);
+  /// Puts the network into evaluation mode and clears the counts.
+  void begin_evaluation();
+  /// Counts the predictions for its pieces of the batch.
+  void evaluate(const EvaluationTask& task);
+  void add_counts(Evaluation& to) const;
+
+ private:
+  double run_shard(const StepTask& task, int shard, bool last);
+  void keep_partial(unsigned shard);
+  double evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count);
+  void count(const Tensor& logits, const Tensor& labels, const Tensor& ids);
+  Buckets make_buckets();
+
+  const TrainerOptions options_;
+  Communicator& communicator_;
+  std::unique_ptr<nn::Module> module_;
+  nn::FlatParameters flat_;
+  nn::Sgd sgd_;
+  // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
+  std::vector<Tensor> partials_;
+  Buckets buckets_;
+  std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
+  std::vector<std::vector<std::int64_t>> confusion_;      // empty before the first piece
+};
+
+}  // namespace millrace

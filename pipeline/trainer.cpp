@@ -1,0 +1,232 @@
+#include "pipeline/trainer.h"
+
+#include <algorithm>
+#include <bit>
+#include <exception>
+#include <mutex>
+
+#include "distributed/thread_communicator.h"
+#include "distributed/tree_sum.h"
+#include "nn/state.h"
+#include "pipeline/replica.h"
+#include "pipeline/team.h"
+
+namespace millrace {
+namespace {
+
+unsigned bits(int value) { return static_cast<unsigned>(value); }
+
+/// How many replicas the machine has room for.
+int capacity(Device device) {
+  if (device.is_cpu()) {
+    return available_cores();
+  }
+  if (cuda_device_count() == 0) {
+    throw InputError("trainer: device {}: {}", device.to_string(), cuda_unavailable_reason());
+  }
+  return cuda_device_count();
+}
+
+/// The largest power of two up to `most` that divides `batch_size` (any, when that is 0).
+int shards_for(int most, std::int64_t batch_size) {
+  int shards = static_cast<int>(std::bit_floor(bits(most)));
+  while (batch_size % shards != 0) {
+    shards /= 2;
+  }
+  return shards;
+}
+
+/// Networks are in evaluation mode, with nothing counted yet, while it lives.
+class EvaluationMode {
+ public:
+  explicit EvaluationMode(std::vector<std::unique_ptr<Replica>>& replicas) : replicas_(replicas) {
+    for (auto& replica : replicas_) {
+      replica->begin_evaluation();
+    }
+  }
+  ~EvaluationMode() {
+    for (auto& replica : replicas_) {
+      replica->module().train();
+    }
+  }
+  EvaluationMode(const EvaluationMode&) = delete;
+  EvaluationMode& operator=(const EvaluationMode&) = delete;
+
+ private:
+  std::vector<std::unique_ptr<Replica>>& replicas_;
+};
+
+}  // namespace
+
+TrainerOptions resolve(TrainerOptions options) {
+  const int most = capacity(options.device);
+  if (options.replicas < 0 || options.shards < 0 || options.batch_size < 0) {
+    throw InputError("trainer: got {} replicas, {} shards and a batch of {}, expected no negative number",
+                     options.replicas, options.shards, options.batch_size);
+  }
+  if (options.shards == 0) {
+    options.shards = shards_for(options.replicas > 0 ? options.replicas : most, options.batch_size);
+  }
+  if (!std::has_single_bit(bits(options.shards))) {
+    throw InputError("trainer: got {} shards, expected a power of two", options.shards);
+  }
+  if (options.batch_size % options.shards != 0) {
+    throw InputError("trainer: a batch of {} does not split into {} equal shards", options.batch_size,
+                     options.shards);
+  }
+  if (options.replicas == 0) {
+    options.replicas = std::min(static_cast<int>(std::bit_floor(bits(most))), options.shards);
+  }
+  if (options.replicas > options.shards) {
+    throw InputError("trainer: got {} replicas for {} shards{}, expected at most one replica for each shard",
+                     options.replicas, options.shards,
+                     options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
+  }
+  if (options.shards % options.replicas != 0) {
+    throw InputError(
+        "trainer: got {} replicas for {} shards, expected a power of two, so that all do equally many",
+        options.replicas, options.shards);
+  }
+  return options;
+}
+
+struct Trainer::Impl {
+  Impl(const MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& asked)
+      : options(resolve(asked)),
+        communicators(make_thread_group(options.replicas, options.timeout)),
+        replicas(static_cast<std::size_t>(options.replicas)),
+        team(options.replicas) {
+    std::mutex one_at_a_time;  // the caller's function need not be safe to call from many threads
+    together([&](int r) {
+      auto& communicator = *communicators[static_cast<std::size_t>(r)];
+      {
+        const std::lock_guard lock(one_at_a_time);
+        replica(r) = std::make_unique<Replica>(make_module, sgd, options, communicator);
+      }
+      replica(r)->synchronize();
+    });
+  }
+
+  std::unique_ptr<Replica>& replica(int r) { return replicas[static_cast<std::size_t>(r)]; }
+
+  /// Runs `job(r)` for all replicas. The first failure ends the group, so that no replica waits for one that
+  /// is gone.
+  template <typename Job>
+  void together(Job&& job) {
+    if (failed) {
+      throw InputError(
+          "trainer: an earlier call failed ({}), and the replicas may differ since: make a new trainer",
+          failure);
+    }
+    team.run([&](int r) {
+      try {
+        job(r);
+      } catch (const std::exception& error) {
+        fail(r, error.what());
+      } catch (...) {
+        fail(r, "unknown exception");
+      }
+    });
+    if (failed) {
+      std::rethrow_exception(failed);
+    }
+  }
+
+  /// In a handler. What the first replica to fail threw is kept before its peers can hear of it and fail as
+  /// well.
+  void fail(int r, const std::string& reason) {
+    const std::lock_guard lock(failure_mutex);
+    if (failed) {
+      return;
+    }
+    failed = std::current_exception();
+    failure = reason;
+    communicators[static_cast<std::size_t>(r)]->abort(reason);
+  }
+
+  /// After the caller had the network of replica 0 in hands.
+  void synchronize_if_changed() {
+    if (!changed) {
+      return;
+    }
+    together([&](int r) { replica(r)->synchronize(); });
+    changed = false;
+  }
+
+  const TrainerOptions options;
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  std::vector<std::unique_ptr<Replica>> replicas;
+  std::int64_t steps = 0;
+  bool changed = false;
+  std::vector<double> losses;
+  std::mutex failure_mutex;
+  std::exception_ptr failed;
+  std::string failure;  // what it said
+  Team team;            // last: its threads end before what they use
+};
+
+Trainer::Trainer(MakeModule make_module, nn::SgdOptions sgd, TrainerOptions options)
+    : impl_(std::make_unique<Impl>(make_module, sgd, options)) {}
+Trainer::~Trainer() = default;
+
+int Trainer::replicas() const { return impl_->options.replicas; }
+int Trainer::shards() const { return impl_->options.shards; }
+std::int64_t Trainer::steps() const { return impl_->steps; }
+
+void Trainer::group(std::string_view word, nn::SgdOptions options) {
+  for (auto& replica : impl_->replicas) {
+    replica->sgd().group(word, options);
+  }
+}
+
+StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
+  if (batch.shards() != shards()) {
+    throw InputError(
+        "trainer: the batch has {} shards, expected {}; make the loader and the trainer with equal shards",
+        batch.shards(), shards());
+  }
+  if (batch.valid() == 0) {
+    throw InputError("trainer: the batch has no valid sample");
+  }
+  impl_->synchronize_if_changed();
+  impl_->losses.assign(static_cast<std::size_t>(shards()), 0);
+  const StepTask task{.batch = batch,
+                      .loss = loss,
+                      .step = steps(),
+                      .rate = impl_->options.schedule(steps()),
+                      .losses = impl_->losses};
+  impl_->together([&](int r) { impl_->replica(r)->step(task); });
+  ++impl_->steps;
+  return {.loss = tree_sum(std::span<const double>(impl_->losses)), .valid = batch.valid()};
+}
+
+Evaluation Trainer::evaluate(Loader& loader) {
+  impl_->synchronize_if_changed();
+  const EvaluationMode mode(impl_->replicas);
+  Evaluation result;
+  for (const Batch& batch : loader.epoch(0)) {
+    impl_->losses.assign(static_cast<std::size_t>(pieces_of(batch)), 0);
+    const EvaluationTask task{.batch = batch, .losses = impl_->losses};
+    impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
+    for (const double loss : impl_->losses) {
+      result.loss += loss;
+    }
+    result.total += batch.valid();
+  }
+  for (auto& replica : impl_->replicas) {
+    replica->add_counts(result);
+  }
+  if (result.total > 0) {
+    result.loss /= static_cast<double>(result.total);
+  }
+  return result;
+}
+
+nn::Module& Trainer::module() {
+  impl_->changed = replicas() > 1;
+  return impl_->replica(0)->module();
+}
+
+std::string Trainer::weights_hash() { return nn::weights_hash(impl_->replica(0)->module()); }
+
+}  // namespace millrace

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "distributed/thread_communicator.h"
+
+namespace millrace {
+
+/// Runs `body` as every rank of a new thread group; returns what each rank's CommunicatorError said, ""
+/// without one.
+inline std::vector<std::string> on_ranks(int size, std::chrono::duration<double> timeout,
+                                         const std::function<void(Communicator&)>& body) {
+  auto group = make_thread_group(size, timeout);
+  std::vector<std::string> errors(group.size());
+  std::vector<std::thread> threads;
+  for (std::size_t r = 0; r < group.size(); ++r) {
+    threads.emplace_back([&, r] {
+      try {
+        body(*group[r]);
+      } catch (const CommunicatorError& error) {
+        errors[r] = error.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+  return errors;
+}
+
+inline std::vector<std::string> on_ranks(int size, const std::function<void(Communicator&)>& body) {
+  return on_ranks(size, std::chrono::minutes(1), body);
+}
+
+}  // namespace millrace
