@@ -1,7 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <initializer_list>
 #include <span>
-#include <vector>
 
 #include "autograd/variable.h"
 #include "tensor/kernels.h"
@@ -75,6 +76,12 @@ Variable index_select(const Variable& x, int dim, const Tensor& index);
 Variable gather(const Variable& x, int dim, const Tensor& index);
 Variable cat(std::span<const Variable> variables, int dim = 0);
 Variable stack(std::span<const Variable> variables, int dim = 0);
+inline Variable cat(std::initializer_list<Variable> variables, int dim = 0) {
+  return cat(std::span(variables.begin(), variables.size()), dim);
+}
+inline Variable stack(std::initializer_list<Variable> variables, int dim = 0) {
+  return stack(std::span(variables.begin(), variables.size()), dim);
+}
 
 // Layers. `x` is f32, or bf16 with f32 weights (f32 master weights, bf16 arithmetic).
 Variable matmul(const Variable& a, const Variable& b);
@@ -82,7 +89,8 @@ Variable matmul(const Variable& a, const Variable& b);
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias = {});
 /// x [N, I, H, W], weight [O, I / groups, h, w], bias [O] (may be undefined).
 Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& params = {});
-Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dParams& params = {});
+Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
+                const Conv2dParams& params = {});
 struct Pool2dOptions {
   Size2 kernel = 2;
   Size2 stride = 0;  ///< 0 means the kernel's size.
@@ -100,9 +108,11 @@ struct BatchNormOptions {
   Tensor var = {};
 };
 /// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined. Ioffe and Szegedy, arXiv 1502.03167.
-Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias, BatchNormOptions& options);
+Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                    BatchNormOptions& options);
 Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode = PadMode::zero);
-/// Zeroes each element with probability p and scales the rest by 1 / (1 - p). The same key and first give the same mask.
+/// Zeroes each element with probability p and scales the rest by 1 / (1 - p). The same key and first give the
+/// same mask.
 Variable dropout(const Variable& x, double p, std::uint64_t key, std::uint64_t first = 0);
 
 // Losses.

@@ -4,8 +4,7 @@
 #include <functional>
 #include <memory>
 #include <ostream>
-#include <string_view>
-#include <vector>
+#include <utility>
 
 #include "tensor/tensor.h"
 
@@ -34,11 +33,12 @@ class Variable {
   void set_requires_grad(bool value);  ///< Leaves only. @throws InputError otherwise.
   bool is_leaf() const { return creator() == nullptr; }
 
-  /// The accumulated gradient; undefined before the first `backward`, zeros after `zero_grad`.
+  /// The accumulated gradient of a leaf; undefined before the first `backward`, zeros after `zero_grad`.
   Tensor grad() const;
   /// The next gradient overwrites instead of adding; costs nothing until the gradient is read.
   void zero_grad();
-  /// Gradients are from now on written into `buffer` (a view of a flat buffer, of this shape).
+  /// Gradients are from now on written into `buffer`: a row-major view of a flat buffer, of this shape and
+  /// type.
   void bind_grad(Tensor buffer);
 
   /// The function that made this value; null for leaves.
@@ -50,6 +50,8 @@ class Variable {
   void backward() const;
   /// The same with the gradient of the result given, and with the graph kept if asked.
   struct BackwardOptions;
+  /// @throws InputError when no leaf requires a gradient, for a missing or wrongly shaped gradient, for a
+  /// graph that an earlier backward freed, and for a saved tensor that was changed in place.
   void backward(const Tensor& gradient) const;
   void backward(const BackwardOptions& options) const;
 
@@ -57,6 +59,7 @@ class Variable {
   const void* id() const { return node_.get(); }
 
   struct Node;  // autograd's own; see function.h
+  explicit Variable(std::shared_ptr<Node> node) : node_(std::move(node)) {}
   const std::shared_ptr<Node>& node() const { return node_; }
 
  private:

@@ -1,0 +1,134 @@
+#include "autograd/support.h"
+
+namespace millrace {
+
+namespace {
+
+void check_vector(const Tensor& vector, std::string_view what, const Shape& x) {
+  if (vector.defined() && (vector.shape() != Shape{x[1]} || vector.dtype() != DType::f32)) {
+    throw InputError("batch_norm: got {} {} {}, expected f32 [{}] for input {}", what, vector.dtype(),
+                     vector.shape(), x[1], x);
+  }
+}
+
+Tensor value_of(const Variable& variable) { return variable.defined() ? variable.data() : Tensor(); }
+
+void check_batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                      const BatchNormOptions& options) {
+  if (x.dim() != 4 && x.dim() != 2) {
+    throw InputError("batch_norm: expected an input [N, C, H, W] or [N, C], got {}", x.shape());
+  }
+  check_vector(value_of(weight), "weight", x.shape());
+  check_vector(value_of(bias), "bias", x.shape());
+  if (options.training) {
+    return;
+  }
+  if (!options.mean.defined() || !options.var.defined()) {
+    throw InputError("batch_norm: without training, mean and var must be given");
+  }
+  check_vector(options.mean, "mean", x.shape());
+  check_vector(options.var, "var", x.shape());
+}
+
+}  // namespace
+
+Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                    BatchNormOptions& options) {
+  check_batch_norm(x, weight, bias, options);
+  const Tensor input =
+      x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
+  const Tensor scale = value_of(weight);
+  if (options.training) {
+    options.mean = empty({x.size(1)}, {.device = x.device()});
+    options.var = empty({x.size(1)}, {.device = x.device()});
+    MILLRACE_LAUNCH(x.device(), batch_norm_statistics, input, options.mean, options.var);
+  }
+  Tensor out = empty_like(input);
+  MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale,
+                  value_of(bias), out);
+  return record("batch_norm", std::move(out), {x, weight, bias}, [&](const Tensor&) {
+    return [eps = options.eps, training = options.training, x = SavedTensor(input),
+            scale = SavedTensor(scale), mean = SavedTensor(options.mean),
+            var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
+      const Tensor& input = x.get("batch_norm");
+      const Tensor grad = detail::in_order_of(input, gradient);
+      Tensor grad_x;
+      if (inputs.needed(0)) {
+        grad_x = inputs.destination(0);
+        if (grad_x.strides() != input.strides()) {
+          grad_x = empty_like(input);
+        }
+      }
+      Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
+      Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
+      MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),
+                      var.get("batch_norm"), eps, scale.get("batch_norm"), training, grad_x, grad_weight,
+                      grad_bias);
+      if (inputs.needed(0)) {
+        inputs.add(0, std::move(grad_x));
+      }
+      if (inputs.needed(1)) {
+        inputs.add(1, std::move(grad_weight));
+      }
+      if (inputs.needed(2)) {
+        inputs.add(2, std::move(grad_bias));
+      }
+    };
+  });
+}
+
+namespace {
+
+void check_pad(const Shape& x, const Pad2d& pad, PadMode mode) {
+  const auto fits = [mode](std::int64_t before, std::int64_t after, std::int64_t size) {
+    // Reflection does not repeat the edge, so it reaches at most size - 1 pixels in.
+    return before >= 0 && after >= 0 && (mode == PadMode::zero || (before < size && after < size));
+  };
+  if (!fits(pad.left, pad.right, x[3]) || !fits(pad.top, pad.bottom, x[2])) {
+    throw InputError(
+        "pad2d: cannot pad input {} by left {}, right {}, top {}, bottom {}: expected 0 or more{}", x,
+        pad.left, pad.right, pad.top, pad.bottom,
+        mode == PadMode::reflect ? " and, to reflect, less than the image's side" : "");
+  }
+}
+
+}  // namespace
+
+Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode) {
+  const Tensor input = detail::image_input(x, "pad2d");
+  check_pad(x.shape(), pad, mode);
+  Tensor out = detail::empty_image(
+      {x.size(0), x.size(1), x.size(2) + pad.top + pad.bottom, x.size(3) + pad.left + pad.right}, input);
+  MILLRACE_LAUNCH(x.device(), pad2d_forward, input, pad, mode, out);
+  return record("pad2d", std::move(out), {x}, [&](const Tensor&) {
+    return [pad, mode, shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
+      const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
+      Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
+      MILLRACE_LAUNCH(grad.device(), pad2d_backward, grad, pad, mode, grad_x);
+      inputs.add(0, std::move(grad_x));
+    };
+  });
+}
+
+Variable dropout(const Variable& x, double p, std::uint64_t key, std::uint64_t first) {
+  if (!(p >= 0 && p < 1)) {
+    throw InputError("dropout: got probability {}, expected 0 or more and less than 1", p);
+  }
+  if (p == 0) {
+    return x;
+  }
+  const Tensor input = x.data().is_dense() ? x.data() : x.data().contiguous();
+  Tensor out = empty_like(input);
+  MILLRACE_LAUNCH(x.device(), dropout, input, p, key, first, out);
+  return record("dropout", std::move(out), {x}, [&](const Tensor&) {
+    return [p, key, first](const Tensor& gradient, InputGradients& inputs) {
+      // The mask is drawn again rather than kept.
+      const Tensor grad = gradient.is_dense() ? gradient : gradient.contiguous();
+      Tensor grad_x = empty_like(grad);
+      MILLRACE_LAUNCH(grad.device(), dropout, grad, p, key, first, grad_x);
+      inputs.add(0, std::move(grad_x));
+    };
+  });
+}
+
+}  // namespace millrace
