@@ -1,0 +1,92 @@
+#include "pipeline/execute.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace millrace {
+namespace {
+
+/// Transforms of the user's own may plan anything; the writer trusts the plan.
+void check(const SamplePlan& plan) {
+  const Rectangle& crop = plan.crop;
+  const bool inside = crop.top >= 0 && crop.left >= 0 && crop.height > 0 && crop.width > 0 &&
+                      crop.top + crop.height <= plan.source.height && crop.left + crop.width <= plan.source.width;
+  if (!inside || plan.resized.height < 1 || plan.resized.width < 1 || plan.output().height < 1 ||
+      plan.output().width < 1) {
+    throw InputError("transforms: planned a crop of {} x {} at ({}, {}) of an image of {} x {}; it must lie inside",
+                     crop.height, crop.width, crop.top, crop.left, plan.source.height, plan.source.width);
+  }
+}
+
+}  // namespace
+
+SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options)
+    : dataset_(std::move(dataset)),
+      transforms_(parse_transforms(options.transforms)),
+      seed_(options.seed),
+      dtype_(options.dtype),
+      channels_(dataset_->info().channels) {
+  transforms_.insert(transforms_.end(), options.custom_transforms.begin(), options.custom_transforms.end());
+  learn_sizes();
+  image_shape_ = {channels_, output_.height, output_.width};
+  writer_.emplace(channels_, output_, dtype_, options.mean, options.std);
+}
+
+void SampleExecutor::learn_sizes() {
+  Scratch scratch;
+  const Sample sample = dataset_->read(0, scratch.bytes);
+  try {
+    first_size_ = scratch.decoder.open(sample, channels_);
+    output_ = make_plan(first_size_, 0, 0).output();
+  } catch (const InputError& error) { throw InputError("{}: {}", dataset_->describe(0), error.what()); }
+  const bool encoded = sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other;
+  constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
+  const std::int64_t elements = output_.height * output_.width * channels_;
+  chunk_ = encoded ? 2 : static_cast<int>(std::clamp<std::int64_t>(kTaskElements / elements, 1, 64));
+}
+
+std::vector<FieldSpec> SampleExecutor::fields() const {
+  return {{"image", dtype_, image_shape_}, {"label", DType::i64, {}}};
+}
+
+SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const {
+  SamplePlan plan(source);
+  SampleRandom random(seed_, epoch, index);
+  for (const auto& transform : transforms_) { transform->edit(plan, random); }
+  check(plan);
+  return plan;
+}
+
+std::int64_t SampleExecutor::make(std::int64_t index, std::int64_t epoch, std::byte* image, Scratch& scratch) const {
+  const Sample sample = dataset_->read(index, scratch.bytes);
+  try {
+    const Size2 size = scratch.decoder.open(sample, channels_);
+    const SamplePlan plan = make_plan(size, index, epoch);
+    if (plan.output() != output_) {
+      throw InputError(
+          "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one batch; add a "
+          "transform that resizes, such as --transform resize:{}",
+          size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width, first_size_.height);
+    }
+    writer_->write(plan, scratch.decoder.decode(plan), image, scratch.pixels);
+  } catch (const InputError& error) { throw InputError("{}: {}", dataset_->describe(index), error.what()); }
+  return sample.label;
+}
+
+void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
+                             Scratch& scratch) const {
+  const std::size_t bytes = writer_->bytes_per_image();
+  const auto* ids = slab.ids().data<std::int64_t>();
+  auto* labels = slab.field("label").data<std::int64_t>();
+  std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(begin) * bytes;
+  for (std::int64_t i = begin; i < end; ++i, image += bytes) {
+    if (ids[i] < 0) {
+      std::memset(image, 0, bytes);
+      labels[i] = -1;
+    } else {
+      labels[i] = make(ids[i], epoch, image, scratch);
+    }
+  }
+}
+
+}  // namespace millrace

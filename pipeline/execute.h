@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataio/dataset.h"
+#include "pipeline/decode.h"
+#include "pipeline/loader.h"
+#include "pipeline/pixel_writer.h"
+#include "pipeline/slab.h"
+#include "pipeline/transform.h"
+
+namespace millrace {
+
+/// Makes samples: reads, plans, decodes and writes one into its place in a slab. The loader's workers call it, and so
+/// can any other thread. Immutable and shared; each thread brings a Scratch of its own.
+class SampleExecutor {
+ public:
+  struct Scratch {
+    std::vector<std::byte> bytes;
+    Decoder decoder;
+    PixelWriter::Scratch pixels;
+  };
+
+  /// Learns the image size from the data set, or from its first image where the data set does not know it.
+  /// Of `options` it takes the transforms, mean, std, dtype and seed.
+  /// @throws InputError when a transform, the mean or the deviation does not fit, or the first image cannot be read.
+  SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options);
+
+  const Dataset& dataset() const { return *dataset_; }
+  /// C, H, W after the transforms.
+  const Shape& image_shape() const { return image_shape_; }
+  /// What a slab for these samples holds: "image" and "label".
+  std::vector<FieldSpec> fields() const;
+  /// How many samples make a task long enough to hide its cost and short enough to share out.
+  int chunk() const { return chunk_; }
+
+  /// Fills samples [begin, end) of `slab` with those that its `ids()` name; -1 becomes zeros, label -1.
+  /// @throws InputError naming the sample that cannot be read, decoded or fitted into the slab.
+  void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
+
+ private:
+  /// @returns the label.
+  std::int64_t make(std::int64_t index, std::int64_t epoch, std::byte* image, Scratch& scratch) const;
+  SamplePlan make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const;
+  void learn_sizes();
+
+  std::shared_ptr<const Dataset> dataset_;
+  std::vector<std::shared_ptr<const Transform>> transforms_;
+  std::uint64_t seed_;
+  DType dtype_;
+  int channels_;
+  int chunk_ = 0;
+  Size2 first_size_ = 0, output_ = 0;  // of sample 0, before and after the transforms
+  Shape image_shape_;
+  std::optional<PixelWriter> writer_;
+};
+
+}  // namespace millrace
