@@ -1,0 +1,204 @@
+#include <cassert>
+
+#include "tensor/cpu/conv2d_direct.h"
+#include "tensor/cpu/onednn.h"
+#include "tensor/kernels.h"
+
+namespace millrace::cpu {
+namespace {
+
+using dnnl::memory;
+using onednn::Call;
+
+/// The memory of one convolution as oneDNN names it: images channels-last, weights in whatever order is
+/// fastest.
+struct Layout {
+  memory::dims strides, dilates, padding;
+  memory::desc x, out, bias;
+  memory::desc plain_weight;  // f32, as PyTorch keeps them
+  memory::desc weight, weight_gradient;
+};
+
+Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dParams& p, const Tensor& out) {
+  const auto dims = [](const Shape& shape) { return memory::dims(shape.begin(), shape.end()); };
+  memory::dims w = dims(weight);
+  if (p.groups > 1) {
+    w = {p.groups, weight[0] / p.groups, weight[1], weight[2], weight[3]};
+  }
+  const auto type = onednn::data_type(x.dtype());
+  constexpr auto f32 = memory::data_type::f32;
+  constexpr auto any = memory::format_tag::any;
+  return {.strides = {p.stride.height, p.stride.width},
+          .dilates = {p.dilation.height - 1, p.dilation.width - 1},
+          .padding = {p.padding.height, p.padding.width},
+          .x = {dims(x.shape()), type, memory::format_tag::nhwc},
+          .out = {dims(out.shape()), type, memory::format_tag::nhwc},
+          .bias = {{weight[0]}, f32, memory::format_tag::a},
+          .plain_weight = {w, f32, p.groups > 1 ? memory::format_tag::goihw : memory::format_tag::oihw},
+          .weight = {w, type, any},
+          .weight_gradient = {w, f32, any}};
+}
+
+onednn::Key key_of(const Tensor& x, const Shape& weight, bool bias, const Conv2dParams& p,
+                   const Tensor& out) {
+  return {static_cast<std::int64_t>(x.dtype()),
+          bias,
+          x.size(0),
+          x.size(1),
+          x.size(2),
+          x.size(3),
+          out.size(2),
+          out.size(3),
+          weight[0],
+          weight[2],
+          weight[3],
+          p.stride.height,
+          p.stride.width,
+          p.padding.height,
+          p.padding.width,
+          p.dilation.height,
+          p.dilation.width,
+          p.groups};
+}
+
+dnnl::convolution_forward::primitive_desc forward_desc(const Layout& l, bool bias) {
+  constexpr auto kind = dnnl::prop_kind::forward_training;
+  constexpr auto direct = dnnl::algorithm::convolution_direct;
+  using Desc = dnnl::convolution_forward::desc;
+  const Desc desc =
+      bias ? Desc(kind, direct, l.x, l.weight, l.bias, l.out, l.strides, l.dilates, l.padding, l.padding)
+           : Desc(kind, direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding);
+  return {desc, onednn::attributes(), onednn::engine()};
+}
+
+/// A convolution and the reorder of its weights from (or, for their gradient, to) the plain order.
+struct Convolution {
+  Call reorder;
+  Call convolution;
+};
+
+Convolution make_forward(const Layout& l, bool bias) {
+  const auto desc = forward_desc(l, bias);
+  const memory weight = onednn::owned(desc.weights_desc());
+  const memory plain = onednn::unbound(l.plain_weight);
+  const Call reorder(dnnl::reorder(plain, weight), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, weight}});
+  const memory x = onednn::unbound(l.x);
+  const memory out = onednn::unbound(l.out);
+  if (!bias) {
+    return {reorder, Call(dnnl::convolution_forward(desc),
+                          {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, out}, {DNNL_ARG_WEIGHTS, weight}},
+                          desc.scratchpad_desc())};
+  }
+  return {reorder, Call(dnnl::convolution_forward(desc),
+                        {{DNNL_ARG_SRC, x},
+                         {DNNL_ARG_DST, out},
+                         {DNNL_ARG_WEIGHTS, weight},
+                         {DNNL_ARG_BIAS, onednn::unbound(l.bias)}},
+                        desc.scratchpad_desc())};
+}
+
+Convolution make_backward_data(const Layout& l) {
+  const dnnl::convolution_backward_data::primitive_desc desc(
+      {dnnl::algorithm::convolution_direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding},
+      onednn::attributes(), onednn::engine(), forward_desc(l, false));
+  const memory weight = onednn::owned(desc.weights_desc());
+  const memory plain = onednn::unbound(l.plain_weight);
+  return {Call(dnnl::reorder(plain, weight), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, weight}}),
+          Call(dnnl::convolution_backward_data(desc),
+               {{DNNL_ARG_DIFF_DST, onednn::unbound(l.out)},
+                {DNNL_ARG_DIFF_SRC, onednn::unbound(l.x)},
+                {DNNL_ARG_WEIGHTS, weight}},
+               desc.scratchpad_desc())};
+}
+
+Convolution make_backward_weight(const Layout& l, bool bias) {
+  constexpr auto direct = dnnl::algorithm::convolution_direct;
+  using Desc = dnnl::convolution_backward_weights::desc;
+  const Desc wanted =
+      bias ? Desc(direct, l.x, l.weight_gradient, l.bias, l.out, l.strides, l.dilates, l.padding, l.padding)
+           : Desc(direct, l.x, l.weight_gradient, l.out, l.strides, l.dilates, l.padding, l.padding);
+  const dnnl::convolution_backward_weights::primitive_desc desc(wanted, onednn::attributes(),
+                                                                onednn::engine(), forward_desc(l, bias));
+  const memory gradient = onednn::owned(desc.diff_weights_desc());
+  const memory plain = onednn::unbound(l.plain_weight);
+  const Call reorder(dnnl::reorder(gradient, plain), {{DNNL_ARG_TO, plain}, {DNNL_ARG_FROM, gradient}});
+  const memory x = onednn::unbound(l.x);
+  const memory out = onednn::unbound(l.out);
+  const dnnl::convolution_backward_weights primitive(desc);
+  if (!bias) {
+    return {reorder,
+            Call(primitive, {{DNNL_ARG_SRC, x}, {DNNL_ARG_DIFF_DST, out}, {DNNL_ARG_DIFF_WEIGHTS, gradient}},
+                 desc.scratchpad_desc())};
+  }
+  return {reorder, Call(primitive,
+                        {{DNNL_ARG_SRC, x},
+                         {DNNL_ARG_DIFF_DST, out},
+                         {DNNL_ARG_DIFF_WEIGHTS, gradient},
+                         {DNNL_ARG_DIFF_BIAS, onednn::unbound(l.bias)}},
+                        desc.scratchpad_desc())};
+}
+
+}  // namespace
+
+void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dParams& params,
+                    Tensor& out) {
+  assert(x.is_contiguous(MemoryFormat::channels_last) && out.is_contiguous(MemoryFormat::channels_last));
+  if (out.numel() == 0) {
+    return;
+  }
+  if (direct_conv2d_is_faster(x, weight.shape(), params)) {
+    return direct_conv2d_forward(x, weight, bias, params, out);
+  }
+  thread_local onednn::Cache<Convolution> cache;
+  const bool biased = bias.defined();
+  Convolution& made = cache.find(key_of(x, weight.shape(), biased, params, out), "conv2d", [&] {
+    return make_forward(layout_of(x, weight.shape(), params, out), biased);
+  });
+  made.reorder.run({weight.raw()});
+  if (biased) {
+    made.convolution.run({x.raw(), out.raw(), nullptr, bias.raw()});
+  } else {
+    made.convolution.run({x.raw(), out.raw()});
+  }
+}
+
+void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+                          Tensor& grad_x) {
+  if (grad_x.numel() == 0) {
+    return;
+  }
+  thread_local onednn::Cache<Convolution> cache;
+  Convolution& made =
+      cache.find(key_of(grad_x, weight.shape(), false, params, grad), "conv2d (gradient of the input)",
+                 [&] { return make_backward_data(layout_of(grad_x, weight.shape(), params, grad)); });
+  made.reorder.run({weight.raw()});
+  made.convolution.run({grad.raw(), grad_x.raw()});
+}
+
+void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+                            Tensor& grad_weight, Tensor& grad_bias) {
+  const bool biased = grad_bias.defined();
+  if (grad.numel() == 0) {
+    cpu::fill(grad_weight, 0);
+    if (biased) {
+      cpu::fill(grad_bias, 0);
+    }
+    return;
+  }
+  const Shape& shape = grad_weight.shape();
+  if (direct_conv2d_is_faster(x, shape, params)) {
+    return direct_conv2d_backward_weight(x, grad, params, grad_weight, grad_bias);
+  }
+  thread_local onednn::Cache<Convolution> cache;
+  Convolution& made =
+      cache.find(key_of(x, shape, biased, params, grad), "conv2d (gradient of the weights)",
+                 [&] { return make_backward_weight(layout_of(x, shape, params, grad), biased); });
+  if (biased) {
+    made.convolution.run({x.raw(), grad.raw(), nullptr, grad_bias.raw()});
+  } else {
+    made.convolution.run({x.raw(), grad.raw()});
+  }
+  made.reorder.run({grad_weight.raw()});
+}
+
+}  // namespace millrace::cpu
