@@ -44,7 +44,7 @@ const CLI::App* given_command(const CLI::App& app, std::string& name) {
   name = app.get_name();
   while (!command->get_subcommands().empty()) {
     command = command->get_subcommands().front();
-    name += " " + command->get_name();
+    name += fmt::format(" {}", command->get_name());
   }
   return command;
 }

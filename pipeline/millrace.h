@@ -1,0 +1,28 @@
+#pragma once
+
+/// All of Millrace's public headers, installed as <millrace/millrace.h>. Only pipeline/opencv_bridge.h stays out, so
+/// that a program without OpenCV's headers compiles.
+#include "autograd/function.h"
+#include "autograd/ops.h"
+#include "autograd/variable.h"
+#include "dataio/dataset.h"
+#include "distributed/communicator.h"
+#include "nn/flat.h"
+#include "nn/init.h"
+#include "nn/layers.h"
+#include "nn/loss.h"
+#include "nn/models/models.h"
+#include "nn/module.h"
+#include "nn/optimizer.h"
+#include "nn/state.h"
+#include "nn/step_context.h"
+#include "pipeline/loader.h"
+#include "pipeline/model_file.h"
+#include "pipeline/trainer.h"
+#include "pipeline/transform.h"
+#include "tensor/device.h"
+#include "tensor/error.h"
+#include "tensor/npy.h"
+#include "tensor/ops.h"
+#include "tensor/random.h"
+#include "tensor/tensor.h"
