@@ -75,6 +75,10 @@ std::int64_t SampleExecutor::make(std::int64_t index, std::int64_t epoch, std::b
 
 void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
                              Scratch& scratch) const {
+  const struct Done {
+    std::atomic<std::int64_t>& sample;
+    ~Done() { sample.store(-1, std::memory_order_relaxed); }
+  } done{scratch.sample};
   const std::size_t bytes = writer_->bytes_per_image();
   const auto* ids = slab.ids().data<std::int64_t>();
   auto* labels = slab.field("label").data<std::int64_t>();
@@ -84,6 +88,7 @@ void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin,
       std::memset(image, 0, bytes);
       labels[i] = -1;
     } else {
+      scratch.sample.store(ids[i], std::memory_order_relaxed);
       labels[i] = make(ids[i], epoch, image, scratch);
     }
   }

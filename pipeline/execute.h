@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,7 @@ class SampleExecutor {
     std::vector<std::byte> bytes;
     Decoder decoder;
     PixelWriter::Scratch pixels;
+    std::atomic<std::int64_t> sample = -1;  ///< Being made now, for whoever wants to know where a thread hangs.
   };
 
   /// Learns the image size from the data set, or from its first image where the data set does not know it.

@@ -80,10 +80,12 @@ class Loader {
   /// Per image: C, H, W after the transforms.
   const Shape& image_shape() const;
 
-  /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`.
+  /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`. Ends the one before.
   class Epoch;
   Epoch epoch(std::int64_t number);
-  /// The next batch of the epoch that was started; false at its end. @throws what a sample's reading or decoding threw.
+  /// The next batch of the epoch that was started; false at its end. What `batch` held before is released first.
+  /// @throws what a sample's reading or decoding threw, once its batch's turn comes; the next call goes on after it.
+  /// @throws MachineError when none came within the timeout, naming the stage that is stuck.
   bool next(Batch& batch);
 
  private:

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "dataio/sampler.h"
+#include "pipeline/execute.h"
+#include "pipeline/slab.h"
+
+namespace millrace {
+
+/// A slab and the work of filling it once. It is the token that goes round the graph and out to the consumer.
+struct SlabJob {
+  SlabJob(std::int64_t samples, const std::vector<FieldSpec>& fields) : slab(samples, fields) {}
+
+  Slab slab;
+  PlannedShard planned;
+  std::uint64_t sequence = 0;         ///< Over the life of the graph, without a break: the order of delivery.
+  std::int64_t generation = 0;        ///< Which start() asked for it; older ones are skipped.
+  std::atomic<int> chunks_left = 0;
+  std::mutex error_mutex;
+  std::exception_ptr error;           ///< Of the first failed sample, whichever thread comes upon it when.
+  std::int64_t error_chunk = 0;  ///< Where its chunk begins.
+};
+
+/// Goes back to the free slabs when the last copy is gone; may outlive the graph.
+using SlabLease = std::shared_ptr<SlabJob>;
+
+/// The flow graph: plan and free slabs are joined, spread as chunks over the workers, put in order and delivered.
+///
+///   input_node (plan) ---.
+///                        |-> join_node<reserving> -> spread -> work (n at once) -> sequencer_node -> deliver
+///   buffer_node (slabs) -'                                                                            |
+///        ^---------------------------- lease is gone <----------------------------- next() <----------'
+///
+/// The number of slabs is the only back-pressure. The consumer never joins the arena.
+class LoaderGraph {
+ public:
+  LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs, int chunk);
+  /// Stops early where work is under way; leases that are still out stay valid.
+  ~LoaderGraph();
+  LoaderGraph(const LoaderGraph&) = delete;
+  LoaderGraph& operator=(const LoaderGraph&) = delete;
+
+  /// Begins `epoch`; whatever is left of the one before is dropped.
+  void start(std::int64_t epoch);
+  /// The next slab of the plan, in order; it may hold an error. @throws MachineError after `timeout`, naming the stage
+  /// that is stuck. One consumer; it must not ask for more than the epoch has.
+  SlabLease next(std::chrono::duration<double> timeout);
+
+ private:
+  struct Nodes;
+  struct Impl;
+  std::shared_ptr<Impl> impl_;  // shared with the workers, so that one that hangs for ever does no harm
+};
+
+}  // namespace millrace
