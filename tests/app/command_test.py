@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Runs the command as a user does: command_test.py MILLRACE [TEST...]; each test makes its own small data."""
+import base64
+import json
+import os
+import pathlib
+import random
+import resource
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+
+MILLRACE = ""
+TINY_JPEG = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWGkJ6j"
+    "q62rZ4C8ybqmx5moq6T/2wBDARweHigjKE4rK06kbl1upKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSk"
+    "pKSkpKSkpKT/wAARCAAgACADASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAwX/xAAWEAADAAAAAAAAAAAAAAAAAAAAAgP/"
+    "xAAYAQACAwAAAAAAAAAAAAAAAAADBQIEBv/EABYRAAMAAAAAAAAAAAAAAAAAAAACA//aAAwDAQACEQMRAD8AirMVZjLMZZlpnIyo"
+    "CsxlmKsxlmBZxnKgKzGWYqzGWYFnM7KgKzGWYqzGWYBnGUqH/9k=")
+
+
+def png(width, height, pixel):
+    """An RGB PNG file; pixel(x, y) gives three numbers."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = b"".join(b"\0" + bytes(v for x in range(width) for v in pixel(x, y)) for y in range(height))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
+            chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def picture(label, rng):
+    """Class 0 is red above, class 1 blue above, with noise."""
+    bright = (0, 2)[label]
+    return png(32, 32, lambda x, y: [rng.randrange(60) + (180 if c == bright and y < 16 else 0) for c in range(3)])
+
+
+class Command(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def run_command(self, *words, file_limit=None):
+        limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
+        return subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, timeout=200, cwd=self.folder,
+                              preexec_fn=limit)
+
+    def good(self, *words):
+        done = self.run_command(*words)
+        self.assertEqual(done.returncode, 0, f"{words}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def bad(self, code, named, *words, **limits):
+        """Expects the exit code, and one sentence on stderr with every string of `named` in it."""
+        done = self.run_command(*words, **limits)
+        self.assertEqual(done.returncode, code, f"{words}\n{done.stdout}{done.stderr}")
+        self.assertEqual(done.stderr.count("\n"), 1, f"expected one line, got: {done.stderr}")
+        for word in named:
+            self.assertIn(word, done.stderr)
+
+    def images(self, name="images", each=24, seed=1):
+        """A tree of two classes; returns its data set name."""
+        rng = random.Random(seed)
+        for label, kind in enumerate(["blue", "red"]):
+            (self.folder / name / kind).mkdir(parents=True)
+            for i in range(each):
+                (self.folder / name / kind / f"{i:03}.png").write_bytes(picture(1 - label, rng))
+        return f"images:{self.folder / name}"
+
+    def cifar10(self, label=3, cut=0):
+        folder = self.folder / "cifar"
+        folder.mkdir()
+        record = bytes(3072)
+        for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+            labels = [label if name == "data_batch_2.bin" and i == 7 else i % 10 for i in range(40)]
+            (folder / name).write_bytes(b"".join(bytes([v]) + record for v in labels))
+        broken = folder / "data_batch_4.bin"
+        broken.write_bytes(broken.read_bytes()[:40 * 3073 - cut])
+        return f"cifar10:{folder}"
+
+    def train(self, *words):
+        return self.good("train", "--model", "lenet5", "--epochs", 1, "--replicas", 1, *words)
+
+    def events(self, name):
+        return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]
+
+
+class WrongWords(Command):
+    def test_unknown_option_suggests(self):
+        self.bad(2, ["--epoch", "did you mean --epochs?"], "train", "--data", "synthetic:64", "--epoch", 2)
+
+    def test_unknown_option_before_missing_one(self):
+        self.bad(2, ["--dta", "did you mean --data?"], "train", "--dta", "synthetic:64")
+
+    def test_unknown_command_suggests(self):
+        self.bad(2, ["trian", "did you mean train?"], "trian")
+
+    def test_missing_option(self):
+        self.bad(2, ["--data"], "train")
+
+    def test_numbers(self):
+        for option, value in [("--epochs", "0"), ("--epochs", "two"), ("--batch-size", "-4"), ("--lr", "fast"),
+                              ("--momentum", "1.5"), ("--seed", "-1")]:
+            self.bad(2, [option, value], "train", "--data", "synthetic:64", f"{option}={value}")
+
+    def test_names(self):
+        self.bad(2, ["lenet6", "lenet5"], "train", "--data", "synthetic:64", "--model", "lenet6")
+        self.bad(2, ["imagez", "images"], "train", "--data", "imagez:x")
+        self.bad(2, ["spin", "horizontal_flip"], "train", "--data", "synthetic:64", "--transform", "spin")
+        self.bad(2, ["--schedule", "wavy", "cosine"], "train", "--data", "synthetic:64", "--schedule", "wavy")
+        self.bad(2, ["f8", "bf16"], "train", "--data", "synthetic:64", "--dtype", "f8")
+        self.bad(2, ["tpu"], "train", "--data", "synthetic:64", "--device", "tpu")
+
+    def test_shards_that_do_not_divide_the_batch(self):
+        self.bad(2, ["4", "6"], "train", "--data", "synthetic:64", "--batch-size", 6, "--shards", 4)
+
+    def test_more_replicas_than_shards(self):
+        self.bad(2, ["4", "2"], "train", "--data", "synthetic:64", "--replicas", 4, "--shards", 2)
+
+
+class WrongData(Command):
+    def test_missing_folder(self):
+        for kind in ["images", "cifar10", "idx"]:
+            self.bad(2, ["no/such"], "train", "--data", f"{kind}:no/such")
+
+    def test_truncated_batch_file(self):
+        self.bad(2, ["data_batch_4.bin"], "train", "--data", self.cifar10(cut=100))
+
+    def test_label_out_of_range(self):
+        self.bad(2, ["data_batch_2.bin", "12"], "train", "--data", self.cifar10(label=12), "--epochs", 1)
+
+    def test_label_out_of_range_idx(self):
+        folder = self.folder / "digits"
+        folder.mkdir()
+        (folder / "train-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, 4, 28, 28) + bytes(4 * 784))
+        (folder / "train-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, 4) + bytes([1, 2, 77, 3]))
+        self.bad(2, ["train-labels-idx1-ubyte", "77"], "train", "--data", f"idx:{folder}", "--batch-size", 2)
+
+    def test_empty_class_folder(self):
+        data = self.images()
+        (self.folder / "images" / "green").mkdir()
+        self.bad(2, ["green"], "train", "--data", data)
+
+    def damaged(self, name, content):
+        data = self.images(each=4)
+        (self.folder / "images" / "red" / name).write_bytes(content)
+        self.bad(2, [name], "train", "--data", data, "--batch-size", 1, "--epochs", 1, "--save", "model.safetensors")
+        self.assertEqual(sorted(p.name for p in self.folder.iterdir()), ["images"])
+
+    def test_corrupt_png(self):
+        self.damaged("corrupt.png", picture(0, random.Random(1))[:200])
+
+    def test_truncated_jpeg(self):
+        self.damaged("cut.jpg", TINY_JPEG[:-60])
+
+    def test_empty_file(self):
+        self.damaged("nothing.jpg", b"")
+
+    def test_wrongly_named_image(self):
+        self.damaged("letter.jpg", b"Dear Sir or Madam, this is not an image.\n")
+
+    def test_unequal_sizes(self):
+        data = self.images(each=4)
+        (self.folder / "images" / "red" / "large.png").write_bytes(png(40, 36, lambda x, y: (x, y, 0)))
+        self.bad(2, ["large.png", "resize"], "train", "--data", data, "--batch-size", 9)
+
+    def test_batch_larger_than_the_data(self):
+        self.bad(2, ["64", "32"], "train", "--data", "synthetic:32", "--batch-size", 64)
+
+    def test_damaged_weights(self):
+        (self.folder / "w.safetensors").write_bytes(b"not weights at all")
+        self.bad(2, ["w.safetensors"], "eval", "--weights", "w.safetensors", "--data", "synthetic:64")
+        self.bad(2, ["missing.safetensors"], "eval", "--weights", "missing.safetensors", "--data", "synthetic:64")
+
+    def test_truncated_weights(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        whole = (self.folder / "w.safetensors").read_bytes()
+        (self.folder / "w.safetensors").write_bytes(whole[:-1000])
+        self.bad(2, ["w.safetensors"], "predict", "--weights", "w.safetensors", "x.png")
+
+    def test_other_classes(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        self.bad(2, ["classes"], "eval", "--weights", "w.safetensors", "--data", self.images())
+
+    def test_predict_missing_image(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        self.bad(2, ["gone.png"], "predict", "--weights", "w.safetensors", "gone.png")
+
+
+class WrongPlaces(Command):
+    def test_unwritable_places(self):
+        for option in ["--save", "--log-json"]:
+            for place in ["no/such/folder/file", "."]:
+                self.bad(2, [place], "train", "--data", "synthetic:64", option, place)
+
+    def test_full_disk_at_save(self):
+        # A limit on the size of a file stands in for a disk that is full.
+        old = b"the model of last week"
+        (self.folder / "model.safetensors").write_bytes(old)
+        self.bad(1, ["model.safetensors"], "train", "--data", "synthetic:64", "--epochs", 1, "--save", "model.safetensors",
+                 file_limit=4096)
+        self.assertEqual((self.folder / "model.safetensors").read_bytes(), old)
+        self.assertEqual([p.name for p in self.folder.iterdir()], ["model.safetensors"])
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full")
+    def test_full_disk_at_log(self):
+        self.bad(1, ["/dev/full"], "train", "--data", "synthetic:64", "--log-json", "/dev/full")
+
+    def test_cuda_says_why(self):
+        done = self.run_command("devices")
+        if "cuda: none" not in done.stdout:
+            self.skipTest("this machine has a GPU")
+        self.bad(2, ["cuda"], "train", "--data", "synthetic:64", "--device", "cuda")
+
+
+class Training(Command):
+    def test_round_trip(self):
+        train, test = self.images("train", each=48), self.images("test", each=16, seed=2)
+        out = self.good("train", "--data", train, "--test-data", test, "--model", "lenet5", "--epochs", 4, "--batch-size", 4,
+                        "--lr", 0.01, "--momentum", 0.9, "--mean", 0.5, "--std", 0.5, "--replicas", 2, "--seed", 0,
+                        "--log-every", 10, "--log-json", "run.jsonl", "--save", "lenet5.safetensors")
+        self.assertIn("2 replicas", out.splitlines()[0])
+        self.assertIn("--shards 2", out.splitlines()[0])
+        self.assertRegex(out, r"\[1,    10\] loss: \d\.\d{3}\n")
+        events = self.events("run.jsonl")
+        self.assertEqual([e["event"] for e in events if e["event"] != "step"],
+                         ["start"] + ["epoch", "eval"] * 4 + ["end"])
+        self.assertEqual(sum(e["event"] == "step" for e in events), 4 * 2)
+        end = events[-1]
+        self.assertEqual(end["test_accuracy"], 1.0)
+        self.assertGreater(end["images_per_second"], 0)
+        self.assertGreater(end["seconds"], 0)
+        self.assertRegex(end["weights_hash"], "^[0-9a-f]{64}$")
+
+        shown = self.good("eval", "--weights", "lenet5.safetensors", "--data", test)
+        self.assertIn("32 of 32 right, 100.00 %", shown)
+        result = json.loads(self.good("eval", "--weights", "lenet5.safetensors", "--data", test, "--json"))
+        self.assertEqual(result["confusion"], [[16, 0], [0, 16]])
+        self.assertEqual(result["class_accuracy"], {"blue": 1.0, "red": 1.0})
+
+        (self.folder / "photo.jpg").write_bytes(TINY_JPEG)
+        (self.folder / "tall.png").write_bytes(png(40, 90, lambda x, y: (200 if y < 45 else 20, 20, 20)))
+        lines = self.good("predict", "--weights", "lenet5.safetensors", "test/red/003.png", "photo.jpg",
+                          "tall.png").splitlines()
+        self.assertEqual([line for line in lines if not line.startswith(" ")],
+                         ["test/red/003.png", "photo.jpg", "tall.png"])
+        self.assertEqual(lines[1].split()[0], "red")
+        self.assertEqual(len(lines), 9)  # two classes each
+
+    def test_grid(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        self.good("eval", "--weights", "w.safetensors", "--data", "synthetic:64", "--grid", "grid.png")
+        self.assertEqual((self.folder / "grid.png").read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        self.bad(2, ["no/grid.png"], "eval", "--weights", "w.safetensors", "--data", "synthetic:64", "--grid", "no/grid.png")
+
+    def test_without_test_data(self):
+        self.train("--data", "synthetic:64", "--log-json", "run.jsonl")
+        self.assertIsNone(self.events("run.jsonl")[-1]["test_accuracy"])
+
+    def test_options_change_the_weights(self):
+        hashes = set()
+        for extra in [[], ["--seed", 1], ["--weight-decay", 0.1], ["--nesterov"], ["--schedule", "cosine"],
+                      ["--schedule", "step:1:0.1", "--epochs", 2], ["--warm-up", 0.5], ["--label-smoothing", 0.2],
+                      ["--transform", "random_crop:4,normalize"], ["--mean", "0.4,0.5,0.6"], ["--std", 0.25, 0.2, 0.3],
+                      ["--dtype", "bf16"], ["--momentum", 0.5], ["--lr", 0.02]]:
+            words = ["--epochs", 1] if "--epochs" not in extra else []
+            self.good("train", "--data", "synthetic:256", "--batch-size", 32, "--replicas", 1, "--log-json", "run.jsonl",
+                      *words, *extra)
+            hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
+        self.assertEqual(len(hashes), 14)
+
+    def same_bits(self, *recipe):
+        def weights(replicas, threads):
+            self.good("train", "--data", "synthetic:512", "--epochs", 2, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
+                      "--transform", "random_crop:4,horizontal_flip,normalize", "--shards", 4, "--replicas", replicas,
+                      "--threads", threads, "--log-json", "run.jsonl", *recipe)
+            return self.events("run.jsonl")[-1]["weights_hash"]
+        expected = weights(1, 1)
+        for replicas, threads in [(2, 1), (4, 1), (1, 2), (2, 3), (4, 2)]:
+            self.assertEqual(weights(replicas, threads), expected, f"{replicas} replicas, {threads} threads")
+
+    def test_same_bits_lenet5(self):
+        self.same_bits("--model", "lenet5")
+
+    def test_same_bits_resnet20_bf16(self):
+        self.same_bits("--model", "resnet20", "--dtype", "bf16", "--epochs", 1)
+
+    def test_learns(self):
+        self.good("train", "--data", "synthetic:4096", "--test-data", "synthetic:1000", "--epochs", 3, "--batch-size", 16,
+                  "--lr", 0.01, "--log-json", "run.jsonl")
+        self.assertGreater(self.events("run.jsonl")[-1]["test_accuracy"], 0.5)
+
+    def test_diverging(self):
+        self.bad(2, ["--lr"], "train", "--data", "synthetic:256", "--lr", 1000, "--save", "w.safetensors")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+class Measuring(Command):
+    def test_devices(self):
+        out = self.good("devices")
+        self.assertIn("oneDNN", out)
+        self.assertIn("cores", out)
+
+    def test_bench_train(self):
+        result = json.loads(self.good("bench", "train", "--model", "lenet5", "--batch-size", 8, "--replicas", 2, "--json",
+                                      "--repeats", 2, "--seconds", 0.05))
+        self.assertGreater(result["images_per_second"], 0)
+        self.assertGreaterEqual(result["spread"], 0)
+        self.assertIn("images/s", self.good("bench", "train", "--model", "lenet5", "--repeats", 2, "--seconds", 0.05))
+
+    def test_bench_loader(self):
+        result = json.loads(self.good("bench", "loader", "--data", "synthetic:2000", "--batch-size", 64, "--transform",
+                                      "random_crop:4,horizontal_flip,normalize", "--threads", 2, "--json", "--compare",
+                                      "--repeats", 2, "--seconds", 0.05))
+        self.assertGreater(result["images_per_second"], 0)
+        self.assertGreater(result["ratio"], 0)
+        self.assertIn("images/s", self.good("bench", "loader", "--data", self.images(), "--batch-size", 8, "--repeats", 2,
+                                            "--seconds", 0.05, "--transform", "random_resized_crop:24,normalize"))
+
+    def test_help(self):
+        for words in [[], ["train"], ["eval"], ["predict"], ["bench"], ["bench", "train"], ["bench", "loader"], ["devices"]]:
+            self.assertIn("--help", self.good(*words, "--help"))
+        self.assertRegex(self.good("--version"), r"^millrace \d")
+
+
+if __name__ == "__main__":
+    MILLRACE = str(pathlib.Path(sys.argv.pop(1)).resolve())
+    unittest.main()
