@@ -5,6 +5,7 @@
 
 #include "tensor/device_memory.h"
 #include "tensor/kernels.h"
+#include "tensor/operand.h"
 
 namespace millrace {
 
@@ -177,6 +178,8 @@ Tensor Tensor::to(Device target) const {
 }
 
 Tensor& Tensor::copy_(const Tensor& source) {
+  check_writable("copy_", *this);
+  check_operands("copy_", {&source});
   const Tensor same_shape = source.shape() == shape_ ? source : source.expand(shape_);
   if (source.device() == device()) {
     MILLRACE_LAUNCH(device(), copy, same_shape, *this);
@@ -189,12 +192,6 @@ Tensor& Tensor::copy_(const Tensor& source) {
       MILLRACE_LAUNCH(device(), copy, here, *this);
     }
   }
-  storage_->bump_version();
-  return *this;
-}
-
-Tensor& Tensor::fill_(double value) {
-  MILLRACE_LAUNCH(device(), fill, *this, value);
   storage_->bump_version();
   return *this;
 }

@@ -113,13 +113,23 @@ using Scalar = std::conditional_t<is_vectorized<T>, float, T>;
 template <typename T>
 using Lane = std::conditional_t<is_vectorized<T>, Floats, T>;
 
+/// A number as an element of T; integers wrap around.
+template <typename T>
+T element(double value) {
+  if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(static_cast<std::int64_t>(value));
+  } else {
+    return static_cast<T>(static_cast<Scalar<T>>(value));
+  }
+}
+
 /// A number as `map` passes it.
 template <typename T>
 Lane<T> lane(double value) {
   if constexpr (is_vectorized<T>) {
     return splat(static_cast<float>(value));
   } else {
-    return static_cast<T>(value);
+    return element<T>(value);
   }
 }
 

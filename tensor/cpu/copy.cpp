@@ -86,7 +86,7 @@ void fill(Tensor& out, double value) {
   const std::int64_t count = nest.row();
   const std::int64_t stride = nest.row_strides()[0];
   visit(out.dtype(), [&]<typename T>() {
-    const T filler = static_cast<T>(static_cast<Scalar<T>>(value));
+    const T filler = element<T>(value);
     nest.for_each_row([&](const auto& offsets) {
       T* to = out.data<T>() + offsets[0];
       if (nest.row_is_dense()) {
@@ -104,7 +104,7 @@ void arange(double start, double step, Tensor& out) {
   visit(out.dtype(), [&]<typename T>() {
     T* to = out.data<T>();
     for (std::int64_t i = 0; i < out.numel(); ++i) {
-      to[i] = static_cast<T>(static_cast<Scalar<T>>(start + static_cast<double>(i) * step));
+      to[i] = element<T>(start + static_cast<double>(i) * step);
     }
   });
 }

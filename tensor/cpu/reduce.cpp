@@ -104,10 +104,10 @@ struct Extreme {
   }
 };
 
-template <typename T, typename R, typename Out>
-void reduce_to(const Tensor& x, Tensor& out) {
+/// The accumulators of all results. They lie like `out`, which is dense.
+template <typename R, typename T>
+std::vector<typename R::template Type<T>> accumulate(const Tensor& x, const Tensor& out) {
   using A = typename R::template Type<T>;
-  // The accumulators lie like `out`, which is dense; reduced dimensions have stride 0 in it.
   std::vector<A> sums(static_cast<std::size_t>(out.numel()), R::template start<T>());
   Strides out_strides = out.strides();
   for (int i = 0; i < x.dim(); ++i) {
@@ -134,10 +134,15 @@ void reduce_to(const Tensor& x, Tensor& out) {
       }
     }
   });
-  Out* const result = out.data<Out>();
-  for (std::int64_t i = 0; i < out.numel(); ++i) {
-    result[i] = static_cast<Out>(static_cast<Scalar<Out>>(sums[static_cast<std::size_t>(i)]));
-  }
+  return sums;
+}
+
+template <typename A>
+void write(const std::vector<A>& values, Tensor& out) {
+  visit(out.dtype(), [&]<typename T>() {
+    std::transform(values.begin(), values.end(), out.data<T>(),
+                   [](A value) { return static_cast<T>(static_cast<Scalar<T>>(value)); });
+  });
 }
 
 }  // namespace
@@ -146,11 +151,11 @@ void reduce(ReduceOp op, const Tensor& x, Tensor& out) {
   visit(x.dtype(), [&]<typename T>() {
     switch (op) {
       case ReduceOp::sum:
-        return reduce_to<T, Sum, std::conditional_t<std::is_integral_v<T>, std::int64_t, T>>(x, out);
+        return write(accumulate<Sum, T>(x, out), out);
       case ReduceOp::max:
-        return reduce_to<T, Extreme<Maximum, true>, T>(x, out);
+        return write(accumulate<Extreme<Maximum, true>, T>(x, out), out);
       case ReduceOp::min:
-        return reduce_to<T, Extreme<Minimum, false>, T>(x, out);
+        return write(accumulate<Extreme<Minimum, false>, T>(x, out), out);
     }
   });
 }

@@ -1,0 +1,64 @@
+#include "tensor/operand.h"
+
+namespace millrace {
+
+void check_operands(std::string_view operation, std::initializer_list<const Tensor*> operands) {
+  const Tensor& first = **operands.begin();
+  for (const Tensor* operand : operands) {
+    if (!operand->defined()) {
+      throw InputError("{}: got a tensor without a value", operation);
+    }
+    if (operand->device() != first.device()) {
+      throw InputError("{}: got tensors on {} and {}, expected one device; move one with to()", operation,
+                       first.device().to_string(), operand->device().to_string());
+    }
+  }
+}
+
+void check_writable(std::string_view name, const Tensor& tensor) {
+  check_operands(name, {&tensor});
+  for (int i = 0; i < tensor.dim(); ++i) {
+    if (tensor.strides()[i] == 0 && tensor.shape()[i] > 1) {
+      throw InputError("{}: cannot write into a tensor {} that was expanded; clone() it first", name,
+                       tensor.shape());
+    }
+  }
+}
+
+Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const Tensor*> operands) {
+  const Device device = (*operands.begin())->device();
+  for (const Tensor* operand : operands) {
+    if (operand->shape() != shape) {
+      continue;
+    }
+    if (operand->is_contiguous() || !operand->is_dense()) {
+      break;
+    }
+    const std::size_t bytes = static_cast<std::size_t>(operand->numel()) * size_of(dtype);
+    return Tensor(Storage::allocate(bytes, device), 0, shape, operand->strides(), dtype);
+  }
+  return empty(shape, {.dtype = dtype, .device = device});
+}
+
+Axes reduced_axes(const Shape& shape, const std::vector<int>& dims, std::string_view operation) {
+  Axes axes;
+  for (int dim : dims) {
+    bool& reduced = axes.reduced[wrap_dim(dim, shape.size(), operation)];
+    if (reduced) {
+      throw InputError("{}: dimension {} appears twice", operation, dim);
+    }
+    reduced = true;
+  }
+  for (int i = 0; i < shape.size(); ++i) {
+    axes.reduced[i] |= dims.empty();
+    axes.kept.push_back(axes.reduced[i] ? 1 : shape[i]);
+    if (axes.reduced[i]) {
+      axes.count *= shape[i];
+    } else {
+      axes.dropped.push_back(shape[i]);
+    }
+  }
+  return axes;
+}
+
+}  // namespace millrace

@@ -1,0 +1,37 @@
+#include "tensor/kernels.h"
+#include "tensor/operand.h"
+#include "tensor/ops.h"
+
+namespace millrace {
+
+namespace {
+
+/// `keeps_integers` says that the result of an integer is one; otherwise integers are computed as f32.
+Tensor unary(UnaryOp op, const char* name, const Tensor& x, bool keeps_integers = false) {
+  check_operands(name, {&x});
+  const DType dtype = keeps_integers || is_floating(x.dtype()) ? x.dtype() : DType::f32;
+  Tensor out = result_like(x.shape(), dtype, {&x});
+  MILLRACE_LAUNCH(x.device(), unary, op, x.to(dtype), out);
+  return out;
+}
+
+}  // namespace
+
+Tensor exp(const Tensor& x) { return unary(UnaryOp::exp, "exp", x); }
+Tensor log(const Tensor& x) { return unary(UnaryOp::log, "log", x); }
+Tensor sqrt(const Tensor& x) { return unary(UnaryOp::sqrt, "sqrt", x); }
+Tensor tanh(const Tensor& x) { return unary(UnaryOp::tanh, "tanh", x); }
+Tensor abs(const Tensor& x) { return unary(UnaryOp::abs, "abs", x, true); }
+Tensor operator-(const Tensor& a) { return unary(UnaryOp::neg, "neg", a, true); }
+
+Tensor clamp(const Tensor& x, double low, double high) {
+  check_operands("clamp", {&x});
+  if (!(low <= high)) {
+    throw InputError("clamp: got the bounds {} and {}, expected low <= high", low, high);
+  }
+  Tensor out = result_like(x.shape(), x.dtype(), {&x});
+  MILLRACE_LAUNCH(x.device(), clamp, x, low, high, out);
+  return out;
+}
+
+}  // namespace millrace
