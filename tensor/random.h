@@ -17,6 +17,8 @@ class Generator {
   float uniform() { return to_unit_float(next()); }  ///< In [0, 1).
   std::uint64_t below(std::uint64_t bound);     ///< Uniform in [0, bound).
   float normal();                               ///< Standard normal (Box-Muller).
+  /// Reserves the next `count` blocks of four words for a kernel and returns the first one's number.
+  std::uint64_t take_blocks(std::uint64_t count);
 
  private:
   std::uint64_t seed_;
