@@ -98,6 +98,6 @@ template <>
 struct fmt::formatter<millrace::DType> : fmt::formatter<std::string_view> {
   template <typename Context>
   auto format(millrace::DType dtype, Context& context) const {
-    return fmt::formatter<std::string_view>::format(millrace::name_of(dtype), context);
+    return fmt::format_to(context.out(), "{}", millrace::name_of(dtype));  // format() is defined in fmt/format.h only
   }
 };

@@ -70,6 +70,6 @@ template <>
 struct fmt::formatter<millrace::Shape> : fmt::formatter<std::string_view> {
   template <typename Context>
   auto format(const millrace::Shape& shape, Context& context) const {
-    return fmt::formatter<std::string_view>::format(shape.to_string(), context);
+    return fmt::format_to(context.out(), "{}", shape.to_string());  // format() is defined in fmt/format.h only
   }
 };
