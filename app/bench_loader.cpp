@@ -1,11 +1,17 @@
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <chrono>
+#include <exception>
 #include <fmt/core.h>
+#include <optional>
+#include <thread>
 
 #include "app/commands.h"
 #include "app/json_log.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "dataio/sampler.h"
+#include "pipeline/execute.h"
 #include "tensor/config.h"
 
 namespace millrace::app {
@@ -14,13 +20,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int kLoaderSlabs = 3;  // the loader's default for one shard
+
 struct BenchLoaderOptions {
   std::string data;
   std::int64_t batch_size = 512;
   std::string transform = "normalize", dtype = "f32";
   int threads = 0, repeats = 5;
   double seconds = 1;
-  bool json = false;
+  bool compare = false, json = false;
 };
 
 double seconds_since(Clock::time_point start) {
@@ -68,37 +76,108 @@ double measure(Stream& stream, double seconds) {
   return static_cast<double>(images) / seconds_since(start);
 }
 
+/// The loader's own kernel on plain threads, without graph, order or consumer: what the loader's speed is
+/// held against. Each thread fills whole slabs, of as many as the loader has.
+double measure_bare(const SampleExecutor& executor, const Sampler& sampler, int threads, double seconds) {
+  std::atomic<std::int64_t> next_batch = 0, images = 0;
+  std::vector<std::exception_ptr> errors(static_cast<std::size_t>(threads));
+  const auto start = Clock::now();
+  const auto work = [&](int thread) {
+    try {
+      std::vector<Slab> slabs;
+      for (int i = thread; i < std::max(kLoaderSlabs, threads); i += threads) {
+        slabs.emplace_back(sampler.shard_size(), executor.fields());
+      }
+      SampleExecutor::Scratch scratch;
+      for (std::size_t turn = 0; turn == 0 || seconds_since(start) < seconds; ++turn) {
+        Slab& slab = slabs[turn % slabs.size()];
+        const PlannedShard planned = sampler.planned(next_batch++);
+        sampler.indices(planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.samples())});
+        executor.execute(slab, planned.epoch, 0, slab.samples(), scratch);
+        images += slab.samples();
+      }
+    } catch (...) {
+      errors[static_cast<std::size_t>(thread)] = std::current_exception();
+    }
+  };
+  {
+    std::vector<std::jthread> team;
+    for (int thread = 0; thread < threads; ++thread) {
+      team.emplace_back(work, thread);
+    }
+  }
+  const double took = seconds_since(start);
+  for (const std::exception_ptr& error : errors) {
+    if (error) {
+      std::rethrow_exception(error);
+    }
+  }
+  return static_cast<double>(images) / took;
+}
+
+struct LoaderResult {
+  Measurement speed, bare;
+  std::vector<double> ratios;  ///< Of the two, measured one after the other.
+};
+
+LoaderResult run(const BenchLoaderOptions& o, const LoaderOptions& options) {
+  const std::shared_ptr<const Dataset> data = open_dataset(o.data);
+  Loader loader{data, options};
+  Stream stream(loader);
+  std::optional<SampleExecutor> executor;
+  const Sampler sampler(data->size(), {.batch_size = o.batch_size});
+  if (o.compare) {
+    executor.emplace(data, options);
+  }
+  LoaderResult result;
+  for (int repeat = -1; repeat < o.repeats; ++repeat) {  // the first one warms up
+    const double speed = measure(stream, o.seconds);
+    const double bare = executor ? measure_bare(*executor, sampler, options.threads, o.seconds) : 0;
+    if (repeat < 0) {
+      continue;
+    }
+    result.speed.images_per_second.push_back(speed);
+    if (executor) {
+      result.bare.images_per_second.push_back(bare);
+      result.ratios.push_back(speed / bare);
+    }
+  }
+  return result;
+}
+
 void bench_loader(const BenchLoaderOptions& o) {
   LoaderOptions options;
   options.batch_size = o.batch_size;
   options.transforms = o.transform;
   options.dtype = o.dtype == "u8" ? DType::u8 : o.dtype == "bf16" ? DType::bf16 : DType::f32;
   options.threads = allow_workers(o.threads);
-  Loader loader{open_dataset(o.data), options};
-  Stream stream(loader);
-  measure(stream, o.seconds / 2);  // warm-up
-  Measurement speed;
-  for (int repeat = 0; repeat < o.repeats; ++repeat) {
-    speed.images_per_second.push_back(measure(stream, o.seconds));
-  }
-
-  if (o.json) {
-    const Json result = {{"bench", "loader"},
-                         {"version", kVersion},
-                         {"processor", processor_name()},
-                         {"data", o.data},
-                         {"batch_size", o.batch_size},
-                         {"transform", o.transform},
-                         {"dtype", o.dtype},
-                         {"threads", options.threads},
-                         {"images_per_second", speed.median()},
-                         {"spread", speed.spread()},
-                         {"repeats", speed.images_per_second}};
-    fmt::print("{}\n", result.dump());
+  options.slabs = kLoaderSlabs;
+  const LoaderResult result = run(o, options);
+  const double ratio = Measurement{result.ratios}.median();
+  if (!o.json) {
+    fmt::print("{} in batches of {}, {} threads, {}\n", o.data, o.batch_size, options.threads, o.transform);
+    fmt::print("  loader         {}\n", result.speed.to_string());
+    if (o.compare) {
+      fmt::print("  plain threads  {}; ratio {:.3f}\n", result.bare.to_string(), ratio);
+    }
     return;
   }
-  fmt::print("{} in batches of {}, {} threads, {}\n", o.data, o.batch_size, options.threads, o.transform);
-  fmt::print("{}\n", speed.to_string());
+  Json json = {{"bench", "loader"},
+               {"version", kVersion},
+               {"processor", processor_name()},
+               {"data", o.data},
+               {"batch_size", o.batch_size},
+               {"transform", o.transform},
+               {"dtype", o.dtype},
+               {"threads", options.threads},
+               {"images_per_second", result.speed.median()},
+               {"spread", result.speed.spread()},
+               {"repeats", result.speed.images_per_second}};
+  if (o.compare) {
+    json["bare_images_per_second"] = result.bare.median();
+    json["ratio"] = ratio;
+  }
+  fmt::print("{}\n", json.dump());
 }
 
 }  // namespace
@@ -115,6 +194,7 @@ void add_bench_loader(CLI::App& bench) {
   command.add_option("--threads", o.threads, "Loader workers (0: this process's cores)")->check(at_least(0));
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(at_least(1));
   command.add_option("--seconds", o.seconds, "At least this long each")->check(in_range(0, 1e6));
+  command.add_flag("--compare", o.compare, "Also run the same work on plain threads, and show the ratio");
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { bench_loader(*options); });
 }

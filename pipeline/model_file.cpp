@@ -92,6 +92,12 @@ void check_writable(const std::filesystem::path& path) {
     throw InputError("cannot write {}: expected the name of a file, got {}",
                      path.empty() ? "''" : path.string(), path.empty() ? "nothing" : "a folder");
   }
+  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path)) {  // a pipe or a device
+    if (::access(path.c_str(), W_OK) == 0) {
+      return;
+    }
+    throw InputError("cannot write {}: {}", path.string(), std::strerror(errno));
+  }
   const std::string trial = fmt::format("{}.{}.tmp", path.string(), ::getpid());
   const int file = ::open(trial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (file < 0 && errno == ENOSPC) {
