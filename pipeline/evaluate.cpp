@@ -33,7 +33,7 @@ void Replica::evaluate(const EvaluationTask& task) {
 }
 
 double Replica::evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count) {
-  const Tensor images = shard.images().narrow(0, first, count).to(options_.dtype);
+  const Tensor images = shard.images().narrow(0, first, count);
   const Tensor labels = shard.labels().narrow(0, first, count);
   const Tensor logits = (*module_)(images).data().to(DType::f32);
   if (logits.dim() != 2 || logits.size(0) != count) {

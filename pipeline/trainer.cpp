@@ -60,9 +60,17 @@ class EvaluationMode {
 
 TrainerOptions resolve(TrainerOptions options) {
   const int most = capacity(options.device);
+  if (options.dtype != DType::f32 && options.dtype != DType::bf16) {
+    throw InputError("trainer: got {}, expected f32 or bf16", options.dtype);
+  }
   if (options.replicas < 0 || options.shards < 0 || options.batch_size < 0) {
     throw InputError("trainer: got {} replicas, {} shards and a batch of {}, expected no negative number",
                      options.replicas, options.shards, options.batch_size);
+  }
+  if (options.replicas > 0 && !std::has_single_bit(bits(options.replicas))) {
+    throw InputError(
+        "trainer: got {} replicas, expected a power of two, so that they share the shards equally",
+        options.replicas);
   }
   if (options.shards == 0) {
     options.shards = shards_for(options.replicas > 0 ? options.replicas : most, options.batch_size);
@@ -81,11 +89,6 @@ TrainerOptions resolve(TrainerOptions options) {
     throw InputError("trainer: got {} replicas for {} shards{}, expected at most one replica for each shard",
                      options.replicas, options.shards,
                      options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
-  }
-  if (options.shards % options.replicas != 0) {
-    throw InputError(
-        "trainer: got {} replicas for {} shards, expected a power of two, so that all do equally many",
-        options.replicas, options.shards);
   }
   return options;
 }
@@ -144,6 +147,15 @@ struct Trainer::Impl {
     communicators[static_cast<std::size_t>(r)]->abort(reason);
   }
 
+  void check_images(const Batch& batch) const {
+    const DType got = batch.shards() > 0 ? batch.shard(0).field("image").dtype() : options.dtype;
+    if (got != options.dtype) {
+      throw InputError(
+          "trainer: got images in {}, expected {}; make the loader and the trainer with equal types", got,
+          options.dtype);
+    }
+  }
+
   /// After the caller had the network of replica 0 in hands.
   void synchronize_if_changed() {
     if (!changed) {
@@ -185,6 +197,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
         "trainer: the batch has {} shards, expected {}; make the loader and the trainer with equal shards",
         batch.shards(), shards());
   }
+  impl_->check_images(batch);
   if (batch.valid() == 0) {
     throw InputError("trainer: the batch has no valid sample");
   }
@@ -206,6 +219,7 @@ Evaluation Trainer::evaluate(Loader& loader) {
   Evaluation result;
   for (const Batch& batch : loader.epoch(0)) {
     impl_->losses.assign(static_cast<std::size_t>(pieces_of(batch)), 0);
+    impl_->check_images(batch);
     const EvaluationTask task{.batch = batch, .losses = impl_->losses};
     impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
     for (const double loss : impl_->losses) {

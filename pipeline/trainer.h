@@ -17,7 +17,7 @@ struct TrainerOptions {
   int shards = 0;     ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any number of replicas.
   std::int64_t batch_size = 0;  ///< Used to choose shards that divide it; 0 leaves that unchecked until the first step.
   Device device = kCpu;
-  DType dtype = DType::f32;     ///< f32, or bf16: activations in bf16, weights and their sums in f32.
+  DType dtype = DType::f32;     ///< Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
   std::uint64_t seed = 0;       ///< Of the initial weights and of dropout.
   nn::Schedule schedule = nn::constant_schedule();
   std::chrono::duration<double> timeout = std::chrono::minutes(5);  ///< How long a replica waits for its peers.
@@ -26,7 +26,7 @@ struct TrainerOptions {
   std::int64_t bucket_bytes = 0;
 };
 
-/// The sum over the valid samples of a batch, as a differentiable scalar.
+/// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its own thread.
 using LossFunction = std::function<Variable(nn::Module& net, const Batch& batch)>;
 
 struct StepResult {
@@ -60,7 +60,7 @@ class Trainer {
   int shards() const;
   /// Parameters whose name contains `word` get options of their own, on all replicas.
   void group(std::string_view word, nn::SgdOptions options);
-  /// One step on one global batch of `shards()` shards.
+  /// One step on one global batch of `shards()` shards. After a failure in a replica every later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
   Evaluation evaluate(Loader& loader);

@@ -1,0 +1,41 @@
+#include "pipeline/team.h"
+
+#include <chrono>
+#include <gtest/gtest.h>
+#include <set>
+
+namespace millrace {
+namespace {
+
+TEST(Team, RunsEveryMemberOncePerJob) {
+  for (int size : {1, 2, 5}) {
+    Team team(size);
+    EXPECT_EQ(team.size(), size);
+    std::vector<int> runs(static_cast<std::size_t>(size));  // each written by its member only
+    for (int job = 1; job <= 300; ++job) {
+      team.run([&](int member) { ++runs[static_cast<std::size_t>(member)]; });
+      for (int count : runs) {
+        ASSERT_EQ(count, job);
+      }
+      // Now and then the others fall asleep in between.
+      if (job % 100 == 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      }
+    }
+  }
+}
+
+TEST(Team, MembersKeepTheirThreadsAndTheCallerIsOne) {
+  Team team(3);
+  std::vector<std::thread::id> first(3), second(3);
+  team.run([&](int member) { first[static_cast<std::size_t>(member)] = std::this_thread::get_id(); });
+  team.run([&](int member) { second[static_cast<std::size_t>(member)] = std::this_thread::get_id(); });
+  EXPECT_EQ(first, second);
+  EXPECT_EQ(first[0], std::this_thread::get_id());
+  EXPECT_EQ(std::set(first.begin(), first.end()).size(), 3u);
+}
+
+TEST(Team, EndsWithoutEverRunning) { const Team team(4); }
+
+}  // namespace
+}  // namespace millrace
