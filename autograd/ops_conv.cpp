@@ -61,8 +61,7 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
   check_weight(x.shape(), weight, bias, params);
   const Tensor kernel = weight.data().contiguous();
   Tensor out = detail::empty_image(out_shape(x.shape(), weight.shape(), params), input);
-  MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, bias.defined() ? bias.data() : Tensor(), params,
-                  out);
+  MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), params, out);
   return record("conv2d", std::move(out), {x, weight, bias}, [&](const Tensor&) {
     const bool needs_input = weight.requires_grad();
     return [params, x = needs_input ? SavedTensor(input) : SavedTensor(), weight = SavedTensor(kernel),
@@ -85,7 +84,7 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
           inputs.add(2, std::move(grad_bias));
         }
       } else if (inputs.needed(2)) {
-        detail::add_bias_gradient(inputs, 2, grad, {0, 2, 3});
+        inputs.add(2, sum(grad.to(DType::f32), {.dims = {0, 2, 3}}));
       }
     };
   });

@@ -6,9 +6,6 @@ using detail::saved_for;
 
 namespace {
 
-/// A factor of a product, which the kernel takes row-major or transposed.
-Tensor as_factor(const Tensor& x) { return x.is_contiguous() || x.t().is_contiguous() ? x : x.contiguous(); }
-
 /// Adds the dimension that a vector lacks as the left (`row`) or right factor of a matrix product.
 Tensor as_matrix(const Tensor& x, bool row) { return x.dim() == 1 ? x.unsqueeze(row ? 0 : 1) : x; }
 
@@ -57,34 +54,46 @@ void check_linear(const Variable& x, const Variable& weight, const Variable& bia
     throw InputError("linear: bias {} does not fit weight {}, expected [{}]", bias.shape(), weight.shape(),
                      weight.size(0));
   }
+  const bool half = x.dtype() == DType::bf16 && weight.dtype() == DType::f32;
+  if (!half && x.dtype() != weight.dtype()) {
+    throw InputError("linear: got input {} and weight {}, expected one type, or bf16 and f32", x.dtype(),
+                     weight.dtype());
+  }
+}
+
+/// The bias got one gradient a row; summed into its place, in f32 at least.
+void add_bias_gradient(InputGradients& inputs, int i, const Tensor& gradient) {
+  Tensor grad_bias = inputs.destination(i);
+  Tensor row = grad_bias.view({1, grad_bias.numel()});
+  MILLRACE_LAUNCH(gradient.device(), reduce, ReduceOp::sum, gradient.to(grad_bias.dtype()), row);
+  inputs.add(i, std::move(grad_bias));
 }
 
 }  // namespace
 
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias) {
   check_linear(x, weight, bias);
-  const Tensor input = as_factor(x.data());
-  const Tensor in_type = as_factor(weight.data().to(x.dtype()));
+  const Tensor& input = x.data();
+  const Tensor in_type = weight.data().to(x.dtype());
   Tensor out = empty({x.size(0), weight.size(0)}, {.dtype = x.dtype(), .device = x.device()});
-  MILLRACE_LAUNCH(x.device(), matmul, input, in_type.t(), bias.defined() ? bias.data() : Tensor(), out);
+  MILLRACE_LAUNCH(x.device(), matmul, input, in_type.t(), detail::dense_value(bias), out);
   return record("linear", std::move(out), {x, weight, bias}, [&](const Tensor&) {
     return [x = saved_for(weight, input), weight = saved_for(x, weight.data()), in_type](
                const Tensor& gradient, InputGradients& inputs) {
       const Tensor none;
-      const Tensor grad = as_factor(gradient);
       if (inputs.needed(0)) {
         weight.get("linear");
         Tensor grad_x = inputs.destination(0);
-        MILLRACE_LAUNCH(gradient.device(), matmul, grad, in_type, none, grad_x);
+        MILLRACE_LAUNCH(gradient.device(), matmul, gradient, in_type, none, grad_x);
         inputs.add(0, std::move(grad_x));
       }
       if (inputs.needed(1)) {
         Tensor grad_weight = inputs.destination(1);
-        MILLRACE_LAUNCH(gradient.device(), matmul, grad.t(), x.get("linear"), none, grad_weight);
+        MILLRACE_LAUNCH(gradient.device(), matmul, gradient.t(), x.get("linear"), none, grad_weight);
         inputs.add(1, std::move(grad_weight));
       }
       if (inputs.needed(2)) {
-        detail::add_bias_gradient(inputs, 2, grad, {0});
+        add_bias_gradient(inputs, 2, gradient);
       }
     };
   });

@@ -11,15 +11,13 @@ void check_vector(const Tensor& vector, std::string_view what, const Shape& x) {
   }
 }
 
-Tensor value_of(const Variable& variable) { return variable.defined() ? variable.data() : Tensor(); }
-
 void check_batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
                       const BatchNormOptions& options) {
   if (x.dim() != 4 && x.dim() != 2) {
     throw InputError("batch_norm: expected an input [N, C, H, W] or [N, C], got {}", x.shape());
   }
-  check_vector(value_of(weight), "weight", x.shape());
-  check_vector(value_of(bias), "bias", x.shape());
+  check_vector(detail::dense_value(weight), "weight", x.shape());
+  check_vector(detail::dense_value(bias), "bias", x.shape());
   if (options.training) {
     return;
   }
@@ -37,7 +35,7 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
   check_batch_norm(x, weight, bias, options);
   const Tensor input =
       x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
-  const Tensor scale = value_of(weight);
+  const Tensor scale = detail::dense_value(weight);
   if (options.training) {
     options.mean = empty({x.size(1)}, {.device = x.device()});
     options.var = empty({x.size(1)}, {.device = x.device()});
@@ -45,20 +43,20 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
   }
   Tensor out = empty_like(input);
   MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale,
-                  value_of(bias), out);
+                  detail::dense_value(bias), out);
   return record("batch_norm", std::move(out), {x, weight, bias}, [&](const Tensor&) {
     return [eps = options.eps, training = options.training, x = SavedTensor(input),
             scale = SavedTensor(scale), mean = SavedTensor(options.mean),
             var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
       const Tensor& input = x.get("batch_norm");
-      const Tensor grad = detail::in_order_of(input, gradient);
       Tensor grad_x;
       if (inputs.needed(0)) {
-        grad_x = inputs.destination(0);
+        grad_x = inputs.destination(0, gradient);  // the kernel is done with its sums before it writes
         if (grad_x.strides() != input.strides()) {
           grad_x = empty_like(input);
         }
       }
+      const Tensor grad = detail::in_order_of(input, gradient);
       Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
       Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
       MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),

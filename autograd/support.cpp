@@ -17,10 +17,6 @@ Tensor in_order_of(const Tensor& like, const Tensor& tensor) {
   return out;
 }
 
-void add_bias_gradient(InputGradients& inputs, int i, const Tensor& gradient, const std::vector<int>& dims) {
-  inputs.add(i, sum(gradient.to(DType::f32), {.dims = dims}));
-}
-
 Tensor image_input(const Variable& x, std::string_view operation) {
   if (x.dim() != 4) {
     throw InputError("{}: expected an input [N, C, H, W], got {}", operation, x.shape());

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string_view>
-#include <vector>
 
 #include "autograd/function.h"
 #include "autograd/ops.h"
@@ -26,8 +25,10 @@ Tensor empty_image(const Shape& shape, const Tensor& like);
 /// The destination of input i's gradient for a kernel that writes channels-last.
 Tensor image_destination(const InputGradients& inputs, int i, const Shape& shape, const Tensor& gradient);
 
-/// Hands over the f32 gradient of a bias: `gradient` summed over `dims`.
-void add_bias_gradient(InputGradients& inputs, int i, const Tensor& gradient, const std::vector<int>& dims);
+/// The row-major value of a weight or bias, undefined when the variable is.
+inline Tensor dense_value(const Variable& variable) {
+  return variable.defined() ? variable.data().contiguous() : Tensor();
+}
 /// How many windows fit; 0 when not even one does.
 std::int64_t window_count(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding);
 

@@ -1,0 +1,242 @@
+#include "op_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <gtest/gtest.h>
+#include <numeric>
+#include <regex>
+#include <set>
+
+#include "autograd/function.h"
+#include "tensor/random.h"
+
+namespace millrace::test {
+
+const Table& op_table() {
+  static const Table table = [] {
+    Table made;
+    add_arithmetic_cases(made);
+    add_view_cases(made);
+    add_reduction_cases(made);
+    add_layer_cases(made);
+    add_loss_cases(made);
+    return made;
+  }();
+  return table;
+}
+
+namespace {
+
+/// How the inputs lie in memory.
+enum class Layout { row_major, channels_last, strided };
+
+constexpr std::uint64_t kSeed = 20240817;
+
+/// Distinct values in (low, high), shuffled: no ties for maxima, no zeros for kinks.
+Array random_array(const Shape& shape, double low, double high, int which, Generator& generator) {
+  Array array(shape);
+  const auto count = static_cast<double>(array.values.size());
+  for (std::size_t i = 0; i < array.values.size(); ++i) {
+    array.values[i] = low + (high - low) * (static_cast<double>(i) + 0.37 + 0.17 * which) / count;
+  }
+  for (std::size_t i = array.values.size(); i > 1; --i) {
+    std::swap(array.values[i - 1], array.values[generator.below(i)]);
+  }
+  return array;
+}
+
+Tensor to_tensor(const Array& array, DType dtype) {
+  Tensor plain = empty(array.shape, {.dtype = DType::f64});
+  std::ranges::copy(array.values, plain.data<double>());
+  return plain.to(dtype);
+}
+
+Array to_array(const Tensor& tensor) {
+  Array array(tensor.shape());
+  const Tensor plain = tensor.to(kCpu).to(DType::f64).contiguous();
+  std::copy_n(plain.data<double>(), plain.numel(), array.values.begin());
+  return array;
+}
+
+/// The same values in another place; `strided` leaves a gap after every element of the first dimension's
+/// rows.
+Tensor laid_out(const Tensor& tensor, Layout layout) {
+  if (layout == Layout::channels_last) {
+    return tensor.contiguous(MemoryFormat::channels_last).clone();
+  }
+  if (layout == Layout::row_major || tensor.dim() == 0) {
+    return tensor.clone();
+  }
+  Shape twice = tensor.shape();
+  twice[0] *= 2;
+  Tensor holder = zeros(twice, {.dtype = tensor.dtype(), .device = tensor.device()});
+  Tensor part = holder.slice(0, 0, twice[0], 2);
+  part.copy_(tensor);
+  return part;
+}
+
+void expect_near(const Array& got, const Array& expected, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.shape, expected.shape) << what;
+  double mean = 0;
+  for (double value : expected.values) {
+    mean += std::abs(value) / static_cast<double>(expected.values.size());
+  }
+  for (std::size_t i = 0; i < got.values.size(); ++i) {
+    const double allowed = tolerance * (std::abs(expected.values[i]) + mean + 1e-3);
+    ASSERT_LE(std::abs(got.values[i] - expected.values[i]), allowed)
+        << what << ": element " << i << " is " << got.values[i] << ", expected " << expected.values[i];
+  }
+}
+
+/// d(sum(weights * reference(inputs))) / d(inputs[which]), by central differences.
+Array finite_differences(const OpCase& op, Arrays inputs, const Array& weights, std::size_t which) {
+  constexpr double kStep = 1e-5;
+  Array gradient(inputs[which].shape);
+  const auto weighted = [&] {
+    const Array out = op.reference(inputs);
+    return std::inner_product(out.values.begin(), out.values.end(), weights.values.begin(), 0.0);
+  };
+  for (std::size_t i = 0; i < gradient.values.size(); ++i) {
+    double& x = inputs[which].values[i];
+    const double before = x;
+    x = before + kStep;
+    const double above = weighted();
+    x = before - kStep;
+    const double below = weighted();
+    x = before;
+    gradient.values[i] = (above - below) / (2 * kStep);
+  }
+  return gradient;
+}
+
+struct Setting {
+  DType dtype;
+  Layout layout;
+  Device device;
+};
+
+std::string describe(const OpCase& op, const Setting& setting) {
+  const char* layouts[] = {"row-major", "channels-last", "strided"};
+  return fmt::format("{} {} {} {} on {}, seed {}", op.op, op.variant, setting.dtype,
+                     layouts[static_cast<int>(setting.layout)], setting.device.to_string(), kSeed);
+}
+
+void check(const OpCase& op, const Setting& setting) {
+  const std::string what = describe(op, setting);
+  Generator generator(kSeed);
+  Arrays arrays;
+  std::vector<Variable> inputs;
+  for (const Shape& shape : op.shapes) {
+    const bool is_first = inputs.empty();
+    const DType dtype =
+        op.f32_weights && !is_first && setting.dtype == DType::bf16 ? DType::f32 : setting.dtype;
+    const int which = static_cast<int>(inputs.size());
+    const Tensor value = to_tensor(random_array(shape, op.low, op.high, which, generator), dtype);
+    arrays.push_back(to_array(value));  // as rounded to the type
+    inputs.emplace_back(laid_out(value.to(setting.device), setting.layout), true);
+  }
+  const double tolerance = setting.dtype == DType::bf16  ? op.bf16_tolerance
+                           : setting.dtype == DType::f64 ? 1e-7
+                                                         : 2e-5;
+
+  const Variable out = op.run(inputs);
+  expect_near(to_array(out.data()), op.reference(arrays), tolerance, what + ", value");
+
+  const Tensor weights = to_tensor(random_array(out.shape(), -1, 1, 0, generator), out.dtype());
+  out.backward(weights.to(setting.device));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const Tensor gradient = inputs[i].grad();
+    ASSERT_TRUE(gradient.defined()) << what << ", gradient of input " << i;
+    ASSERT_EQ(gradient.dtype(), inputs[i].dtype()) << what << ", gradient of input " << i;
+    expect_near(to_array(gradient), finite_differences(op, arrays, to_array(weights), i), tolerance,
+                what + ", gradient of input " + std::to_string(i));
+  }
+}
+
+void check_everywhere(const OpCase& op, Device device) {
+  const bool has_image = std::ranges::any_of(op.shapes, [](const Shape& shape) { return shape.size() == 4; });
+  for (DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    if (dtype == DType::f64 && !op.f64) {
+      continue;
+    }
+    for (Layout layout : {Layout::row_major, Layout::channels_last, Layout::strided}) {
+      if (layout == Layout::channels_last && !has_image) {
+        continue;
+      }
+      check(op, {dtype, layout, device});
+      if (testing::Test::HasFatalFailure()) {
+        return;
+      }
+    }
+  }
+}
+
+class OpTable : public testing::TestWithParam<OpCase> {};
+
+TEST_P(OpTable, ValueAndGradient) { check_everywhere(GetParam(), kCpu); }
+
+/// Recording must not change the value, and without it there is no history.
+TEST_P(OpTable, NoHistoryWithoutGradients) {
+  const OpCase& op = GetParam();
+  Generator generator(kSeed);
+  std::vector<Variable> inputs;
+  for (const Shape& shape : op.shapes) {
+    inputs.emplace_back(to_tensor(random_array(shape, op.low, op.high, 0, generator), DType::f32));
+  }
+  EXPECT_FALSE(op.run(inputs).requires_grad());
+  for (Variable& input : inputs) {
+    input.set_requires_grad(true);
+  }
+  const NoGradScope scope;
+  const Variable out = op.run(inputs);
+  EXPECT_TRUE(out.is_leaf() || out.id() == inputs[0].id());
+}
+
+std::string case_name(const testing::TestParamInfo<OpCase>& info) {
+  std::string op = info.param.op;
+  for (const auto& [sign, word] : {std::pair("+", "_plus"), std::pair("-", "_minus"),
+                                   std::pair("*", "_times"), std::pair("/", "_over")}) {
+    if (const auto at = op.find(sign); at != std::string::npos) {
+      op.replace(at, 1, word);
+    }
+  }
+  return op + "_" + info.param.variant;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OpTable, testing::ValuesIn(op_table()), case_name);
+
+TEST(OpTableCuda, ValueAndGradient) {
+  if (cuda_device_count() == 0) {
+    GTEST_SKIP() << cuda_unavailable_reason();
+  }
+  for (const OpCase& op : op_table()) {
+    check_everywhere(op, {.kind = Device::Kind::cuda, .index = 0});
+    if (HasFatalFailure()) {
+      return;
+    }
+  }
+}
+
+/// Every operation that ops.h declares has an entry.
+TEST(OpTableEntries, AreComplete) {
+  std::ifstream header(std::string(MILLRACE_TEST_FILES) + "/../../../autograd/ops.h");
+  ASSERT_TRUE(header) << "autograd/ops.h is not where the test expects it";
+  std::set<std::string> declared, entered;
+  const std::regex declaration(R"(^(?:inline )?Variable (\w+[^\w\s(]?)\()");
+  std::smatch match;
+  for (std::string line; std::getline(header, line);) {
+    if (std::regex_search(line, match, declaration)) {
+      declared.insert(match[1]);
+    }
+  }
+  for (const OpCase& op : op_table()) {
+    entered.insert(op.op);
+  }
+  EXPECT_GE(declared.size(), 50u);
+  EXPECT_EQ(declared, entered);
+}
+
+}  // namespace
+
+}  // namespace millrace::test
