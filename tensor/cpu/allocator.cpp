@@ -49,6 +49,9 @@ std::size_t class_bytes(int size_class) {
   return (static_cast<std::size_t>(size_class % kSteps) + kSteps + 1) << (log - 3);
 }
 
+/// What is asked of the system: the whole class, or exactly `bytes` where sanitizers are to see their end.
+std::size_t system_bytes(std::size_t bytes) { return kCached ? class_bytes(class_of(bytes)) : bytes; }
+
 void* take_from_system(std::size_t bytes) {
   const bool huge = bytes >= kHugePage;
   void* data = nullptr;
@@ -157,12 +160,12 @@ void* allocate(std::size_t bytes) {
         return data;
       }
     }
-    if (void* data = take_from_system(class_bytes(size_class))) {
+    if (void* data = take_from_system(system_bytes(bytes))) {
       return data;
     }
     if (cache != nullptr) {
       cache->drop_all();
-      if (void* data = take_from_system(class_bytes(size_class))) {
+      if (void* data = take_from_system(system_bytes(bytes))) {
         return data;
       }
     }
@@ -179,7 +182,7 @@ void release(void* data, std::size_t bytes) {
   const int size_class = class_of(bytes);
   ThreadCache* cache = thread_cache();
   if (cache == nullptr || !cache->keep(data, size_class)) {
-    give_to_system(data, class_bytes(size_class));
+    give_to_system(data, system_bytes(bytes));
   }
 }
 
