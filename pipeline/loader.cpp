@@ -19,7 +19,9 @@ Batch& Batch::operator=(Batch&&) noexcept = default;
 Batch::~Batch() = default;
 
 const Slab& Batch::shard(int i) const {
-  if (i < 0 || i >= shards()) { throw InputError("batch: asked for shard {} of {}", i, shards()); }
+  if (i < 0 || i >= shards()) {
+    throw InputError("batch: asked for shard {} of {}", i, shards());
+  }
   return state_->shards[static_cast<std::size_t>(i)]->slab;
 }
 
@@ -36,7 +38,9 @@ Batch Batch::share(int i) const {
 
 std::int64_t Batch::valid() const {
   std::int64_t sum = 0;
-  for (int i = 0; i < shards(); ++i) { sum += shard(i).valid; }
+  for (int i = 0; i < shards(); ++i) {
+    sum += shard(i).valid;
+  }
   return sum;
 }
 
@@ -69,15 +73,20 @@ namespace {
 
 LoaderOptions checked(LoaderOptions options, const Sampler& sampler) {
   if (options.threads < 0 || options.slabs < 0 || options.chunk < 0 || !(options.timeout_seconds > 0)) {
-    throw InputError("loader: got {} threads, {} slabs, a chunk of {} and a timeout of {} s; none may be negative",
-                     options.threads, options.slabs, options.chunk, options.timeout_seconds);
+    throw InputError(
+        "loader: got {} threads, {} slabs, a chunk of {} and a timeout of {} s; none may be negative",
+        options.threads, options.slabs, options.chunk, options.timeout_seconds);
   }
   options.local_shards = sampler.options().local_shards;
-  if (options.threads == 0) { options.threads = available_cores(); }
-  if (options.slabs == 0) { options.slabs = 2 * options.local_shards + 1; }
+  if (options.threads == 0) {
+    options.threads = available_cores();
+  }
+  if (options.slabs == 0) {
+    options.slabs = 2 * options.local_shards + 1;
+  }
   if (options.slabs < options.local_shards) {
-    throw InputError("loader: got {} slabs, and a batch holds {}; give at least as many, better twice", options.slabs,
-                     options.local_shards);
+    throw InputError("loader: got {} slabs, and a batch holds {}; give at least as many, better twice",
+                     options.slabs, options.local_shards);
   }
   return options;
 }
@@ -109,7 +118,9 @@ struct Loader::Impl {
 };
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options) {
-  if (dataset == nullptr) { throw InputError("loader: got no data set"); }
+  if (dataset == nullptr) {
+    throw InputError("loader: got no data set");
+  }
   cv::setNumThreads(0);  // the loader's threads are all there are
   impl_ = std::make_unique<Impl>(std::move(dataset), options);
 }
@@ -122,7 +133,9 @@ std::int64_t Loader::steps_per_epoch() const { return impl_->sampler.steps_per_e
 const Shape& Loader::image_shape() const { return impl_->executor.image_shape(); }
 
 Loader::Epoch Loader::epoch(std::int64_t number) {
-  if (number < 0) { throw InputError("loader: asked for epoch {}; they count from 0", number); }
+  if (number < 0) {
+    throw InputError("loader: asked for epoch {}; they count from 0", number);
+  }
   impl_->graph.start(number);
   impl_->steps_left = steps_per_epoch();
   return Epoch(*this);
@@ -130,14 +143,18 @@ Loader::Epoch Loader::epoch(std::int64_t number) {
 
 bool Loader::next(Batch& batch) {
   batch.release();
-  if (impl_->steps_left == 0) { return false; }
+  if (impl_->steps_left == 0) {
+    return false;
+  }
   auto state = std::make_shared<Batch::State>();
   for (int i = 0; i < impl_->options.local_shards; ++i) {
     state->shards.push_back(impl_->graph.next(std::chrono::duration<double>(impl_->options.timeout_seconds)));
   }
   --impl_->steps_left;
   for (const SlabLease& shard : state->shards) {
-    if (shard->error) { std::rethrow_exception(shard->error); }
+    if (shard->error) {
+      std::rethrow_exception(shard->error);
+    }
   }
   batch.state_ = std::move(state);
   return true;
@@ -146,7 +163,9 @@ bool Loader::next(Batch& batch) {
 Loader::Epoch::Iterator Loader::Epoch::begin() { return ++Iterator(this); }
 
 Loader::Epoch::Iterator& Loader::Epoch::Iterator::operator++() {
-  if (!epoch_->loader_->next(epoch_->batch_)) { epoch_ = nullptr; }
+  if (!epoch_->loader_->next(epoch_->batch_)) {
+    epoch_ = nullptr;
+  }
   return *this;
 }
 
