@@ -79,38 +79,12 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
 
 int fail(ExitCode code, const char* sentence) {
   std::fflush(stdout);
-  fmt::print(stderr, "millrace: {}\n", sentence);
+  std::fprintf(stderr, "millrace: %s\n", sentence);
   return code;
 }
 
-int run(CLI::App& app, int argc, char** argv) {
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::Success& success) {
-    return app.exit(success);
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "{}\n", explain(app, error));
-    return kWrongInput;
-  } catch (const millrace::InputError& error) {
-    return fail(kWrongInput, error.what());
-  } catch (const millrace::CommunicatorError& error) {
-    return fail(kPeerFailed, error.what());
-  } catch (const std::bad_alloc&) {
-    return fail(kMachineFailed, "out of memory; try a smaller --batch-size");
-  } catch (const std::exception& error) {
-    return fail(kMachineFailed, error.what());
-  }
-  if (std::fflush(stdout) != 0) {
-    return fail(kMachineFailed, "cannot write to standard output");
-  }
-  return kDone;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  // A file that grows too large is then an error of the write, with a message, and not a signal.
-  std::signal(SIGXFSZ, SIG_IGN);
+/// Parses the words and runs the command that they name.
+int run(int argc, char** argv) {
   CLI::App app{"Trains image networks data-parallel", "millrace"};
   app.set_version_flag("--version", fmt::format("millrace {}", millrace::kVersion));
   app.require_subcommand(1);
@@ -122,5 +96,34 @@ int main(int argc, char** argv) {
   millrace::app::add_bench_train(bench);
   millrace::app::add_bench_loader(bench);
   millrace::app::add_devices(app);
-  return run(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    fmt::print(stderr, "{}\n", explain(app, error));
+    return kWrongInput;
+  }
+  if (std::fflush(stdout) != 0) {
+    return fail(kMachineFailed, "cannot write to standard output; is the disk full?");
+  }
+  return kDone;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A file that grows too large is then an error of the write, with a message, and not a signal.
+  std::signal(SIGXFSZ, SIG_IGN);
+  try {
+    return run(argc, argv);
+  } catch (const millrace::InputError& error) {
+    return fail(kWrongInput, error.what());
+  } catch (const millrace::CommunicatorError& error) {
+    return fail(kPeerFailed, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(kMachineFailed, "out of memory; try a smaller --batch-size");
+  } catch (const std::exception& error) {
+    return fail(kMachineFailed, error.what());
+  }
 }
