@@ -26,9 +26,10 @@ class Decoder {
   Decoder(const Decoder&) = delete;
   Decoder& operator=(const Decoder&) = delete;
 
-  /// Reads the header of `sample`, whose bytes must live until `decode`. Encoded images become `channels` channels:
-  /// grey ones are spread to three, CMYK is converted, alpha is dropped.
-  /// @throws InputError when the bytes are no image of that encoding, or raw ones are not of the size they claim.
+  /// Reads the header of `sample`, whose bytes must live until `decode`. Encoded images become `channels`
+  /// channels: grey ones are spread to three, CMYK is converted, alpha is dropped.
+  /// @throws InputError when the bytes are no image of that encoding, or raw ones are not of the size they
+  /// claim.
   Size2 open(const Sample& sample, int channels);
   /// The pixels of what was opened; they live until the next `open`, raw ones as long as the sample's bytes.
   /// A JPEG that `plan` shrinks to half or less is decoded at a half, a quarter or an eighth of its size.

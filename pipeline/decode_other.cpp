@@ -34,7 +34,9 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<
     // OpenCV does not write through this pointer.
     const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
     const cv::Mat image = bytes.empty() ? cv::Mat() : read(view, channels);
-    if (image.empty()) { throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it"); }
+    if (image.empty()) {
+      throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it");
+    }
     const auto pixels = static_cast<std::size_t>(image.rows) * static_cast<std::size_t>(image.cols);
     buffer.resize(pixels * static_cast<std::size_t>(channels));
     const std::uint8_t* source = image.data;  // imdecode's result has no gaps; its colours are B, G, R
@@ -42,7 +44,9 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<
       std::copy_n(source, pixels, buffer.data());
     } else {
       for (std::size_t i = 0; i < pixels; ++i) {
-        for (std::size_t c = 0; c < 3; ++c) { buffer[3 * i + c] = source[3 * i + 2 - c]; }
+        for (std::size_t c = 0; c < 3; ++c) {
+          buffer[3 * i + c] = source[3 * i + 2 - c];
+        }
       }
     }
     return {buffer.data(), image.rows, image.cols, channels};

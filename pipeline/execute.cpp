@@ -10,11 +10,13 @@ namespace {
 void check(const SamplePlan& plan) {
   const Rectangle& crop = plan.crop;
   const bool inside = crop.top >= 0 && crop.left >= 0 && crop.height > 0 && crop.width > 0 &&
-                      crop.top + crop.height <= plan.source.height && crop.left + crop.width <= plan.source.width;
+                      crop.top + crop.height <= plan.source.height &&
+                      crop.left + crop.width <= plan.source.width;
   if (!inside || plan.resized.height < 1 || plan.resized.width < 1 || plan.output().height < 1 ||
       plan.output().width < 1) {
-    throw InputError("transforms: planned a crop of {} x {} at ({}, {}) of an image of {} x {}; it must lie inside",
-                     crop.height, crop.width, crop.top, crop.left, plan.source.height, plan.source.width);
+    throw InputError(
+        "transforms: planned a crop of {} x {} at ({}, {}) of an image of {} x {}; it must lie inside",
+        crop.height, crop.width, crop.top, crop.left, plan.source.height, plan.source.width);
   }
 }
 
@@ -38,7 +40,9 @@ void SampleExecutor::learn_sizes() {
   try {
     first_size_ = scratch.decoder.open(sample, channels_);
     output_ = make_plan(first_size_, 0, 0).output();
-  } catch (const InputError& error) { throw InputError("{}: {}", dataset_->describe(0), error.what()); }
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", dataset_->describe(0), error.what());
+  }
   const bool encoded = sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other;
   constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
   const std::int64_t elements = output_.height * output_.width * channels_;
@@ -52,24 +56,31 @@ std::vector<FieldSpec> SampleExecutor::fields() const {
 SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const {
   SamplePlan plan(source);
   SampleRandom random(seed_, epoch, index);
-  for (const auto& transform : transforms_) { transform->edit(plan, random); }
+  for (const auto& transform : transforms_) {
+    transform->edit(plan, random);
+  }
   check(plan);
   return plan;
 }
 
-std::int64_t SampleExecutor::make(std::int64_t index, std::int64_t epoch, std::byte* image, Scratch& scratch) const {
+std::int64_t SampleExecutor::make(std::int64_t index, std::int64_t epoch, std::byte* image,
+                                  Scratch& scratch) const {
   const Sample sample = dataset_->read(index, scratch.bytes);
   try {
     const Size2 size = scratch.decoder.open(sample, channels_);
     const SamplePlan plan = make_plan(size, index, epoch);
     if (plan.output() != output_) {
       throw InputError(
-          "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one batch; add a "
+          "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one "
+          "batch; add a "
           "transform that resizes, such as --transform resize:{}",
-          size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width, first_size_.height);
+          size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width,
+          first_size_.height);
     }
     writer_->write(plan, scratch.decoder.decode(plan), image, scratch.pixels);
-  } catch (const InputError& error) { throw InputError("{}: {}", dataset_->describe(index), error.what()); }
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", dataset_->describe(index), error.what());
+  }
   return sample.label;
 }
 

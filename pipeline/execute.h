@@ -17,20 +17,22 @@
 
 namespace millrace {
 
-/// Makes samples: reads, plans, decodes and writes one into its place in a slab. The loader's workers call it, and so
-/// can any other thread. Immutable and shared; each thread brings a Scratch of its own.
+/// Makes samples: reads, plans, decodes and writes one into its place in a slab. The loader's workers call
+/// it, and so can any other thread. Immutable and shared; each thread brings a Scratch of its own.
 class SampleExecutor {
  public:
   struct Scratch {
     std::vector<std::byte> bytes;
     Decoder decoder;
     PixelWriter::Scratch pixels;
-    std::atomic<std::int64_t> sample = -1;  ///< Being made now, for whoever wants to know where a thread hangs.
+    std::atomic<std::int64_t> sample =
+        -1;  ///< Being made now, for whoever wants to know where a thread hangs.
   };
 
   /// Learns the image size from the data set, or from its first image where the data set does not know it.
   /// Of `options` it takes the transforms, mean, std, dtype and seed.
-  /// @throws InputError when a transform, the mean or the deviation does not fit, or the first image cannot be read.
+  /// @throws InputError when a transform, the mean or the deviation does not fit, or the first image cannot
+  /// be read.
   SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options);
 
   const Dataset& dataset() const { return *dataset_; }

@@ -15,24 +15,26 @@ struct LoaderOptions {
   std::int64_t batch_size = 64;  ///< The global batch, over all shards.
   /// Applied in order to each sample; see parse_transforms. Images of unequal size need one that resizes.
   std::string transforms = "normalize";
-  std::vector<std::shared_ptr<const Transform>> custom_transforms = {};  ///< Run after `transforms`' edits, before decoding.
+  std::vector<std::shared_ptr<const Transform>> custom_transforms =
+      {};                            ///< Run after `transforms`' edits, before decoding.
   std::vector<float> mean = {0.5f};  ///< One value, or one a channel, on the scale [0, 1].
   std::vector<float> std = {0.5f};
-  DType dtype = DType::f32;      ///< Of the images: f32, bf16, or u8 (which is not normalized).
+  DType dtype = DType::f32;  ///< Of the images: f32, bf16, or u8 (which is not normalized).
   bool shuffle = true;
-  bool drop_last = true;         ///< Else the short last batch is padded and the padding masked.
-  int shards = 1;                ///< Equal pieces of a batch; a power of two that divides it.
-  int first_shard = 0;           ///< This process loads shards [first_shard, first_shard + local_shards).
-  int local_shards = 0;          ///< 0 means all.
-  int threads = 0;               ///< Loader workers; 0 means this process's cores.
-  int slabs = 0;                 ///< 0 means twice local_shards plus one; bounds memory and prefetching.
-  int chunk = 0;                 ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
+  bool drop_last = true;  ///< Else the short last batch is padded and the padding masked.
+  int shards = 1;         ///< Equal pieces of a batch; a power of two that divides it.
+  int first_shard = 0;    ///< This process loads shards [first_shard, first_shard + local_shards).
+  int local_shards = 0;   ///< 0 means all.
+  int threads = 0;        ///< Loader workers; 0 means this process's cores.
+  int slabs = 0;          ///< 0 means twice local_shards plus one; bounds memory and prefetching.
+  int chunk = 0;          ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
   std::uint64_t seed = 0;
   /// How long `next` waits for a batch before it says which stage is stuck.
   double timeout_seconds = 300;
 };
 
-/// The local shards of one step. Moves only; its slabs go back to the loader when it is destroyed or released.
+/// The local shards of one step. Moves only; its slabs go back to the loader when it is destroyed or
+/// released.
 class Batch {
  public:
   Batch() = default;
@@ -41,7 +43,7 @@ class Batch {
   ~Batch();
 
   std::int64_t epoch() const;
-  std::int64_t step() const;   ///< Within the epoch.
+  std::int64_t step() const;  ///< Within the epoch.
   int shards() const;
   const Slab& shard(int i) const;
   /// Shard i as a batch of its own; shares the slab, which goes back when both are gone.
@@ -63,10 +65,12 @@ class Batch {
   std::shared_ptr<State> state_;
 };
 
-/// Loads a data set epoch by epoch: a flow graph reads, decodes and augments each sample straight into its place in a slab.
+/// Loads a data set epoch by epoch: a flow graph reads, decodes and augments each sample straight into its
+/// place in a slab.
 ///
-/// Which samples a batch holds and which random numbers they get follows from (seed, epoch, sample) alone, never from
-/// threads. A failed sample is an error thrown by the `next` whose batch it is in; nothing hangs. One consumer thread.
+/// Which samples a batch holds and which random numbers they get follows from (seed, epoch, sample) alone,
+/// never from threads. A failed sample is an error thrown by the `next` whose batch it is in; nothing hangs.
+/// One consumer thread.
 class Loader {
  public:
   Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options);
@@ -80,11 +84,14 @@ class Loader {
   /// Per image: C, H, W after the transforms.
   const Shape& image_shape() const;
 
-  /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`. Ends the one before.
+  /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`. Ends the one
+  /// before.
   class Epoch;
   Epoch epoch(std::int64_t number);
-  /// The next batch of the epoch that was started; false at its end. What `batch` held before is released first.
-  /// @throws what a sample's reading or decoding threw, once its batch's turn comes; the next call goes on after it.
+  /// The next batch of the epoch that was started; false at its end. What `batch` held before is released
+  /// first.
+  /// @throws what a sample's reading or decoding threw, once its batch's turn comes; the next call goes on
+  /// after it.
   /// @throws MachineError when none came within the timeout, naming the stage that is stuck.
   bool next(Batch& batch);
 

@@ -1,11 +1,10 @@
 #include "pipeline/loader_graph.h"
 
-#include <oneapi/tbb/flow_graph.h>
-#include <oneapi/tbb/task_arena.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <oneapi/tbb/flow_graph.h>
+#include <oneapi/tbb/task_arena.h>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -41,7 +40,9 @@ struct SlabPool {
 
   void give_back(SlabJob* job) {
     const std::lock_guard lock(mutex);
-    if (free != nullptr) { free->try_put(job); }
+    if (free != nullptr) {
+      free->try_put(job);
+    }
   }
 };
 
@@ -68,13 +69,16 @@ struct LoaderGraph::Impl {
         sampler(sampler_in),
         chunk(chunk_in > 0 ? chunk_in : executor_in.chunk()),
         scratch(static_cast<std::size_t>(threads)),
-        arena(threads, 0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
+        arena(threads,
+              0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
     for (int i = 0; i < slabs; ++i) {
       pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor.fields()));
     }
     arena.execute([&] { nodes.emplace(*this, threads); });
     pool->free = &nodes->free;
-    for (const auto& job : pool->jobs) { nodes->free.try_put(job.get()); }
+    for (const auto& job : pool->jobs) {
+      nodes->free.try_put(job.get());
+    }
   }
 
   Order next_order(tbb::flow_control& control);
@@ -112,7 +116,9 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
       // As many at once as there are threads and the rest queued, so that earlier slabs are done first.
       work(graph, static_cast<std::size_t>(threads),
            [&impl](const Chunk& chunk, Work::output_ports_type& ports) {
-             if (impl.work(chunk)) { std::get<0>(ports).try_put(chunk.job); }
+             if (impl.work(chunk)) {
+               std::get<0>(ports).try_put(chunk.job);
+             }
            }),
       order(graph, [](SlabJob* const& job) { return static_cast<std::size_t>(job->sequence); }),
       deliver(graph, flow::serial, [&impl](SlabJob* job) { impl.deliver(job); }) {
@@ -177,26 +183,34 @@ void LoaderGraph::Impl::deliver(SlabJob* job) {
     const std::lock_guard lock(mutex);
     ++delivered_jobs;
     wanted = job->generation == generation;
-    if (wanted) { ready.push_back(job); }
+    if (wanted) {
+      ready.push_back(job);
+    }
     changed.notify_all();
   }
-  if (!wanted) { pool->give_back(job); }
+  if (!wanted) {
+    pool->give_back(job);
+  }
 }
 
 std::string LoaderGraph::Impl::stuck_stage() {
   for (const SampleExecutor::Scratch& each : scratch) {
     const std::int64_t sample = each.sample.load(std::memory_order_relaxed);
-    if (sample >= 0) { return fmt::format("a worker is reading or decoding {}", executor.dataset().describe(sample)); }
+    if (sample >= 0) {
+      return fmt::format("a worker is reading or decoding {}", executor.dataset().describe(sample));
+    }
   }
   const std::lock_guard lock(pool->mutex);
   if (pool->leased == static_cast<int>(pool->jobs.size())) {
-    return fmt::format("all {} slabs are held by batches; release one, or allow for more with slabs", pool->leased);
+    return fmt::format("all {} slabs are held by batches; release one, or allow for more with slabs",
+                       pool->leased);
   }
   return "no worker thread runs; oneTBB gives at most as many as the machine's cores less one: raise "
          "tbb::global_control::max_allowed_parallelism to the loader's threads plus one";
 }
 
-LoaderGraph::LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs, int chunk)
+LoaderGraph::LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs,
+                         int chunk)
     : impl_(std::make_shared<Impl>(executor, sampler, threads, slabs, chunk)) {}
 
 LoaderGraph::~LoaderGraph() {
@@ -207,8 +221,8 @@ LoaderGraph::~LoaderGraph() {
   std::unique_lock lock(impl_->mutex);
   impl_->position = impl_->end = 0;
   ++impl_->generation;
-  const bool idle =
-      impl_->changed.wait_for(lock, kStopTimeout, [&] { return impl_->spread_jobs == impl_->delivered_jobs; });
+  const bool idle = impl_->changed.wait_for(lock, kStopTimeout,
+                                            [&] { return impl_->spread_jobs == impl_->delivered_jobs; });
   lock.unlock();
   if (idle) {
     impl_->nodes->graph.wait_for_all();
@@ -226,7 +240,9 @@ void LoaderGraph::start(std::int64_t epoch) {
     impl_->end = impl_->position + impl_->sampler.shards_per_epoch();
     dropped.swap(impl_->ready);
   }
-  for (SlabJob* job : dropped) { impl_->pool->give_back(job); }
+  for (SlabJob* job : dropped) {
+    impl_->pool->give_back(job);
+  }
   impl_->nodes->plan.activate();
 }
 

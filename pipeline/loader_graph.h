@@ -20,18 +20,19 @@ struct SlabJob {
 
   Slab slab;
   PlannedShard planned;
-  std::uint64_t sequence = 0;         ///< Over the life of the graph, without a break: the order of delivery.
-  std::int64_t generation = 0;        ///< Which start() asked for it; older ones are skipped.
+  std::uint64_t sequence = 0;   ///< Over the life of the graph, without a break: the order of delivery.
+  std::int64_t generation = 0;  ///< Which start() asked for it; older ones are skipped.
   std::atomic<int> chunks_left = 0;
   std::mutex error_mutex;
-  std::exception_ptr error;           ///< Of the first failed sample, whichever thread comes upon it when.
+  std::exception_ptr error;      ///< Of the first failed sample, whichever thread comes upon it when.
   std::int64_t error_chunk = 0;  ///< Where its chunk begins.
 };
 
 /// Goes back to the free slabs when the last copy is gone; may outlive the graph.
 using SlabLease = std::shared_ptr<SlabJob>;
 
-/// The flow graph: plan and free slabs are joined, spread as chunks over the workers, put in order and delivered.
+/// The flow graph: plan and free slabs are joined, spread as chunks over the workers, put in order and
+/// delivered.
 ///
 ///   input_node (plan) ---.
 ///                        |-> join_node<reserving> -> spread -> work (n at once) -> sequencer_node -> deliver
@@ -49,8 +50,8 @@ class LoaderGraph {
 
   /// Begins `epoch`; whatever is left of the one before is dropped.
   void start(std::int64_t epoch);
-  /// The next slab of the plan, in order; it may hold an error. @throws MachineError after `timeout`, naming the stage
-  /// that is stuck. One consumer; it must not ask for more than the epoch has.
+  /// The next slab of the plan, in order; it may hold an error. @throws MachineError after `timeout`, naming
+  /// the stage that is stuck. One consumer; it must not ask for more than the epoch has.
   SlabLease next(std::chrono::duration<double> timeout);
 
  private:

@@ -1,6 +1,7 @@
 #include "pipeline/pixel_writer.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <opencv2/core.hpp>
@@ -19,7 +20,8 @@ Bytes16 load16(const std::uint8_t* p) {
   return v;
 }
 
-/// Five pixels of three bytes a step. Each step also writes the byte before its own, which the next one overwrites.
+/// Five pixels of three bytes a step. Each step also writes the byte before its own, which the next one
+/// overwrites.
 void reverse_rgb(const std::uint8_t* source, std::int64_t pixels, std::uint8_t* out) {
   constexpr Bytes16 kOrder = {0, 12, 13, 14, 9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2};
   std::int64_t x = 0;
@@ -28,19 +30,26 @@ void reverse_rgb(const std::uint8_t* source, std::int64_t pixels, std::uint8_t* 
     std::memcpy(out + 3 * (pixels - x - 5) - 1, &reversed, sizeof reversed);
   }
   for (; x < pixels; ++x) {
-    for (int c = 0; c < 3; ++c) { out[3 * (pixels - 1 - x) + c] = source[3 * x + c]; }
+    for (int c = 0; c < 3; ++c) {
+      out[3 * (pixels - 1 - x) + c] = source[3 * x + c];
+    }
   }
 }
 
 void reverse_pixels(const std::uint8_t* source, std::int64_t pixels, int channels, std::uint8_t* out) {
-  if (channels == 3) { return reverse_rgb(source, pixels, out); }
+  if (channels == 3) {
+    return reverse_rgb(source, pixels, out);
+  }
   for (std::int64_t x = 0; x < pixels; ++x) {
-    for (int c = 0; c < channels; ++c) { out[(pixels - 1 - x) * channels + c] = source[x * channels + c]; }
+    for (int c = 0; c < channels; ++c) {
+      out[(pixels - 1 - x) * channels + c] = source[x * channels + c];
+    }
   }
 }
 
 /// Columns [left, left + columns) of row y of a planar image, as pixels.
-void interleave(const Pixels& image, std::int64_t y, std::int64_t left, std::int64_t columns, std::uint8_t* out) {
+void interleave(const Pixels& image, std::int64_t y, std::int64_t left, std::int64_t columns,
+                std::uint8_t* out) {
   const std::uint8_t* first = image.data + y * image.width + left;
   const std::int64_t plane = image.height * image.width;
   if (image.channels == 3) {
@@ -52,13 +61,17 @@ void interleave(const Pixels& image, std::int64_t y, std::int64_t left, std::int
     return;
   }
   for (std::int64_t x = 0; x < columns; ++x) {
-    for (int c = 0; c < image.channels; ++c) { out[x * image.channels + c] = first[c * plane + x]; }
+    for (int c = 0; c < image.channels; ++c) {
+      out[x * image.channels + c] = first[c * plane + x];
+    }
   }
 }
 
 /// The place that padding by reflection reads, without repeating the border.
 std::int64_t reflect(std::int64_t i, std::int64_t size) {
-  while (size > 1 && (i < 0 || i >= size)) { i = i < 0 ? -i : 2 * (size - 1) - i; }
+  while (size > 1 && (i < 0 || i >= size)) {
+    i = i < 0 ? -i : 2 * (size - 1) - i;
+  }
   return size > 1 ? i : 0;
 }
 
@@ -69,12 +82,26 @@ struct Gather {
   std::int64_t top, left;
   std::vector<std::uint8_t>& interleaved;
 
+  /// Whether rows of the window lie in the source as they are wanted.
+  bool in_place() const {
+    const Rectangle& window = plan.window;
+    return !plan.flip && !source.planar && window.top >= 0 && window.left >= 0 &&
+           window.top + window.height <= plan.resized.height &&
+           window.left + window.width <= plan.resized.width;
+  }
+  const std::uint8_t* place(std::int64_t y) const {
+    return source.data +
+           ((top + plan.window.top + y) * source.width + left + plan.window.left) * source.channels;
+  }
+
   void row(std::int64_t y, std::uint8_t* out) const {
     const Rectangle& window = plan.window;
     const std::int64_t columns = window.width;
     const int channels = source.channels;
     std::int64_t row = window.top + y;
-    if (plan.pad_mode == PadMode::reflect) { row = reflect(row, plan.resized.height); }
+    if (plan.pad_mode == PadMode::reflect) {
+      row = reflect(row, plan.resized.height);
+    }
     if (row < 0 || row >= plan.resized.height) {
       std::memset(out, 0, static_cast<std::size_t>(columns * channels));
       return;
@@ -83,10 +110,15 @@ struct Gather {
     const std::int64_t begin = std::clamp<std::int64_t>(-window.left, 0, columns);
     const std::int64_t end = std::clamp<std::int64_t>(plan.resized.width - window.left, begin, columns);
     if (begin < end) {
-      copy(top + row, left + window.left + begin, end - begin, out + (plan.flip ? columns - end : begin) * channels);
+      copy(top + row, left + window.left + begin, end - begin,
+           out + (plan.flip ? columns - end : begin) * channels);
     }
-    for (std::int64_t x = 0; x < begin; ++x) { pad(row, x, out); }
-    for (std::int64_t x = end; x < columns; ++x) { pad(row, x, out); }
+    for (std::int64_t x = 0; x < begin; ++x) {
+      pad(row, x, out);
+    }
+    for (std::int64_t x = end; x < columns; ++x) {
+      pad(row, x, out);
+    }
   }
 
  private:
@@ -101,27 +133,45 @@ struct Gather {
 
   void copy(std::int64_t y, std::int64_t x, std::int64_t columns, std::uint8_t* out) const {
     const int channels = source.channels;
-    if (source.planar && !plan.flip) { return interleave(source, y, x, columns, out); }
+    if (source.planar && !plan.flip) {
+      return interleave(source, y, x, columns, out);
+    }
     const std::uint8_t* pixels = source.data + (y * source.width + x) * channels;
     if (source.planar) {
       interleaved.resize(static_cast<std::size_t>(columns * channels));
       interleave(source, y, x, columns, interleaved.data());
       pixels = interleaved.data();
     }
-    if (plan.flip) { return reverse_pixels(pixels, columns, channels, out); }
+    if (plan.flip) {
+      return reverse_pixels(pixels, columns, channels, out);
+    }
     std::memcpy(out, pixels, static_cast<std::size_t>(columns * channels));
   }
 };
 
-template <typename T>
-void convert(const std::uint8_t* pixels, std::int64_t count, const float* scale, const float* bias, T* out) {
+void convert(const std::uint8_t* pixels, std::int64_t count, const float* scale, const float* bias,
+             float* out) {
 #pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) { out[i] = T(static_cast<float>(pixels[i]) * scale[i] + bias[i]); }
+  for (std::int64_t i = 0; i < count; ++i) {
+    out[i] = static_cast<float>(pixels[i]) * scale[i] + bias[i];
+  }
+}
+
+/// As bfloat16's constructor rounds, less its care for NaN, which keeps the compiler from vectorizing.
+void convert(const std::uint8_t* pixels, std::int64_t count, const float* scale, const float* bias,
+             bfloat16* out) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto word = std::bit_cast<std::uint32_t>(static_cast<float>(pixels[i]) * scale[i] + bias[i]);
+    out[i].bits = static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
+  }
 }
 
 /// The whole image with its channels together.
 Pixels interleaved(const Pixels& image, std::vector<std::uint8_t>& memory) {
-  if (!image.planar) { return image; }
+  if (!image.planar) {
+    return image;
+  }
   memory.resize(static_cast<std::size_t>(image.height * image.width * image.channels));
   for (std::int64_t y = 0; y < image.height; ++y) {
     interleave(image, y, 0, image.width, memory.data() + y * image.width * image.channels);
@@ -129,12 +179,15 @@ Pixels interleaved(const Pixels& image, std::vector<std::uint8_t>& memory) {
   return {memory.data(), image.height, image.width, image.channels};
 }
 
-/// The crop of `image`, which may have been decoded smaller than the plan's source, at the plan's resized size.
+/// The crop of `image`, which may have been decoded smaller than the plan's source, at the plan's resized
+/// size.
 Pixels resize_crop(const SamplePlan& plan, const Pixels& image, PixelWriter::Scratch& scratch) {
   const Pixels whole = interleaved(image, scratch.interleaved);
   // Ends are rounded outward: a crop never becomes empty.
   const auto first = [](std::int64_t begin, std::int64_t now, std::int64_t was) { return begin * now / was; };
-  const auto last = [](std::int64_t end, std::int64_t now, std::int64_t was) { return (end * now + was - 1) / was; };
+  const auto last = [](std::int64_t end, std::int64_t now, std::int64_t was) {
+    return (end * now + was - 1) / was;
+  };
   const std::int64_t top = first(plan.crop.top, whole.height, plan.source.height);
   const std::int64_t left = first(plan.crop.left, whole.width, plan.source.width);
   const std::int64_t bottom = last(plan.crop.top + plan.crop.height, whole.height, plan.source.height);
@@ -168,7 +221,9 @@ PixelWriter::PixelWriter(int channels, Size2 output, DType dtype, std::span<cons
                        values.size(), name, channels);
     }
     std::vector<float> all(static_cast<std::size_t>(channels), values[0]);
-    if (values.size() > 1) { all.assign(values.begin(), values.end()); }
+    if (values.size() > 1) {
+      all.assign(values.begin(), values.end());
+    }
     return all;
   };
   const std::vector<float> means = spread(mean, "mean"), deviations = spread(std, "std");
@@ -194,9 +249,15 @@ PixelWriter::Row PixelWriter::make_row(std::span<const float> mean, std::span<co
     const auto bf16 = bfloat16(fill[c]);
     const auto u8 = static_cast<std::uint8_t>(std::lround(std::clamp(fill[c], 0.0f, 1.0f) * 255));
     switch (dtype_) {
-      case DType::u8: std::memcpy(place, &u8, sizeof u8); break;
-      case DType::bf16: std::memcpy(place, &bf16, sizeof bf16); break;
-      default: std::memcpy(place, &fill[c], sizeof fill[c]); break;
+      case DType::u8:
+        std::memcpy(place, &u8, sizeof u8);
+        break;
+      case DType::bf16:
+        std::memcpy(place, &bf16, sizeof bf16);
+        break;
+      default:
+        std::memcpy(place, &fill[c], sizeof fill[c]);
+        break;
     }
   }
   return row;
@@ -209,25 +270,38 @@ std::size_t PixelWriter::bytes_per_image() const {
 template <typename T>
 void PixelWriter::write_as(const SamplePlan& plan, const Pixels& source, std::byte* destination,
                            Scratch& scratch) const {
-  const bool resizes = plan.resizes() || source.height != plan.source.height || source.width != plan.source.width;
+  const bool resizes =
+      plan.resizes() || source.height != plan.source.height || source.width != plan.source.width;
   const Pixels pixels = resizes ? resize_crop(plan, source, scratch) : source;
   const std::int64_t top = resizes ? 0 : plan.crop.top, left = resizes ? 0 : plan.crop.left;
   const Gather gather{plan, pixels, top, left, scratch.interleaved};
   const std::int64_t elements = output_.width * channels_;
   auto* out = reinterpret_cast<T*>(destination);
   if constexpr (std::is_same_v<T, std::uint8_t>) {
-    for (std::int64_t y = 0; y < output_.height; ++y) { gather.row(y, out + y * elements); }
+    for (std::int64_t y = 0; y < output_.height; ++y) {
+      gather.row(y, out + y * elements);
+    }
   } else {
     const Row& row = plan.normalize ? normalized_ : plain_;
-    // Bands of rows, so that a row is read some time after it was written: straight after, the loads would stall.
+    if (gather.in_place()) {
+      for (std::int64_t y = 0; y < output_.height; ++y) {
+        convert(gather.place(y), elements, row.scale.data(), row.bias.data(), out + y * elements);
+      }
+      return;
+    }
+    // Bands of rows, so that a row is read some time after it was written: straight after, the loads would
+    // stall.
     const std::int64_t band = std::clamp<std::int64_t>(kBandBytes / elements, 1, output_.height);
     scratch.band.resize(static_cast<std::size_t>(band * elements));
     for (std::int64_t begin = 0; begin < output_.height; begin += band) {
       const std::int64_t end = std::min(begin + band, output_.height);
       std::uint8_t* gathered = scratch.band.data();
-      for (std::int64_t y = begin; y < end; ++y) { gather.row(y, gathered + (y - begin) * elements); }
       for (std::int64_t y = begin; y < end; ++y) {
-        convert(gathered + (y - begin) * elements, elements, row.scale.data(), row.bias.data(), out + y * elements);
+        gather.row(y, gathered + (y - begin) * elements);
+      }
+      for (std::int64_t y = begin; y < end; ++y) {
+        convert(gathered + (y - begin) * elements, elements, row.scale.data(), row.bias.data(),
+                out + y * elements);
       }
     }
   }
@@ -247,11 +321,18 @@ void PixelWriter::fill_holes(const SamplePlan& plan, std::byte* destination) con
   }
 }
 
-void PixelWriter::write(const SamplePlan& plan, const Pixels& source, std::byte* destination, Scratch& scratch) const {
+void PixelWriter::write(const SamplePlan& plan, const Pixels& source, std::byte* destination,
+                        Scratch& scratch) const {
   switch (dtype_) {
-    case DType::u8: write_as<std::uint8_t>(plan, source, destination, scratch); break;
-    case DType::bf16: write_as<bfloat16>(plan, source, destination, scratch); break;
-    default: write_as<float>(plan, source, destination, scratch); break;
+    case DType::u8:
+      write_as<std::uint8_t>(plan, source, destination, scratch);
+      break;
+    case DType::bf16:
+      write_as<bfloat16>(plan, source, destination, scratch);
+      break;
+    default:
+      write_as<float>(plan, source, destination, scratch);
+      break;
   }
   fill_holes(plan, destination);
 }

@@ -17,22 +17,28 @@ class PixelWriter {
  public:
   /// Memory of one thread, kept between images.
   struct Scratch {
-    std::vector<std::uint8_t> band;         // rows of u8, cropped and flipped, small enough for the first-level cache
+    std::vector<std::uint8_t>
+        band;  // rows of u8, cropped and flipped, small enough for the first-level cache
     std::vector<std::uint8_t> interleaved;  // planar pixels
     std::vector<std::uint8_t> resized;
   };
 
-  /// @param output height and width of all images; `mean` and `std` are per channel, or one for all, of [0, 1].
-  /// @throws InputError on another number of means or deviations, a deviation of 0, a type other than f32, bf16, u8.
-  PixelWriter(int channels, Size2 output, DType dtype, std::span<const float> mean, std::span<const float> std);
+  /// @param output height and width of all images; `mean` and `std` are per channel, or one for all, of [0,
+  /// 1].
+  /// @throws InputError on another number of means or deviations, a deviation of 0, a type other than f32,
+  /// bf16, u8.
+  PixelWriter(int channels, Size2 output, DType dtype, std::span<const float> mean,
+              std::span<const float> std);
 
   std::size_t bytes_per_image() const;
-  /// Writes H x W x C elements at `destination`. `plan.output()` must be the writer's, `source.channels` its channels;
-  /// `source` may be smaller than `plan.source` (a JPEG decoded at half its size), the crop shrinks with it.
+  /// Writes H x W x C elements at `destination`. `plan.output()` must be the writer's, `source.channels` its
+  /// channels; `source` may be smaller than `plan.source` (a JPEG decoded at half its size), the crop shrinks
+  /// with it.
   void write(const SamplePlan& plan, const Pixels& source, std::byte* destination, Scratch& scratch) const;
 
  private:
-  /// value = scale * pixel + bias, one pair for each element of an output row; `fill` is a row of the holes' value.
+  /// value = scale * pixel + bias, one pair for each element of an output row; `fill` is a row of the holes'
+  /// value.
   struct Row {
     std::vector<float> scale, bias;
     std::vector<std::byte> fill;

@@ -22,13 +22,17 @@ Tensor pinned_zeros(std::int64_t samples, const FieldSpec& spec) {
 
 Slab::Slab(std::int64_t samples, const std::vector<FieldSpec>& fields)
     : samples_(samples), ids_(pinned_zeros(samples, {"ids", DType::i64, {}})) {
-  for (const FieldSpec& spec : fields) { fields_.emplace_back(spec.name, pinned_zeros(samples, spec)); }
+  for (const FieldSpec& spec : fields) {
+    fields_.emplace_back(spec.name, pinned_zeros(samples, spec));
+  }
 }
 
 const Tensor& Slab::field(std::string_view name) const {
   std::string known;
   for (const auto& [field_name, tensor] : fields_) {
-    if (field_name == name) { return tensor; }
+    if (field_name == name) {
+      return tensor;
+    }
     known += (known.empty() ? "" : ", ") + field_name;
   }
   throw InputError("batch: there is no field '{}'; its fields are: {}", name, known);

@@ -14,15 +14,17 @@ std::uint64_t SampleRandom::next() {
   const std::uint32_t word = draw_ % 4;
   if (word == 0) {
     const auto sample = static_cast<std::uint64_t>(sample_);
-    words_ =
-        philox({static_cast<std::uint32_t>(sample), static_cast<std::uint32_t>(sample >> 32), draw_ / 4, 0}, key_);
+    words_ = philox(
+        {static_cast<std::uint32_t>(sample), static_cast<std::uint32_t>(sample >> 32), draw_ / 4, 0}, key_);
   }
   ++draw_;
   return words_[word];
 }
 
 void Holes::push_back(const Rectangle& hole) {
-  if (count_ == kCapacity) { throw InputError("transform: got more than {} holes in one image", kCapacity); }
+  if (count_ == kCapacity) {
+    throw InputError("transform: got more than {} holes in one image", kCapacity);
+  }
   holes_[static_cast<std::size_t>(count_++)] = hole;
 }
 
@@ -31,9 +33,12 @@ namespace {
 /// A window of the crop, where nothing is resized yet, is a smaller crop.
 void fold_window(SamplePlan& plan) {
   const Rectangle& window = plan.window;
-  const bool inside = window.top >= 0 && window.left >= 0 && window.top + window.height <= plan.resized.height &&
+  const bool inside = window.top >= 0 && window.left >= 0 &&
+                      window.top + window.height <= plan.resized.height &&
                       window.left + window.width <= plan.resized.width;
-  if (plan.resizes() || !inside) { return; }
+  if (plan.resizes() || !inside) {
+    return;
+  }
   plan.crop = {plan.crop.top + window.top, plan.crop.left + window.left, window.height, window.width};
   plan.resized = window.size();
   plan.window = {0, 0, window.height, window.width};
@@ -41,17 +46,21 @@ void fold_window(SamplePlan& plan) {
 
 void require_whole(const SamplePlan& plan, const std::string& name) {
   if (!plan.is_whole() || !plan.holes.empty()) {
-    throw InputError("transforms: {} comes after a crop of a resized or padded image, or after cutout; put it first",
-                     name);
+    throw InputError(
+        "transforms: {} comes after a crop of a resized or padded image, or after cutout; put it first",
+        name);
   }
 }
 
 void require_no_holes(const SamplePlan& plan, const std::string& name) {
-  if (!plan.holes.empty()) { throw InputError("transforms: {} comes after cutout; put it first", name); }
+  if (!plan.holes.empty()) {
+    throw InputError("transforms: {} comes after cutout; put it first", name);
+  }
 }
 
 std::string to_string(Size2 size) {
-  return size.height == size.width ? fmt::format("{}", size.height) : fmt::format("{}x{}", size.height, size.width);
+  return size.height == size.width ? fmt::format("{}", size.height)
+                                   : fmt::format("{}x{}", size.height, size.width);
 }
 
 class RandomCrop final : public Transform {
@@ -79,9 +88,13 @@ class RandomCrop final : public Transform {
 class HorizontalFlip final : public Transform {
  public:
   void edit(SamplePlan& plan, SampleRandom& random) const override {
-    if (random.below(2) == 0) { return; }
+    if (random.below(2) == 0) {
+      return;
+    }
     plan.flip = !plan.flip;
-    for (Rectangle& hole : plan.holes) { hole.left = plan.window.width - hole.left - hole.width; }
+    for (Rectangle& hole : plan.holes) {
+      hole.left = plan.window.width - hole.left - hole.width;
+    }
   }
   std::string describe() const override { return "horizontal_flip"; }
 };
@@ -134,7 +147,9 @@ class RandomResizedCrop final : public Transform {
   explicit RandomResizedCrop(Size2 size) : size_(size) {}
   void edit(SamplePlan& plan, SampleRandom& random) const override {
     require_whole(plan, describe());
-    if (plan.resizes()) { throw InputError("transforms: {} comes after a resize; drop the resize", describe()); }
+    if (plan.resizes()) {
+      throw InputError("transforms: {} comes after a resize; drop the resize", describe());
+    }
     const Rectangle part = choose(plan.crop.height, plan.crop.width, random);
     plan.crop = {plan.crop.top + part.top, plan.crop.left + part.left, part.height, part.width};
     plan.resized = size_;
@@ -159,8 +174,12 @@ class RandomResizedCrop final : public Transform {
     }
     const double ratio = static_cast<double>(width) / static_cast<double>(height);
     std::int64_t w = width, h = height;
-    if (ratio < kMinRatio) { h = std::llround(static_cast<double>(width) / kMinRatio); }
-    if (ratio > kMaxRatio) { w = std::llround(static_cast<double>(height) * kMaxRatio); }
+    if (ratio < kMinRatio) {
+      h = std::llround(static_cast<double>(width) / kMinRatio);
+    }
+    if (ratio > kMaxRatio) {
+      w = std::llround(static_cast<double>(height) * kMaxRatio);
+    }
     return {(height - h) / 2, (width - w) / 2, h, w};
   }
 
@@ -178,8 +197,12 @@ constexpr std::string_view kKnown =
     "random_resized_crop:S, normalize";
 
 std::string_view trim(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') { text.remove_prefix(1); }
-  while (!text.empty() && text.back() == ' ') { text.remove_suffix(1); }
+  while (!text.empty() && text.front() == ' ') {
+    text.remove_prefix(1);
+  }
+  while (!text.empty() && text.back() == ' ') {
+    text.remove_suffix(1);
+  }
   return text;
 }
 
@@ -196,7 +219,8 @@ std::int64_t parse_number(std::string_view text, std::string_view word, std::int
   std::int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc{} || end != text.data() + text.size() || value < least || value > kMost) {
-    throw InputError("transforms: '{}' needs a whole number from {} to {}, got '{}'", word, least, kMost, text);
+    throw InputError("transforms: '{}' needs a whole number from {} to {}, got '{}'", word, least, kMost,
+                     text);
   }
   return value;
 }
@@ -213,16 +237,29 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
   if (name == "random_crop") {
     const std::int64_t padding = parse_number(take(rest, ':'), word, 0);
     if (!rest.empty() && rest != "reflect") {
-      throw InputError("transforms: '{}' pads with '{}'; expected random_crop:P or random_crop:P:reflect", word, rest);
+      throw InputError("transforms: '{}' pads with '{}'; expected random_crop:P or random_crop:P:reflect",
+                       word, rest);
     }
     return std::make_shared<RandomCrop>(padding, rest.empty() ? PadMode::zero : PadMode::reflect);
   }
-  if (name == "cutout") { return std::make_shared<Cutout>(parse_number(rest, word, 1)); }
-  if (name == "resize") { return std::make_shared<Resize>(parse_size(rest, word)); }
-  if (name == "center_crop") { return std::make_shared<CenterCrop>(parse_size(rest, word)); }
-  if (name == "random_resized_crop") { return std::make_shared<RandomResizedCrop>(parse_size(rest, word)); }
-  if (word == "horizontal_flip") { return std::make_shared<HorizontalFlip>(); }
-  if (word == "normalize") { return std::make_shared<Normalize>(); }
+  if (name == "cutout") {
+    return std::make_shared<Cutout>(parse_number(rest, word, 1));
+  }
+  if (name == "resize") {
+    return std::make_shared<Resize>(parse_size(rest, word));
+  }
+  if (name == "center_crop") {
+    return std::make_shared<CenterCrop>(parse_size(rest, word));
+  }
+  if (name == "random_resized_crop") {
+    return std::make_shared<RandomResizedCrop>(parse_size(rest, word));
+  }
+  if (word == "horizontal_flip") {
+    return std::make_shared<HorizontalFlip>();
+  }
+  if (word == "normalize") {
+    return std::make_shared<Normalize>();
+  }
   throw InputError("transforms: '{}' is unknown; the known ones are: {}", word, kKnown);
 }
 
@@ -231,7 +268,9 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list) {
   std::vector<std::shared_ptr<const Transform>> transforms;
   list = trim(list);
-  while (!list.empty()) { transforms.push_back(parse_transform(take(list, ','))); }
+  while (!list.empty()) {
+    transforms.push_back(parse_transform(take(list, ',')));
+  }
   return transforms;
 }
 

@@ -62,10 +62,10 @@ struct SamplePlan {
         resized(image),
         window{0, 0, image.height, image.width} {}
 
-  Size2 source;      ///< The image as stored, height and width.
-  Rectangle crop;    ///< Of the source, and within it.
-  Size2 resized;     ///< What the crop is resized to; its own size where it is not.
-  Rectangle window;  ///< Of the resized crop; where it reaches beyond, it is padding.
+  Size2 source;                      ///< The image as stored, height and width.
+  Rectangle crop;                    ///< Of the source, and within it.
+  Size2 resized;                     ///< What the crop is resized to; its own size where it is not.
+  Rectangle window;                  ///< Of the resized crop; where it reaches beyond, it is padding.
   PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
   bool flip = false;                 ///< Left to right, after the window.
   Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.
@@ -91,7 +91,8 @@ class Transform {
 /// - "cutout:8" fills a square of 8 x 8 around a random pixel with the mean (DeVries and Taylor, 2017);
 /// - "resize:32" or "resize:32x48" (height x width);
 /// - "center_crop:28" takes the middle, padded where the image is smaller;
-/// - "random_resized_crop:224" resizes a random 8 to 100 % of the area, of aspect 3:4 to 4:3 (as PyTorch does);
+/// - "random_resized_crop:224" resizes a random 8 to 100 % of the area, of aspect 3:4 to 4:3 (as PyTorch
+/// does);
 /// - "normalize" subtracts the mean and divides by the deviation, once all else is done.
 /// @throws InputError that names the unknown word and lists the known ones.
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list);
