@@ -99,21 +99,17 @@ bool Tensor::is_dense() const {
   if (is_contiguous()) {
     return true;
   }
-  std::array<int, kMaxDims> order{};
-  int dims = 0;
-  for (int i = 0; i < shape_.size(); ++i) {
-    if (shape_[i] != 1) {
-      order[static_cast<std::size_t>(dims++)] = i;
+  // Each step finds the dimension that starts where the last one ended.
+  std::int64_t filled = 1;
+  while (filled < numel_) {
+    int next = 0;
+    while (next < dim() && (strides_[next] != filled || shape_[next] == 1)) {
+      ++next;
     }
-  }
-  std::sort(order.begin(), order.begin() + dims, [&](int a, int b) { return strides_[a] < strides_[b]; });
-  std::int64_t expected = 1;
-  for (int k = 0; k < dims; ++k) {
-    const int i = order[static_cast<std::size_t>(k)];
-    if (strides_[i] != expected) {
+    if (next == dim()) {
       return false;
     }
-    expected *= shape_[i];
+    filled *= shape_[next];
   }
   return true;
 }

@@ -56,7 +56,7 @@ inline void store_floats(bfloat16* to, Floats value) {
 inline Floats load_floats(const float16* from) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Floats>(
-      _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+      _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
 #elif defined(__F16C__)
   return reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
 #else
@@ -70,7 +70,8 @@ inline Floats load_floats(const float16* from) {
 
 inline void store_floats(float16* to, Floats value) {
 #if defined(__AVX512F__)
-  const __m256i half = _mm512_cvtps_ph(reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
+  const __m256i half =
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(value), _MM_FROUND_TO_NEAREST_INT);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half);
 #elif defined(__F16C__)
   const __m128i half = _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT);
