@@ -1,58 +1,73 @@
 #pragma once
 
+#include <algorithm>
 #include <cassert>
 #include <tuple>
 #include <utility>
 
+#include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/floats.h"
 #include "tensor/cpu/nest.h"
 
 namespace millrace::cpu {
 
-/// One row of out[i] = f(in[i]...): f32, bf16 and f16 in vectors of f32 whatever the strides, so that a value
-/// never depends on where it lies; the other types one by one.
+/// Elements of a strided row that are computed at a time, side by side on the stack.
+inline constexpr std::int64_t kBlock = 256;
+
+template <typename T, typename To>
+[[gnu::noinline]] void pack(const T* from, std::int64_t stride, std::int64_t count, To* to) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    to[i] = from[i * stride];
+  }
+}
+
+template <typename From, typename T>
+[[gnu::noinline]] void unpack(const From* from, std::int64_t count, T* to, std::int64_t stride) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    to[i * stride] = static_cast<T>(from[i]);
+  }
+}
+
+/// out[i] = f(in[i]...) side by side: f32 and bf16 in vectors of f32, the other types one by one.
+template <typename T, typename F, typename... In>
+[[gnu::noinline]] void map_dense(const F& f, std::int64_t count, T* out, const In*... in) {
+  std::int64_t i = 0;
+  if constexpr (is_vectorized<T>) {
+    for (; i + kWidth <= count; i += kWidth) {
+      store_floats(out + i, f(load_floats(in + i)...));
+    }
+    if (i < count) {
+      store_some(out + i, 1, count - i, f(load_some(in + i, 1, count - i)...));
+    }
+  } else {
+    for (; i < count; ++i) {
+      out[i] = static_cast<T>(f(in[i]...));
+    }
+  }
+}
+
+/// The same at any strides: blocks are packed, so that each operation is compiled once for its type and a value
+/// never depends on where it lies.
 template <typename T, typename F, typename... In>
 void map_row(const F& f, std::int64_t count, T* out, std::int64_t out_stride,
              std::pair<const In*, std::int64_t>... in) {
-  if constexpr (is_vectorized<T>) {
-    std::int64_t i = 0;
+  using S = Scalar<T>;
+  if constexpr (!std::is_same_v<T, float16>) {  // f16 is rare enough to go by blocks always
     if (out_stride == 1 && ((in.second == 1) && ...)) {
-      for (; i + kWidth <= count; i += kWidth) {
-        store_floats(out + i, f(load_floats(in.first + i)...));
-      }
-    } else {
-      const auto read = [&i](const auto& operand, Floats constant) {
-        const auto [data, stride] = operand;
-        return stride == 0   ? constant
-               : stride == 1 ? load_floats(data + i)
-                             : load_some(data + i * stride, stride, kWidth);
-      };
-      const auto run = [&](auto... constant) {
-        for (; i + kWidth <= count; i += kWidth) {
-          const Floats value = f(read(in, constant)...);
-          if (out_stride == 1) {
-            store_floats(out + i, value);
-          } else {
-            store_some(out + i * out_stride, out_stride, kWidth, value);
-          }
-        }
-      };
-      run(splat(static_cast<float>(*in.first))...);
+      return map_dense(f, count, out, in.first...);
     }
-    if (i < count) {
-      store_some(out + i * out_stride, out_stride, count - i,
-                 f(load_some(in.first + i * in.second, in.second, count - i)...));
-    }
-  } else {
-    if (out_stride == 1 && ((in.second == 1) && ...)) {
-      for (std::int64_t i = 0; i < count; ++i) {
-        out[i] = static_cast<T>(f(in.first[i]...));
-      }
-    } else {
-      for (std::int64_t i = 0; i < count; ++i) {
-        out[i * out_stride] = static_cast<T>(f(in.first[i * in.second]...));
-      }
-    }
+  }
+  S results[kBlock];
+  S operands[sizeof...(In)][kBlock];
+  for (std::int64_t begin = 0; begin < count; begin += kBlock) {
+    const std::int64_t size = std::min(kBlock, count - begin);
+    std::size_t n = 0;
+    (pack(in.first + begin * in.second, in.second, size, operands[n++]), ...);
+    const auto run = [&]<std::size_t... I>(std::index_sequence<I...>) {
+      map_dense(f, size, results, static_cast<const S*>(operands[I])...);
+    };
+    run(std::index_sequence_for<In...>{});
+    unpack(results, size, out + begin * out_stride, out_stride);
   }
 }
 
