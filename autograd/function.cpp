@@ -23,7 +23,10 @@ Tensor check_gradient(Tensor gradient, const Shape& shape, DType dtype, std::str
     throw InputError("{}: got a gradient {}, expected {}, the shape of what it is the gradient of", operation,
                      gradient.shape(), shape);
   }
-  return gradient.dtype() == dtype ? gradient : gradient.to(dtype);
+  if (gradient.dtype() != dtype) {
+    gradient = gradient.to(dtype);
+  }
+  return gradient;
 }
 
 }  // namespace
