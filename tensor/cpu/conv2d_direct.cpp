@@ -8,6 +8,8 @@
 #include <immintrin.h>
 #endif
 
+#include "tensor/cpu/image_sizes.h"
+
 // With images channels-last, a window's row is one run of kernel width * channels floats, and the windows of
 // neighbouring pixels are such runs a step apart. So a tile of pixels is a small matrix product over
 // overlapping rows, its sums in registers: pixel by output channels forward, tap by output channels for the
@@ -44,26 +46,29 @@ void store_first(float* p, Eight value, std::int64_t n) {
 struct Sizes {
   std::int64_t images, channels, height, width;  // of x
   std::int64_t out_channels, out_height, out_width;
-  std::int64_t kernel_height, run;  // run: kernel width * channels
-  std::int64_t row_step, step;      // floats from one output row or pixel to the next, in x
-  std::int64_t row;                 // floats of a row of x
+  std::int64_t kernel_height, kernel_width, run;  // run: kernel width * channels
+  std::int64_t row_step, step;                    // floats from one output row or pixel to the next, in x
+  std::int64_t row;                               // floats of a row of x
   std::int64_t taps() const { return kernel_height * run; }
   std::int64_t pixels() const { return out_height * out_width; }
 };
 
 Sizes sizes_of(const Tensor& x, const Tensor& out, const Shape& weight, const Conv2dParams& params) {
-  const std::int64_t row = x.size(3) * x.size(1);
-  return {x.size(0),
-          x.size(1),
-          x.size(2),
-          x.size(3),
+  const auto [images, channels, height, width] = image_sizes(x);
+  const ImageSizes result = image_sizes(out);
+  const std::int64_t row = width * channels;
+  return {images,
+          channels,
+          height,
+          width,
           weight[0],
-          out.size(2),
-          out.size(3),
+          result.height,
+          result.width,
           weight[2],
-          weight[3] * x.size(1),
+          weight[3],
+          weight[3] * channels,
           params.stride.height * row,
-          params.stride.width * x.size(1),
+          params.stride.width * channels,
           row};
 }
 
@@ -122,7 +127,7 @@ template <typename F>
 void for_each_tap(const Sizes& s, F&& f) {
   std::int64_t tap = 0;
   for (std::int64_t kh = 0; kh < s.kernel_height; ++kh) {
-    for (std::int64_t kw = 0; kw < s.run / s.channels; ++kw) {
+    for (std::int64_t kw = 0; kw < s.kernel_width; ++kw) {
       for (std::int64_t c = 0; c < s.channels; ++c) {
         f(tap++, kh, kw, c);
       }
@@ -145,7 +150,7 @@ void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& 
   const float* w = weight.data<float>();
   for (std::int64_t o = 0; o < s.out_channels; ++o, w += s.taps()) {
     for_each_tap(s, [&](std::int64_t tap, std::int64_t kh, std::int64_t kw, std::int64_t c) {
-      packed[static_cast<std::size_t>(tap)][o] = w[(c * s.kernel_height + kh) * weight.size(3) + kw];
+      packed[static_cast<std::size_t>(tap)][o] = w[(c * s.kernel_height + kh) * s.kernel_width + kw];
     });
   }
   const Eight offset = bias.defined() ? load_first(bias.data<float>(), s.out_channels) : Eight{};
@@ -198,7 +203,7 @@ void direct_conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Co
   float* to = grad_weight.data<float>();
   for (std::int64_t o = 0; o < s.out_channels; ++o, to += s.taps()) {
     for_each_tap(s, [&](std::int64_t tap, std::int64_t kh, std::int64_t kw, std::int64_t c) {
-      to[(c * s.kernel_height + kh) * grad_weight.size(3) + kw] = total[static_cast<std::size_t>(tap)][o];
+      to[(c * s.kernel_height + kh) * s.kernel_width + kw] = total[static_cast<std::size_t>(tap)][o];
     });
   }
 }

@@ -1,4 +1,5 @@
 #include "tensor/cpu/channels.h"
+#include "tensor/cpu/image_sizes.h"
 #include "tensor/cpu/pool_axis.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels.h"
@@ -18,82 +19,126 @@ void visit_index(DType dtype, F&& f) {
   }
 }
 
-/// One output pixel. The first of equal maxima wins and the last NaN, as in PyTorch.
-template <typename T, typename Index>
-void pool_pixel(const T* image, Span rows, Span columns, std::int64_t row_stride, std::int64_t channels,
-                std::int64_t first_place, std::int64_t places_per_row, T* out, Index* index) {
-  for_each_group(channels, [&](std::int64_t c, auto lanes) {
-    Vec best = load(image + rows.begin * row_stride + columns.begin * channels + c, lanes);
-    IntVec winner = broadcast(static_cast<std::int32_t>(first_place));
-    for (std::int64_t y = rows.begin; y < rows.end; ++y) {
-      auto place = static_cast<std::int32_t>(first_place + (y - rows.begin) * places_per_row);
-      for (std::int64_t x = columns.begin; x < columns.end; ++x, ++place) {
-        const Vec value = load(image + y * row_stride + x * channels + c, lanes);
-        const IntVec take = (value > best) | (value != value);
-        best = take ? value : best;
-        winner = take ? broadcast(place) : winner;
-      }
-    }
-    store(out + c, best, lanes);
-    store(index + c, winner, lanes);
-  });
-}
-
-template <typename T, typename Index>
-void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
-  const PoolAxis down = PoolAxis::height(x.shape(), out.shape(), params);
-  const PoolAxis across = PoolAxis::width(x.shape(), out.shape(), params);
-  const std::int64_t channels = x.size(1);
-  const std::int64_t row_stride = x.size(3) * channels;
-  const T* image = x.data<T>();
-  T* value = out.data<T>();
-  Index* winner = index.data<Index>();
-  for (std::int64_t n = 0; n < x.size(0); ++n, image += x.size(2) * row_stride) {
-    for (std::size_t oh = 0; oh < down.window.size(); ++oh) {
+/// Calls f(image, output pixel, rows, columns, places per row, first place) for each window, in the order of
+/// memory. The first place is that of the first input read: it is not 0 where the window is clipped.
+template <typename F>
+void for_each_window(std::int64_t images, const PoolAxis& down, const PoolAxis& across, F&& f) {
+  const std::size_t height = down.window.size(), width = across.window.size();
+  std::int64_t pixel = 0;
+  for (std::int64_t n = 0; n < images; ++n) {
+    for (std::size_t oh = 0; oh < height; ++oh) {
       const Span rows = down.window[oh];
-      for (std::size_t ow = 0; ow < across.window.size(); ++ow, value += channels, winner += channels) {
+      const std::int64_t skipped = rows.begin - down.origin[oh];
+      for (std::size_t ow = 0; ow < width; ++ow, ++pixel) {
         const Span columns = across.window[ow];
-        const std::int64_t first_place =
-            (rows.begin - down.origin[oh]) * across.extent[ow] + columns.begin - across.origin[ow];
-        pool_pixel(image, rows, columns, row_stride, channels, first_place, across.extent[ow], value, winner);
+        const std::int64_t first = skipped * across.extent[ow] + columns.begin - across.origin[ow];
+        f(n, pixel, rows, columns, across.extent[ow], static_cast<std::int32_t>(first));
       }
     }
   }
 }
 
-/// Each input gathers from the windows that hold it, so it is written once, whether or not windows overlap.
+/// The first of equal maxima wins and the last NaN, as in PyTorch.
+template <typename T, typename Index>
+void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+  const auto [images, channels, height, width] = image_sizes(x);
+  const PoolAxis down = PoolAxis::height(x.shape(), out.shape(), params);
+  const PoolAxis across = PoolAxis::width(x.shape(), out.shape(), params);
+  const T* from = x.data<T>();
+  T* to = out.data<T>();
+  Index* winners = index.data<Index>();
+  for_each_window(
+      images, down, across,
+      [&, channels = channels, height = height, width = width](std::int64_t n, std::int64_t pixel, Span rows,
+                                                               Span columns, std::int64_t places,
+                                                               std::int32_t first) {
+        for_each_group(channels, [&](std::int64_t c, auto lanes) {
+          const T* row = from + ((n * height + rows.begin) * width + columns.begin) * channels + c;
+          Vec best = load(row, lanes);
+          IntVec winner = broadcast(first);
+          for (std::int64_t y = 0; y < rows.end - rows.begin; ++y, row += width * channels) {
+            for (std::int64_t i = 0; i < columns.end - columns.begin; ++i) {
+              const Vec value = load(row + i * channels, lanes);
+              const IntVec take = (value > best) | (value != value);
+              best = take ? value : best;
+              winner = take ? broadcast(static_cast<std::int32_t>(first + y * places + i)) : winner;
+            }
+          }
+          store(to + pixel * channels + c, best, lanes);
+          store(winners + pixel * channels + c, winner, lanes);
+        });
+      });
+}
+
+/// Windows that share no input: each input is written by its own window.
+template <typename T, typename Index>
+void backward_disjoint(const Tensor& grad, const Tensor& index, const PoolAxis& down, const PoolAxis& across,
+                       Tensor& grad_x) {
+  const auto [images, channels, height, width] = image_sizes(grad_x);
+  const T* from = grad.data<T>();
+  const Index* winners = index.data<Index>();
+  T* to = grad_x.data<T>();
+  if (!down.is_covered() || !across.is_covered()) {
+    std::fill_n(to, grad_x.numel(), T{});
+  }
+  for_each_window(
+      images, down, across,
+      [&, channels = channels, height = height, width = width](std::int64_t n, std::int64_t pixel, Span rows,
+                                                               Span columns, std::int64_t places,
+                                                               std::int32_t first) {
+        for_each_group(channels, [&](std::int64_t c, auto lanes) {
+          const Vec g = load(from + pixel * channels + c, lanes);
+          const IntVec winner = load(winners + pixel * channels + c, lanes);
+          T* row = to + ((n * height + rows.begin) * width + columns.begin) * channels + c;
+          for (std::int64_t y = 0; y < rows.end - rows.begin; ++y, row += width * channels) {
+            for (std::int64_t i = 0; i < columns.end - columns.begin; ++i) {
+              store(row + i * channels,
+                    winner == broadcast(static_cast<std::int32_t>(first + y * places + i)) ? g : Vec{},
+                    lanes);
+            }
+          }
+        });
+      });
+}
+
+/// Windows that overlap: each input gathers from the windows that hold it, so it is written once too.
+template <typename T, typename Index>
+void backward_overlapping(const Tensor& grad, const Tensor& index, const PoolAxis& down,
+                          const PoolAxis& across, Tensor& grad_x) {
+  const auto [images, channels, height, width] = image_sizes(grad_x);
+  const auto out_height = static_cast<std::int64_t>(down.window.size());
+  const auto out_width = static_cast<std::int64_t>(across.window.size());
+  const T* from = grad.data<T>();
+  const Index* winners = index.data<Index>();
+  T* to = grad_x.data<T>();
+  for (std::int64_t place = 0; place < images * height * width; ++place, to += channels) {
+    const std::int64_t x = place % width, y = place / width % height, n = place / width / height;
+    const Span rows = down.readers[static_cast<std::size_t>(y)],
+               columns = across.readers[static_cast<std::size_t>(x)];
+    for_each_group(channels, [&](std::int64_t c, auto lanes) {
+      Vec sum{};
+      for (std::int64_t oh = rows.begin; oh < rows.end; ++oh) {
+        for (std::int64_t ow = columns.begin; ow < columns.end; ++ow) {
+          const auto h = static_cast<std::size_t>(oh), w = static_cast<std::size_t>(ow);
+          const auto own =
+              static_cast<std::int32_t>((y - down.origin[h]) * across.extent[w] + x - across.origin[w]);
+          const std::int64_t reader = ((n * out_height + oh) * out_width + ow) * channels + c;
+          sum += load(winners + reader, lanes) == broadcast(own) ? load(from + reader, lanes) : Vec{};
+        }
+      }
+      store(to + c, sum, lanes);
+    });
+  }
+}
+
 template <typename T, typename Index>
 void backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params, Tensor& grad_x) {
   const PoolAxis down = PoolAxis::height(grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::width(grad_x.shape(), grad.shape(), params);
-  const std::int64_t channels = grad.size(1);
-  const std::int64_t row_stride = grad.size(3) * channels;
-  const T* image = grad.data<T>();
-  const Index* winners = index.data<Index>();
-  T* out = grad_x.data<T>();
-  for (std::int64_t n = 0; n < grad.size(0); ++n) {
-    for (std::int64_t y = 0; y < grad_x.size(2); ++y) {
-      const Span rows = down.readers[static_cast<std::size_t>(y)];
-      for (std::int64_t x = 0; x < grad_x.size(3); ++x, out += channels) {
-        const Span columns = across.readers[static_cast<std::size_t>(x)];
-        for_each_group(channels, [&](std::int64_t c, auto lanes) {
-          Vec sum{};
-          for (std::int64_t oh = rows.begin; oh < rows.end; ++oh) {
-            for (std::int64_t ow = columns.begin; ow < columns.end; ++ow) {
-              const auto h = static_cast<std::size_t>(oh);
-              const auto w = static_cast<std::size_t>(ow);
-              const auto place =
-                  static_cast<std::int32_t>((y - down.origin[h]) * across.extent[w] + x - across.origin[w]);
-              const std::int64_t from = oh * row_stride + ow * channels + c;
-              sum += load(winners + from, lanes) == broadcast(place) ? load(image + from, lanes) : Vec{};
-            }
-          }
-          store(out + c, sum, lanes);
-        });
-      }
-    }
-    image += grad.size(2) * row_stride;
-    winners += grad.size(2) * row_stride;
+  if (down.is_disjoint() && across.is_disjoint()) {
+    backward_disjoint<T, Index>(grad, index, down, across, grad_x);
+  } else {
+    backward_overlapping<T, Index>(grad, index, down, across, grad_x);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "tensor/cpu/channels.h"
+#include "tensor/cpu/image_sizes.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels.h"
 
@@ -45,10 +46,10 @@ int shown_at(std::int64_t i, std::int64_t before, std::int64_t size, std::int64_
 
 template <typename T>
 void forward(const Tensor& x, const Pad2d& pad, PadMode mode, T* to) {
-  const std::int64_t channels = x.size(1), height = x.size(2), width = x.size(3);
+  const auto [images, channels, height, width] = image_sizes(x);
   const std::int64_t out_width = width + pad.left + pad.right;
   const T* image = x.data<T>();
-  for (std::int64_t n = 0; n < x.size(0); ++n, image += height * width * channels) {
+  for (std::int64_t n = 0; n < images; ++n, image += height * width * channels) {
     for (std::int64_t oh = 0; oh < height + pad.top + pad.bottom; ++oh, to += out_width * channels) {
       const std::int64_t y = source_of(oh, pad.top, height, mode);
       if (y == kNowhere) {
@@ -56,7 +57,7 @@ void forward(const Tensor& x, const Pad2d& pad, PadMode mode, T* to) {
         continue;
       }
       const T* row = image + y * width * channels;
-      const auto edge = [&](std::int64_t ow) {
+      const auto edge = [&, channels = channels, width = width](std::int64_t ow) {
         const std::int64_t from = source_of(ow, pad.left, width, mode);
         if (from == kNowhere) {
           std::fill_n(to + ow * channels, channels, T{});
@@ -77,11 +78,11 @@ void forward(const Tensor& x, const Pad2d& pad, PadMode mode, T* to) {
 
 template <typename T>
 void backward(const T* grad, const Pad2d& pad, PadMode mode, Tensor& grad_x) {
-  const std::int64_t channels = grad_x.size(1), height = grad_x.size(2), width = grad_x.size(3);
+  const auto [images, channels, height, width] = image_sizes(grad_x);
   const std::int64_t row_stride = (width + pad.left + pad.right) * channels;
   T* to = grad_x.data<T>();
   std::array<std::int64_t, 3> rows{}, columns{};
-  for (std::int64_t n = 0; n < grad_x.size(0); ++n, grad += (height + pad.top + pad.bottom) * row_stride) {
+  for (std::int64_t n = 0; n < images; ++n, grad += (height + pad.top + pad.bottom) * row_stride) {
     for (std::int64_t y = 0; y < height; ++y) {
       const int row_count = shown_at(y, pad.top, height, pad.bottom, mode, rows);
       for (std::int64_t x = 0; x < width; ++x, to += channels) {

@@ -41,6 +41,15 @@ struct PoolAxis {
     }
   }
 
+  /// Whether no two windows share an input.
+  bool is_disjoint() const {
+    return std::all_of(readers.begin(), readers.end(), [](Span span) { return span.end - span.begin <= 1; });
+  }
+  /// Whether each input is in some window.
+  bool is_covered() const {
+    return std::all_of(readers.begin(), readers.end(), [](Span span) { return span.end > span.begin; });
+  }
+
   static PoolAxis height(const Shape& in, const Shape& out, const Pool2dParams& p) {
     return {in[2], out[2], p.kernel.height, p.stride.height, p.padding.height, p.adaptive};
   }

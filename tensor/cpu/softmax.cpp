@@ -10,8 +10,8 @@ namespace {
 /// Calls f(row of a, row of b, row of out) for each row; a and b may be one tensor.
 template <typename T, typename F>
 void for_each_row(const Tensor& a, const Tensor& b, Tensor& out, F&& f) {
-  const std::int64_t columns = a.size(1);
-  for (std::int64_t row = 0; row < a.size(0); ++row) {
+  const std::int64_t rows = a.size(0), columns = a.size(1);
+  for (std::int64_t row = 0; row < rows; ++row) {
     f(a.data<T>() + row * columns, b.data<T>() + row * columns, out.data<T>() + row * columns, columns);
   }
 }
@@ -69,10 +69,10 @@ void log_softmax(const Tensor& x, Tensor& out) {
   }
   visit_float(x.dtype(), "log_softmax", [&]<typename T>() {
     visit_float(out.dtype(), "log_softmax", [&]<typename Out>() {
-      const std::int64_t columns = x.size(1);
+      const std::int64_t rows = x.size(0), columns = x.size(1);
       const T* in = x.data<T>();
       Out* to = out.data<Out>();
-      for (std::int64_t row = 0; row < x.size(0); ++row, in += columns, to += columns) {
+      for (std::int64_t row = 0; row < rows; ++row, in += columns, to += columns) {
         const float high = highest(in, columns);
         double sum = 0;
         for (std::int64_t c = 0; c < columns; ++c) {
