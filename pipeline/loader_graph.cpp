@@ -68,9 +68,12 @@ struct LoaderGraph::Impl {
       : executor(executor_in),
         sampler(sampler_in),
         chunk(chunk_in > 0 ? chunk_in : executor_in.chunk()),
-        scratch(static_cast<std::size_t>(threads)),
+        scratch(static_cast<std::size_t>(std::max(threads, 2))),  // an arena has two places at least
         arena(threads,
               0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
+    for (SampleExecutor::Scratch& each : scratch) {
+      free_scratch.push_back(&each);
+    }
     for (int i = 0; i < slabs; ++i) {
       pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor.fields()));
     }
@@ -80,6 +83,24 @@ struct LoaderGraph::Impl {
       nodes->free.try_put(job.get());
     }
   }
+
+  /// A scratch for the time of one chunk. The arena's thread index will not do: it can exceed
+  /// max_concurrency.
+  struct Borrowed {
+    explicit Borrowed(Impl& from) : impl(from) {
+      const std::lock_guard lock(impl.scratch_mutex);
+      scratch = impl.free_scratch.back();
+      impl.free_scratch.pop_back();
+    }
+    ~Borrowed() {
+      const std::lock_guard lock(impl.scratch_mutex);
+      impl.free_scratch.push_back(scratch);
+    }
+    Borrowed(const Borrowed&) = delete;
+    Borrowed& operator=(const Borrowed&) = delete;
+    Impl& impl;
+    SampleExecutor::Scratch* scratch;
+  };
 
   Order next_order(tbb::flow_control& control);
   void spread(const Order& order, SlabJob* job, Nodes::Spread::output_ports_type& chunks);
@@ -91,7 +112,10 @@ struct LoaderGraph::Impl {
   const Sampler sampler;
   const std::int64_t chunk;
   const std::shared_ptr<SlabPool> pool = std::make_shared<SlabPool>();
-  std::vector<SampleExecutor::Scratch> scratch;  // one per place in the arena, which one thread has at a time
+  std::vector<SampleExecutor::Scratch> scratch;  // one for each chunk that may be under way
+
+  std::mutex scratch_mutex;
+  std::vector<SampleExecutor::Scratch*> free_scratch;
 
   std::mutex mutex;  // of what follows, up to the arena
   std::condition_variable changed;
@@ -164,8 +188,8 @@ bool LoaderGraph::Impl::work(const Chunk& chunk) {
   SlabJob& job = *chunk.job;
   try {
     if (job.generation == generation.load(std::memory_order_relaxed)) {
-      const auto place = static_cast<std::size_t>(tbb::this_task_arena::current_thread_index());
-      executor.execute(job.slab, job.planned.epoch, chunk.begin, chunk.end, scratch[place]);
+      const Borrowed borrowed(*this);
+      executor.execute(job.slab, job.planned.epoch, chunk.begin, chunk.end, *borrowed.scratch);
     }
   } catch (...) {
     const std::lock_guard lock(job.error_mutex);
