@@ -12,13 +12,13 @@ TEST(Team, RunsEveryMemberOncePerJob) {
     Team team(size);
     EXPECT_EQ(team.size(), size);
     std::vector<int> runs(static_cast<std::size_t>(size));  // each written by its member only
-    for (int job = 1; job <= 300; ++job) {
+    for (int job = 1; job <= 100; ++job) {
       team.run([&](int member) { ++runs[static_cast<std::size_t>(member)]; });
       for (int count : runs) {
         ASSERT_EQ(count, job);
       }
       // Now and then the others fall asleep in between.
-      if (job % 100 == 0) {
+      if (job % 50 == 0) {
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
       }
     }
