@@ -1,0 +1,389 @@
+#include "pipeline/loader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <oneapi/tbb/global_control.h>
+#include <random>
+#include <thread>
+
+#include "dataio/sampler.h"
+#include "pipeline/execute.h"
+
+namespace millrace {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+/// Noise images in memory; its index is a sample's label. Some samples fail, one may wait.
+class Noise final : public Dataset {
+ public:
+  Noise(std::int64_t size, int height, int width) : size_(size) {
+    info_ = {.height = height, .width = width, .channels = 3};
+    std::mt19937 random(5);
+    bytes_.resize(static_cast<std::size_t>(size * height * width * 3));
+    for (auto& byte : bytes_) {
+      byte = static_cast<std::byte>(random());
+    }
+  }
+  std::int64_t size() const override { return size_; }
+  const DatasetInfo& info() const override { return info_; }
+  Sample read(std::int64_t index, std::vector<std::byte>&) const override {
+    reads.fetch_add(1);
+    if (std::count(failing.begin(), failing.end(), index) > 0) {
+      throw InputError("cannot read {}", describe(index));
+    }
+    while (index == blocked && !released) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    const auto bytes = static_cast<std::size_t>(info_.height * info_.width * 3);
+    return {.bytes = std::span(bytes_).subspan(static_cast<std::size_t>(index) * bytes, bytes),
+            .height = info_.height,
+            .width = info_.width,
+            .channels = 3,
+            .label = index};
+  }
+  std::string describe(std::int64_t index) const override { return fmt::format("noise {}", index); }
+
+  std::vector<std::int64_t> failing;
+  std::int64_t blocked = -1;
+  mutable std::atomic<bool> released = false;
+  mutable std::atomic<int> reads = 0;
+
+ private:
+  std::int64_t size_;
+  DatasetInfo info_;
+  std::vector<std::byte> bytes_;
+};
+
+constexpr const char* kTransforms = "random_crop:2,horizontal_flip,cutout:3,normalize";
+
+class LoaderTest : public testing::Test {
+  // oneTBB gives no more workers than the machine has cores, less one, unless the application asks.
+  tbb::global_control workers_{tbb::global_control::max_allowed_parallelism, 5};
+};
+
+/// All that an epoch yields, as bytes: ids, labels, pixels, padding included.
+std::vector<std::byte> bytes_of_epoch(Loader& loader, std::int64_t epoch) {
+  std::vector<std::byte> all;
+  const auto append = [&all](const Tensor& tensor) {
+    const auto bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
+    all.insert(all.end(), tensor.raw(), tensor.raw() + bytes);
+  };
+  for (const Batch& batch : loader.epoch(epoch)) {
+    for (int i = 0; i < batch.shards(); ++i) {
+      append(batch.shard(i).ids());
+      append(batch.shard(i).field("label"));
+      append(batch.shard(i).field("image"));
+    }
+  }
+  return all;
+}
+
+TEST_F(LoaderTest, BitsDoNotDependOnThreadsSlabsOrChunks) {
+  const auto data = std::make_shared<Noise>(75, 9, 11);
+  LoaderOptions options{
+      .batch_size = 16, .transforms = kTransforms, .drop_last = false, .shards = 4, .seed = 11};
+  options.threads = 1;
+  Loader first(data, options);
+  const auto expected = bytes_of_epoch(first, 0), next = bytes_of_epoch(first, 1);
+  ASSERT_NE(expected, next);
+  for (const int threads : {1, 2, 3}) {
+    for (const int slabs : {4, 9}) {
+      for (const int chunk : {1, 3, 64}) {
+        options.threads = threads;
+        options.slabs = slabs;
+        options.chunk = chunk;
+        Loader loader(data, options);
+        EXPECT_EQ(bytes_of_epoch(loader, 1), next)
+            << threads << " threads, " << slabs << " slabs, chunk " << chunk;
+        EXPECT_EQ(bytes_of_epoch(loader, 0), expected);
+      }
+    }
+  }
+}
+
+TEST_F(LoaderTest, DeliversWhatTheExecutorMakesInTheSamplersOrder) {
+  const auto data = std::make_shared<Noise>(50, 8, 8);
+  const LoaderOptions options{.batch_size = 8, .transforms = kTransforms, .threads = 2, .seed = 3};
+  Loader loader(data, options);
+  const Sampler sampler(50, {.batch_size = 8, .seed = 3});
+  const SampleExecutor executor(data, options);
+  SampleExecutor::Scratch scratch;
+  Slab slab(8, executor.fields());
+  for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::int64_t step = 0;
+    for (const Batch& batch : loader.epoch(epoch)) {
+      EXPECT_EQ(batch.epoch(), epoch);
+      EXPECT_EQ(batch.step(), step);
+      const PlannedShard planned = sampler.planned(epoch * sampler.steps_per_epoch() + step++);
+      sampler.indices(planned, {slab.ids().data<std::int64_t>(), 8});
+      executor.execute(slab, epoch, 0, 8, scratch);
+      EXPECT_EQ(std::memcmp(batch.ids().raw(), slab.ids().raw(), 64), 0);
+      EXPECT_EQ(std::memcmp(batch.labels().raw(), slab.field("label").raw(), 64), 0);
+      EXPECT_EQ(std::memcmp(batch.images().raw(), slab.field("image").raw(), 8 * 8 * 8 * 3 * 4), 0);
+    }
+    EXPECT_EQ(step, 6);
+  }
+}
+
+TEST_F(LoaderTest, EachSampleComesExactlyOnceAndPaddingIsMasked) {
+  const auto data = std::make_shared<Noise>(53, 4, 4);
+  Loader loader(data, {.batch_size = 12, .drop_last = false, .shards = 2, .threads = 3});
+  EXPECT_EQ(loader.steps_per_epoch(), 5);
+  std::vector<int> seen(53);
+  std::int64_t valid = 0;
+  for (const Batch& batch : loader.epoch(0)) {
+    valid += batch.valid();
+    for (int i = 0; i < 2; ++i) {
+      const Batch one = batch.share(i);
+      EXPECT_EQ(one.images().shape(), (Shape{one.valid(), 3, 4, 4}));
+      EXPECT_EQ(one.shard(0).first_position, 6 * i);
+      for (std::int64_t j = 0; j < one.valid(); ++j) {
+        ++seen[static_cast<std::size_t>(one.ids().at({j}))];
+        EXPECT_EQ(one.ids().at({j}), one.labels().at({j}));
+      }
+      const Slab& slab = batch.shard(i);
+      for (std::int64_t j = slab.valid; j < 6; ++j) {
+        EXPECT_EQ(slab.ids().at({j}), -1);
+        for (int c = 0; c < 3; ++c) {
+          EXPECT_EQ(slab.field("image").at({j, c, 1, 1}), 0);
+        }
+      }
+    }
+  }
+  EXPECT_EQ(valid, 53);
+  EXPECT_EQ(seen, std::vector<int>(53, 1));
+}
+
+TEST_F(LoaderTest, LocalShardsAreThoseOfTheWholeBatch) {
+  const auto data = std::make_shared<Noise>(64, 4, 4);
+  LoaderOptions options{.batch_size = 16, .transforms = kTransforms, .shards = 4, .threads = 2};
+  Loader whole(data, options);
+  options.first_shard = 2;
+  options.local_shards = 2;
+  Loader half(data, options);
+  Batch all, part;
+  whole.epoch(1);
+  half.epoch(1);
+  while (whole.next(all)) {
+    ASSERT_TRUE(half.next(part));
+    ASSERT_EQ(part.shards(), 2);
+    for (int i = 0; i < 2; ++i) {
+      const Tensor &a = all.shard(2 + i).field("image"), &b = part.shard(i).field("image");
+      EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.numel()) * 4), 0);
+      EXPECT_EQ(part.shard(i).first_position, 4 * (2 + i));
+    }
+  }
+  EXPECT_FALSE(half.next(part));
+}
+
+TEST_F(LoaderTest, AFailedSampleIsThrownWhenItsBatchComes) {
+  auto data = std::make_shared<Noise>(40, 4, 4);
+  data->failing = {21, 20, 37};
+  Loader loader(data, {.batch_size = 8, .shuffle = false, .threads = 3, .chunk = 1});
+  for (int again = 0; again < 3; ++again) {
+    loader.epoch(again);
+    Batch batch;
+    ASSERT_TRUE(loader.next(batch));
+    ASSERT_TRUE(loader.next(batch));
+    try {
+      loader.next(batch);
+      FAIL();
+    } catch (const InputError& error) {
+      EXPECT_STREQ(error.what(), "cannot read noise 20");
+    }
+    ASSERT_TRUE(loader.next(batch)) << "the loader goes on after the failed batch";
+    EXPECT_EQ(batch.ids().at({0}), 24);
+    EXPECT_THROW(loader.next(batch), InputError);
+    EXPECT_FALSE(loader.next(batch));
+  }
+}
+
+TEST_F(LoaderTest, CanBeDestroyedAndRestartedAnywhere) {
+  const auto data = std::make_shared<Noise>(200, 4, 4);
+  std::vector<Batch> kept;
+  for (int steps = 0; steps < 6; ++steps) {
+    Loader loader(data, {.batch_size = 4, .threads = 2, .slabs = 8, .seed = 1});
+    Batch batch;
+    for (int epoch = 0; epoch < 3; ++epoch) {
+      loader.epoch(epoch);
+      for (int i = 0; i < steps; ++i) {
+        ASSERT_TRUE(loader.next(batch));
+      }
+      EXPECT_EQ(batch.shards() == 1 ? batch.step() : -1, steps - 1);
+      EXPECT_EQ(batch.epoch(), steps > 0 ? epoch : 0);
+    }
+    kept.push_back(std::move(batch));  // outlives its loader
+  }
+  EXPECT_EQ(kept.back().labels().at({0}), kept.back().ids().at({0}));
+}
+
+TEST_F(LoaderTest, ManySmallBatchesPassOneThreadWithABusyConsumer) {
+  const auto data = std::make_shared<Noise>(1000, 2, 2);
+  Loader loader(data, {.batch_size = 2, .threads = 1, .slabs = 1});
+  std::int64_t sum = 0;
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    for (const Batch& batch : loader.epoch(epoch)) {
+      volatile int busy = 0;
+      while (busy < 1000) {
+        busy = busy + 1;
+      }
+      for (std::int64_t i = 0; i < 2; ++i) {
+        sum += static_cast<std::int64_t>(batch.ids().at({i}));
+      }
+    }
+  }
+  EXPECT_EQ(sum, 3 * 999 * 1000 / 2);
+}
+
+TEST_F(LoaderTest, TwoLoadersDoNotDisturbEachOther) {
+  const auto data = std::make_shared<Noise>(96, 6, 6);
+  const LoaderOptions options{.batch_size = 8, .transforms = kTransforms, .threads = 2, .seed = 4};
+  Loader alone(data, options);
+  const auto expected = bytes_of_epoch(alone, 0);
+  std::vector<std::vector<std::byte>> got(2);
+  std::vector<std::thread> consumers;
+  for (auto& bytes : got) {
+    consumers.emplace_back([&bytes, &data, &options] {
+      Loader loader(data, options);
+      for (int i = 0; i < 5; ++i) {
+        bytes = bytes_of_epoch(loader, 0);
+      }
+    });
+  }
+  for (auto& consumer : consumers) {
+    consumer.join();
+  }
+  EXPECT_EQ(got[0], expected);
+  EXPECT_EQ(got[1], expected);
+}
+
+TEST_F(LoaderTest, SlabsMayComeBackFromOtherThreads) {
+  const auto data = std::make_shared<Noise>(64, 3, 3);
+  Loader loader(data, {.batch_size = 8, .shards = 2, .threads = 2});
+  for (const Batch& batch : loader.epoch(0)) {
+    std::thread a([one = batch.share(0)]() mutable { one.release(); });
+    std::thread b([one = batch.share(1)]() mutable { one.release(); });
+    a.join();
+    b.join();
+  }
+}
+
+std::string timeout_of(Loader& loader, std::vector<Batch>& held) {
+  try {
+    for (;;) {
+      Batch batch;
+      if (!loader.next(batch)) {
+        return "no error";
+      }
+      held.push_back(std::move(batch));
+    }
+  } catch (const MachineError& error) {
+    return error.what();
+  }
+}
+
+TEST_F(LoaderTest, ATimeoutNamesTheStageThatIsStuck) {
+  const auto data = std::make_shared<Noise>(64, 3, 3);
+  std::vector<Batch> held;
+  {
+    Loader loader(data, {.batch_size = 8, .threads = 2, .slabs = 3, .timeout_seconds = 0.2});
+    loader.epoch(0);
+    EXPECT_THAT(timeout_of(loader, held), HasSubstr("all 3 slabs are held"));
+    held.clear();
+    EXPECT_THAT(timeout_of(loader, held), HasSubstr("all 3 slabs are held"))
+        << "it went on with the slabs given back";
+    EXPECT_EQ(held.size(), 3u);
+    held.clear();
+  }
+  auto stuck = std::make_shared<Noise>(64, 3, 3);
+  stuck->blocked = 13;
+  Loader loader(stuck, {.batch_size = 8, .shuffle = false, .threads = 2, .slabs = 3, .timeout_seconds = 0.2});
+  loader.epoch(0);
+  EXPECT_THAT(timeout_of(loader, held), HasSubstr("noise 13"));
+  EXPECT_EQ(held.size(), 1u);
+  stuck->released = true;
+}
+
+/// Images of two sizes.
+class Uneven final : public Dataset {
+ public:
+  std::int64_t size() const override { return 8; }
+  const DatasetInfo& info() const override { return info_; }
+  Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
+    const int side = index < 5 ? 6 : 8;
+    scratch.assign(static_cast<std::size_t>(side * side * 3), std::byte{100});
+    return {.bytes = scratch, .height = side, .width = side, .channels = 3};
+  }
+  std::string describe(std::int64_t index) const override { return fmt::format("uneven/{}.png", index); }
+
+ private:
+  DatasetInfo info_;
+};
+
+TEST_F(LoaderTest, ImagesOfUnequalSizeNeedATransformThatResizes) {
+  const auto data = std::make_shared<Uneven>();
+  Loader plain(data, {.batch_size = 4, .shuffle = false, .threads = 2});
+  plain.epoch(0);
+  Batch batch;
+  ASSERT_TRUE(plain.next(batch));
+  try {
+    plain.next(batch);
+    FAIL();
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), AllOf(HasSubstr("uneven/5.png"), HasSubstr("uneven/0.png"), HasSubstr("8 x 8"),
+                                    HasSubstr("6 x 6"), HasSubstr("--transform resize:6")));
+  }
+  for (const char* transforms : {"resize:4x5", "center_crop:5", "random_resized_crop:7,random_crop:1"}) {
+    Loader loader(data, {.batch_size = 4, .transforms = transforms, .threads = 2});
+    std::int64_t valid = 0;
+    for (const Batch& each : loader.epoch(0)) {
+      valid += each.valid();
+    }
+    EXPECT_EQ(valid, 8) << transforms;
+  }
+}
+
+/// Plans a crop beyond the image.
+class Outside final : public Transform {
+ public:
+  void edit(SamplePlan& plan, SampleRandom&) const override { plan.crop.left = 1; }
+  std::string describe() const override { return "outside"; }
+};
+
+TEST_F(LoaderTest, WrongOptionsAreErrors) {
+  const auto data = std::make_shared<Noise>(16, 3, 3);
+  const auto error_of = [&data](LoaderOptions options) -> std::string {
+    try {
+      Loader loader(data, std::move(options));
+    } catch (const InputError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_THAT(error_of({.batch_size = 6, .shards = 4}), HasSubstr("6"));
+  EXPECT_THAT(error_of({.batch_size = 17}), HasSubstr("17"));
+  EXPECT_THAT(error_of({.batch_size = 8, .mean = {0.5f, 0.5f}}), HasSubstr("2 values of mean"));
+  EXPECT_THAT(error_of({.batch_size = 8, .dtype = DType::f64}), HasSubstr("f64"));
+  EXPECT_THAT(error_of({.batch_size = 8, .threads = -1}), HasSubstr("-1 threads"));
+  EXPECT_THAT(error_of({.batch_size = 8, .shards = 4, .slabs = 3}), HasSubstr("3 slabs"));
+  EXPECT_THAT(error_of({.batch_size = 8, .custom_transforms = {std::make_shared<Outside>()}}),
+              HasSubstr("inside"));
+  EXPECT_THROW(Loader(nullptr, {}), InputError);
+  Loader loader(data, {.batch_size = 8, .shards = 2, .threads = 1});
+  EXPECT_THROW(loader.epoch(-1), InputError);
+  Batch batch;
+  EXPECT_FALSE(loader.next(batch)) << "no epoch was started";
+  loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  EXPECT_THROW(batch.images(), InputError);
+  EXPECT_THROW(batch.share(2), InputError);
+}
+
+}  // namespace
+}  // namespace millrace
