@@ -146,7 +146,7 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   if (out.numel() == 0) {
     return;
   }
-  if (direct_conv2d_is_faster(x, weight.shape(), params)) {
+  if (direct_conv2d_is_faster(x.dtype(), weight.shape(), params)) {
     return direct_conv2d_forward(x, weight, bias, params, out);
   }
   thread_local onednn::Cache<Convolution> cache;
@@ -167,6 +167,9 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   if (grad_x.numel() == 0) {
     return;
   }
+  if (direct_conv2d_data_is_faster(grad.dtype(), weight.shape(), params)) {
+    return direct_conv2d_backward_data(grad, weight, params, grad_x);
+  }
   thread_local onednn::Cache<Convolution> cache;
   Convolution& made =
       cache.find(key_of(grad_x, weight.shape(), false, params, grad), "conv2d (gradient of the input)",
@@ -186,7 +189,7 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
     return;
   }
   const Shape& shape = grad_weight.shape();
-  if (direct_conv2d_is_faster(x, shape, params)) {
+  if (direct_conv2d_is_faster(x.dtype(), shape, params)) {
     return direct_conv2d_backward_weight(x, grad, params, grad_weight, grad_bias);
   }
   thread_local onednn::Cache<Convolution> cache;

@@ -8,6 +8,7 @@
 #include <immintrin.h>
 #endif
 
+#include "tensor/cpu/channels.h"
 #include "tensor/cpu/image_sizes.h"
 
 // With images channels-last, a window's row is one run of kernel width * channels floats, and the windows of
@@ -15,6 +16,9 @@
 // overlapping rows, its sums in registers: pixel by output channels forward, tap by output channels for the
 // weights' gradient.
 namespace millrace::cpu {
+
+using namespace channels;
+
 namespace {
 
 constexpr std::int64_t kWidth = 8;
@@ -122,6 +126,66 @@ void weight_tile(const float* x, const float* grad, const Sizes& s, Eight* total
   }
 }
 
+/// kRows output pixels of one column, through one row of the kernel: each is spread over a run of the
+/// gradient of x, in rows of their own, so that no store is soon read again. `weight` holds kVecs vectors of
+/// a run for each output channel.
+template <int kRows, int kVecs>
+void data_tile(const float* grad, const float* weight, const Sizes& s, float* grad_x) {
+  const std::int64_t grad_row = s.out_width * s.out_channels;
+  Vec sum[kRows][kVecs] = {};
+  for (std::int64_t o = 0; o < s.out_channels; ++o, weight += kVecs * kLanes) {
+    Vec w[kVecs];
+#pragma GCC unroll 2
+    for (int v = 0; v < kVecs; ++v) {
+      w[v] = load(weight + v * kLanes);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kVecs; ++v) {
+        sum[r][v] += w[v] * grad[r * grad_row + o];
+      }
+    }
+  }
+  const std::int64_t last = s.run - (kVecs - 1) * kLanes;  // lanes of the last vector
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+    float* to = grad_x + r * s.row_step;
+    if constexpr (kVecs == 2) {
+      store(to, load(to) + sum[r][0]);
+    }
+    to += (kVecs - 1) * kLanes;
+    const auto add = [&](auto lanes) { store(to, load(to, lanes) + sum[r][kVecs - 1], lanes); };
+    last == kLanes ? add(All{}) : add(last);
+  }
+}
+
+template <int kVecs>
+void backward_data(const float* grad, const float* weight, const Sizes& s, float* grad_x) {
+  constexpr int kMostRows = 12 / kVecs;
+  const std::int64_t tiles = (s.out_height + kMostRows - 1) / kMostRows;
+  const std::int64_t tile = (s.out_height + tiles - 1) / tiles;
+  for (std::int64_t n = 0; n < s.images;
+       ++n, grad += s.pixels() * s.out_channels, grad_x += s.height * s.row) {
+    for (std::int64_t oh = 0; oh < s.out_height; oh += tile) {
+      with_constant<kMostRows>(std::min(tile, s.out_height - oh), [&]<int kRows>() {
+        for (std::int64_t kh = 0; kh < s.kernel_height; ++kh) {
+          for (std::int64_t ow = 0; ow < s.out_width; ++ow) {
+            data_tile<kRows, kVecs>(grad + (oh * s.out_width + ow) * s.out_channels,
+                                    weight + kh * s.out_channels * kVecs * kLanes, s,
+                                    grad_x + oh * s.row_step + kh * s.row + ow * s.step);
+          }
+        }
+      });
+    }
+  }
+}
+
+bool is_plain(DType dtype, const Shape& weight, const Conv2dParams& params) {
+  return dtype == DType::f32 && weight[1] <= kWidth && params.groups == 1 && params.padding == Size2(0) &&
+         params.dilation == Size2(1);
+}
+
 /// Calls f(tap, kernel row, kernel column, channel) for each tap in the order of memory.
 template <typename F>
 void for_each_tap(const Sizes& s, F&& f) {
@@ -137,9 +201,12 @@ void for_each_tap(const Sizes& s, F&& f) {
 
 }  // namespace
 
-bool direct_conv2d_is_faster(const Tensor& x, const Shape& weight, const Conv2dParams& params) {
-  return x.dtype() == DType::f32 && weight[0] <= kWidth && weight[1] <= kWidth && params.groups == 1 &&
-         params.padding == Size2(0) && params.dilation == Size2(1);
+bool direct_conv2d_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
+  return is_plain(dtype, weight, params) && weight[0] <= kWidth;
+}
+
+bool direct_conv2d_data_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
+  return is_plain(dtype, weight, params) && weight[1] * weight[3] <= 2 * kLanes;
 }
 
 void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -168,6 +235,25 @@ void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& 
       to += pixels * s.out_channels;
     }
   }
+}
+
+void direct_conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+                                 Tensor& grad_x) {
+  const Sizes s = sizes_of(grad_x, grad, weight.shape(), params);
+  const std::int64_t lanes = (s.run + kLanes - 1) / kLanes * kLanes;
+  thread_local std::vector<float> packed;
+  packed.assign(static_cast<std::size_t>(s.kernel_height * s.out_channels * lanes), 0.0f);
+  const float* w = weight.data<float>();
+  for (std::int64_t o = 0; o < s.out_channels; ++o, w += s.taps()) {
+    for_each_tap(s, [&](std::int64_t tap, std::int64_t kh, std::int64_t kw, std::int64_t c) {
+      packed[static_cast<std::size_t>((kh * s.out_channels + o) * lanes + tap - kh * s.run)] =
+          w[(c * s.kernel_height + kh) * s.kernel_width + kw];
+    });
+  }
+  float* to = grad_x.data<float>();
+  std::fill_n(to, grad_x.numel(), 0.0f);
+  const auto run = lanes == kLanes ? backward_data<1> : backward_data<2>;
+  run(grad.data<float>(), packed.data(), s, to);
 }
 
 void direct_conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
