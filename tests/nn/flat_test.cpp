@@ -86,7 +86,7 @@ TEST(FlatParameters, SumsBatchStatisticsOverShards) {
   Generator generator(5);
   const Tensor a = randn({3, 2, 4, 4}, generator), b = randn({1, 2, 4, 4}, generator) * 2 + 1;
   const auto moved_by = [&](const Tensor& x) {
-    const auto net = make();
+    auto net = make();
     FlatParameters flat(*net, nn::Statistics::immediate);
     EXPECT_EQ(flat.gradients().numel(), flat.weights().numel());
     (*net)(x);

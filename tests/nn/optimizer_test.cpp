@@ -31,7 +31,7 @@ TEST(Sgd, FollowsPyTorchStepByStep) {
     const nn::Schedule schedule =
         name == "schedule" ? nn::piecewise_linear_schedule({{0, 1}, {6, 0}}) : nn::constant_schedule();
     for (std::size_t step = 0; step < golden["steps"].size(); ++step) {
-      const std::string at = "/" + std::to_string(step);
+      const std::string at = fmt::format("/{}", step);
       sgd.zero_grad();
       // A scalar whose gradients are the given ones, four times: the scale takes that back.
       const Variable weight_part = sum(layer.weight * golden::tensor(prefix + "/weight.grad" + at, {4, 5}));

@@ -86,7 +86,7 @@ LayerCase layer(std::string name, Shape input, Args... args) {
 
 std::unique_ptr<nn::Module> make_sequential() {
   auto body = std::make_unique<nn::Sequential>();
-  body->emplace<nn::Conv2d>(8, 4, nn::Conv2dOptions{.kernel = 3});
+  body->emplace<nn::Conv2d>(8, 4, nn::Conv2dOptions{.kernel = 3, .bias = false});
   body->emplace<nn::BatchNorm2d>(4);
   body->emplace<nn::ReLU>();
   body->emplace<nn::MaxPool2d>(Pool2dOptions{.kernel = 2});
@@ -98,6 +98,8 @@ std::unique_ptr<nn::Module> make_sequential() {
 std::unique_ptr<nn::Module> make_evaluating_batch_norm() {
   auto norm = std::make_unique<nn::BatchNorm2d>(8);
   norm->eval();
+  norm->running_mean.copy_(golden::tensor("batch_norm_eval/running_mean", {8}));
+  norm->running_var.copy_(golden::tensor("batch_norm_eval/running_var", {8}, 0.5, 1));
   return norm;
 }
 
