@@ -29,23 +29,33 @@ void move_rows(const Tensor& source, Tensor& out) {
   });
 }
 
+template <typename To, typename From>
+To converted(From value) {
+  const auto number = static_cast<Scalar<From>>(value);
+  if constexpr (std::is_same_v<To, std::uint8_t> && std::is_floating_point_v<Scalar<From>>) {
+    return static_cast<To>(static_cast<std::int32_t>(number));  // -1 wraps to 255, as from integers
+  } else {
+    return static_cast<To>(number);
+  }
+}
+
 template <typename From, typename To>
 void convert_row(const From* from, std::int64_t from_stride, To* to, std::int64_t to_stride,
                  std::int64_t count) {
   std::int64_t i = 0;
-  if constexpr (is_vectorized<From> && is_vectorized<To>) {
-    if (from_stride == 1 && to_stride == 1) {
+  if (from_stride == 1 && to_stride == 1) {
+    if constexpr (is_vectorized<From> && is_vectorized<To>) {
       for (; i + kWidth <= count; i += kWidth) {
         store_floats(to + i, load_floats(from + i));
       }
-    }
-  } else if (from_stride == 1 && to_stride == 1) {
-    for (; i < count; ++i) {
-      to[i] = static_cast<To>(static_cast<Scalar<From>>(from[i]));
+    } else {
+      for (; i < count; ++i) {
+        to[i] = converted<To>(from[i]);
+      }
     }
   }
   for (; i < count; ++i) {
-    to[i * to_stride] = static_cast<To>(static_cast<Scalar<From>>(from[i * from_stride]));
+    to[i * to_stride] = converted<To>(from[i * from_stride]);
   }
 }
 

@@ -12,27 +12,15 @@ namespace millrace::cpu {
 namespace {
 
 /// Calls `write(first, words)` for each block of four words; element `first + i` in memory order is made of
-/// words[i]. Blocks go by sixteens, so that the compiler computes them side by side.
+/// words[i].
 template <typename F>
 void for_each_block(std::uint64_t seed, std::uint64_t first_block, std::int64_t count, F&& write) {
-  constexpr std::int64_t kGroup = 16;
   const std::array<std::uint32_t, 2> key = {static_cast<std::uint32_t>(seed),
                                             static_cast<std::uint32_t>(seed >> 32)};
-  const std::int64_t blocks = (count + 3) / 4;
-  for (std::int64_t start = 0; start < blocks; start += kGroup) {
-    std::uint32_t words[4][kGroup];
-#pragma omp simd
-    for (std::int64_t i = 0; i < kGroup; ++i) {
-      const std::uint64_t block = first_block + static_cast<std::uint64_t>(start + i);
-      const auto drawn =
-          philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0, 0}, key);
-      for (std::size_t k = 0; k < 4; ++k) {
-        words[k][i] = drawn[k];
-      }
-    }
-    for (std::int64_t i = 0; i < std::min(kGroup, blocks - start); ++i) {
-      write((start + i) * 4, std::array{words[0][i], words[1][i], words[2][i], words[3][i]});
-    }
+  std::uint64_t block = first_block;
+  for (std::int64_t first = 0; first < count; first += 4, ++block) {
+    write(first,
+          philox({static_cast<std::uint32_t>(block), static_cast<std::uint32_t>(block >> 32), 0, 0}, key));
   }
 }
 
