@@ -170,7 +170,9 @@ void backward_data(const float* grad, const float* weight, const Sizes& s, float
     for (std::int64_t oh = 0; oh < s.out_height; oh += tile) {
       with_constant<kMostRows>(std::min(tile, s.out_height - oh), [&]<int kRows>() {
         for (std::int64_t kh = 0; kh < s.kernel_height; ++kh) {
-          for (std::int64_t ow = 0; ow < s.out_width; ++ow) {
+          for (std::int64_t i = 0; i < s.out_width; ++i) {
+            // Columns of the two halves in turn: what was just stored is not loaded next.
+            const std::int64_t ow = i / 2 + (i % 2 == 0 ? 0 : (s.out_width + 1) / 2);
             data_tile<kRows, kVecs>(grad + (oh * s.out_width + ow) * s.out_channels,
                                     weight + kh * s.out_channels * kVecs * kLanes, s,
                                     grad_x + oh * s.row_step + kh * s.row + ow * s.step);
