@@ -23,20 +23,28 @@ inline Floats magnitude(Floats x) { return reinterpret_cast<Floats>(reinterpret_
 /// 2^n for n in [-126, 127].
 inline Floats power_of_two(Ints n) { return reinterpret_cast<Floats>((n + 127) << 23); }
 
-/// Over the whole range of floats, subnormal results and infinities included.
-inline Floats exponential(Floats x) {
+/// exp(x) = mantissa * 2^exponent for |x| < 2^21.
+struct Exponential {
+  Floats mantissa;
+  Ints exponent;
+};
+
+inline Exponential split_exponential(Floats x) {
   // x = n ln 2 + r with |r| <= ln 2 / 2; adding 1.5 * 2^23 rounds to the nearest integer.
-  const Floats bounded = x < -104.0f ? splat(-104.0f) : x > 89.0f ? splat(89.0f) : x;
-  const Floats shifted = bounded * 0x1.715476p+0f + 0x1.8p+23f;
+  const Floats shifted = x * 0x1.715476p+0f + 0x1.8p+23f;
   const Floats n = shifted - 0x1.8p+23f;
-  const Floats r = (bounded - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+  const Floats r = (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
   // (exp(r) - 1 - r) / r^2, relative error of exp 3.4e-9.
   constexpr float kFit[] = {0x1p-1f, 0.16666512191295624f, 0.0416661873459816f, 0.008369598537683487f,
                             0.0013951717410236597f};
-  const Floats e = 1.0f + (r + r * r * polynomial(r, kFit));
-  const Ints whole = reinterpret_cast<Ints>(shifted) - 0x4b400000;
-  const Ints half = whole >> 1;
-  return e * power_of_two(half) * power_of_two(whole - half);
+  return {1.0f + (r + r * r * polynomial(r, kFit)), reinterpret_cast<Ints>(shifted) - 0x4b400000};
+}
+
+/// Over the whole range of floats, subnormal results and infinities included.
+inline Floats exponential(Floats x) {
+  const Exponential parts = split_exponential(x < -104.0f ? splat(-104.0f) : x > 89.0f ? splat(89.0f) : x);
+  const Ints half = parts.exponent >> 1;
+  return parts.mantissa * power_of_two(half) * power_of_two(parts.exponent - half);
 }
 
 inline Floats logistic(Floats x) { return 1.0f / (1.0f + exponential(-x)); }
@@ -60,7 +68,9 @@ struct Normal {
 
 inline Normal normal(Floats x) {
   const Floats size = magnitude(x);
-  const Floats bell = exponential(-0.5f * x * x);
+  const Floats power = -0.5f * x * x;
+  const Exponential parts = split_exponential(power < -87.0f ? splat(-87.0f) : power);
+  const Floats bell = power < -87.0f ? splat(0.0f) : parts.mantissa * power_of_two(parts.exponent);
   // erfc(z) exp(z^2) / t in t = 1 / (1 + 0.3 z), z = |x| / sqrt(2), relative error 2e-8: the tail keeps its
   // digits.
   constexpr float kFit[] = {0.16918961703777313f, 0.17069195210933685f,  0.1484822779893875f,
