@@ -93,7 +93,7 @@ std::ostream& operator<<(std::ostream& out, const Variable& variable) {
   if (!variable.defined()) {
     return out << "Variable, undefined\n";
   }
-  return out << "Variable containing:" << variable.data();
+  return out << "Variable containing:\n" << variable.data();
 }
 
 bool grad_enabled() { return recording; }

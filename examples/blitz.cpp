@@ -9,20 +9,20 @@ using namespace millrace;
 void tensors() {
   Generator random(1);
   const Tensor x = rand({5, 3}, random);
-  std::cout << x << x.shape().to_string() << "\n";
+  std::cout << x << "\n" << x.shape().to_string() << "\n";
 
   // Four ways to add.
   Tensor y = rand({5, 3}, random), result = empty({5, 3});
-  std::cout << x + y;
-  std::cout << add(x, y);
+  std::cout << x + y << "\n";
+  std::cout << add(x, y) << "\n";
   add(x, y, result);  // into a tensor of one's own
   y.add_(x);          // a trailing _ changes the tensor in place
-  std::cout << all_close(y, result) << "\n";
+  std::cout << (all_close(y, result) ? "all the same\n" : "not the same\n");
 
-  std::cout << x.slice(1, 1, 2);                // a column: a view, nothing is copied
-  std::cout << x.view({15}).narrow(0, 0, 4);    // so is another shape
-  std::cout << matmul(x.t(), y);                // [3, 5] x [5, 3]
-  std::cout << mean(x, {.dims = {0}}) << "\n";  // options go by name
+  std::cout << x.slice(1, 1, 2) << "\n";              // a column: a view, nothing is copied
+  std::cout << x.view({15}).narrow(0, 0, 4) << "\n";  // so is another shape
+  std::cout << matmul(x.t(), y) << "\n";              // [3, 5] x [5, 3]
+  std::cout << mean(x, {.dims = {0}}) << "\n";        // options go by name
 
   // The bridge: a tensor and a vector share memory, so a change of one is a change of the other.
   std::vector<float> a(5, 1.0f);
@@ -30,27 +30,27 @@ void tensors() {
   for (float& number : a) {
     number += 1;
   }
-  std::cout << b;
+  std::cout << b << "\n";
   b.mul_(10);
-  std::cout << a[4] << "\n";
+  std::cout << a[4] << "\n\n";
 }
 
 void automatic_differentiation() {
   const Variable x(ones({2, 2}), /*requires_grad=*/true);
   const Variable y = x + 2;
-  std::cout << y << y.creator()->name() << "\n";  // y is the result of an operation: it has a creator
+  std::cout << y << "\n" << y.creator()->name() << "\n";  // the result of an operation has a creator
   const Variable out = mean(y * y * 3);
   out.backward();
-  std::cout << x.grad();  // d(out)/dx = 4.5
+  std::cout << x.grad() << "\n";  // d(out)/dx = 4.5
 
-  // The loop of the graph is the loop of the program: it may run a different number of times each pass.
+  // The graph is what the program did: a loop may run a different number of times each pass.
   const Variable start(randn({3}, nn::default_generator()), true);
   Variable doubled = start * 2;
   while (sqrt(sum(pow(doubled, 2))).item() < 1000) {
     doubled = doubled * 2;
   }
   doubled.backward(tensor({0.1, 1.0, 0.0001}));  // not a scalar: it needs the gradient of the result
-  std::cout << start.grad() << "\n";
+  std::cout << start.grad() << "\n\n";
 }
 
 struct Net : nn::Module {
@@ -75,7 +75,7 @@ void networks() {
   std::cout << parameters.size() << " " << parameters[0].shape().to_string() << "\n";  // conv1's weight
 
   const Variable input = randn({1, 1, 32, 32}, nn::default_generator());
-  std::cout << net(input);
+  std::cout << net(input) << "\n";
   net.zero_grad();
   net(input).backward(randn({1, 10}, nn::default_generator()));
 
@@ -83,15 +83,15 @@ void networks() {
   const Variable target = arange(1, 11).view({1, 10});
   const nn::MSELoss criterion;
   const Variable loss = criterion(net(input), target);
-  std::cout << loss;
+  std::cout << loss << "\n";
   const auto linear = loss.creator()->previous_functions()[0];
   std::cout << loss.creator()->name() << " <- " << linear->name() << " <- "
             << linear->previous_functions()[0]->name() << "\n";
 
   net.zero_grad();  // gradients add up until they are zeroed
-  std::cout << "conv1.bias.grad before backward" << net.conv1.bias.grad();
+  std::cout << "conv1.bias.grad before backward:\n" << net.conv1.bias.grad() << "\n";
   loss.backward();
-  std::cout << "conv1.bias.grad after backward" << net.conv1.bias.grad();
+  std::cout << "conv1.bias.grad after backward:\n" << net.conv1.bias.grad() << "\n";
 
   // The update by hand: weight = weight - learning_rate * gradient ...
   for (const Variable& parameter : net.parameters()) {
