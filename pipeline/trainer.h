@@ -13,24 +13,29 @@
 namespace millrace {
 
 struct TrainerOptions {
-  int replicas = 0;   ///< 0: the largest power of two that the cores (or GPUs) and the shards allow.
-  int shards = 0;     ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any number of replicas.
-  std::int64_t batch_size = 0;  ///< Used to choose shards that divide it; 0 leaves that unchecked until the first step.
+  int replicas = 0;  ///< 0: the largest power of two that the cores (or GPUs) and the shards allow.
+  int shards = 0;    ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any
+                     ///< number of replicas.
+  std::int64_t batch_size =
+      0;  ///< Used to choose shards that divide it; 0 leaves that unchecked until the first step.
   Device device = kCpu;
-  DType dtype = DType::f32;     ///< Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
-  std::uint64_t seed = 0;       ///< Of the initial weights and of dropout.
+  DType dtype =
+      DType::f32;  ///< Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
+  std::uint64_t seed = 0;  ///< Of the initial weights and of dropout.
   nn::Schedule schedule = nn::constant_schedule();
-  std::chrono::duration<double> timeout = std::chrono::minutes(5);  ///< How long a replica waits for its peers.
-  /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is best where
-  /// the core that computes also communicates. Never changes a bit.
+  std::chrono::duration<double> timeout =
+      std::chrono::minutes(5);  ///< How long a replica waits for its peers.
+  /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
+  /// best where the core that computes also communicates. Never changes a bit.
   std::int64_t bucket_bytes = 0;
 };
 
-/// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its own thread.
+/// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its
+/// own thread.
 using LossFunction = std::function<Variable(nn::Module& net, const Batch& batch)>;
 
 struct StepResult {
-  double loss = 0;          ///< Sum over the valid samples.
+  double loss = 0;  ///< Sum over the valid samples.
   std::int64_t valid = 0;
 };
 
@@ -39,15 +44,18 @@ struct Evaluation {
   double loss = 0;  ///< Mean over the samples.
   std::int64_t correct = 0, total = 0;
   std::vector<std::vector<std::int64_t>> confusion;
-  double accuracy() const { return total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0; }
+  double accuracy() const {
+    return total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;
+  }
   double class_accuracy(int label) const;
 };
 
 /// Trains replicas of one network data-parallel.
 ///
-/// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are summed on a fixed
-/// binary tree over the shards, so that weights do not depend on the number of replicas; then each takes the same SGD step.
-/// An exception in one replica aborts its peers and is thrown from `step`. See docs/design.md.
+/// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are
+/// summed on a fixed binary tree over the shards, so that weights do not depend on the number of replicas;
+/// then each takes the same SGD step. An exception in one replica aborts its peers and is thrown from `step`.
+/// See docs/design.md.
 class Trainer {
  public:
   using MakeModule = std::function<std::unique_ptr<nn::Module>()>;
@@ -64,8 +72,8 @@ class Trainer {
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
   Evaluation evaluate(Loader& loader);
-  /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other replicas
-  /// at the next `step` or `evaluate`.
+  /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
+  /// replicas at the next `step` or `evaluate`.
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;
@@ -75,10 +83,12 @@ class Trainer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// `options` with replicas and shards filled in where they are 0, so that a Loader can be made with the same shards.
+/// `options` with replicas and shards filled in where they are 0, so that a Loader can be made with the same
+/// shards.
 ///
 /// Both are powers of two, replicas divide shards, and shards divide the batch where `batch_size` is given.
-/// @throws InputError naming the values when what was asked for breaks these rules, or the device is not there.
+/// @throws InputError naming the values when what was asked for breaks these rules, or the device is not
+/// there.
 TrainerOptions resolve(TrainerOptions options);
 
 /// The cores this process may use: its affinity mask, capped by the cgroup's CPU limit.
