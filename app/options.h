@@ -52,6 +52,9 @@ void check_fits(const Loader& loader, const ModelDescription& model, std::string
 void print_evaluation(const Evaluation& evaluation, const std::vector<std::string>& classes,
                       bool with_confusion);
 
+/// "1 replica", "2 replicas"
+std::string counted(std::int64_t count, std::string_view noun);
+
 /// "AMD EPYC 9B45", or "unknown processor".
 std::string processor_name();
 

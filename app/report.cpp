@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 
 #include "app/measure.h"
+#include "app/options.h"
 
 namespace millrace::app {
 
@@ -77,8 +78,8 @@ void Report::evaluated(const Evaluation& evaluation) {
 void Report::finish(const std::string& weights_hash) {
   const double seconds = seconds_since(start_);
   const double speed = static_cast<double>(images_) / training_seconds_;
-  fmt::print("trained {} epochs in {:.1f} s, {} images/s; weights {}\n", epoch_, seconds, with_commas(speed),
-             weights_hash);
+  fmt::print("trained {} in {:.1f} s, {} images/s; weights {}\n", counted(epoch_, "epoch"), seconds,
+             with_commas(speed), weights_hash);
   log_.write({{"event", "end"},
               {"epochs", epoch_},
               {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},

@@ -52,11 +52,13 @@ ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
 
 void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, int threads,
               JsonLog& log) {
-  fmt::print("{} replicas on {}, {} shards: --shards {} repeats these bits on any number of replicas\n",
-             trainer.replicas, trainer.device.to_string(), trainer.shards, trainer.shards);
-  fmt::print("{} on {}: {} images of {}, {} classes, batch {}, {} steps an epoch, {} loader threads\n",
-             o.model, o.data, loader.dataset().size(), loader.image_shape(),
-             loader.dataset().info().classes.size(), o.batch_size, loader.steps_per_epoch(), threads);
+  fmt::print("{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
+             counted(trainer.replicas, "replica"), trainer.device.to_string(),
+             counted(trainer.shards, "shard"), trainer.shards);
+  fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", o.model, o.data,
+             counted(loader.dataset().size(), "image"), loader.image_shape(),
+             loader.dataset().info().classes.size(), o.batch_size, counted(loader.steps_per_epoch(), "step"),
+             counted(threads, "loader thread"));
   std::fflush(stdout);
   log.write({{"event", "start"},
              {"version", kVersion},

@@ -1,6 +1,7 @@
 #include <opencv2/core.hpp>
 
 #include "pipeline/decode.h"
+#include "pipeline/png_check.h"
 #include "tensor/config.h"
 #if __has_include(<opencv2/imgcodecs.hpp>)
 #include <opencv2/imgcodecs.hpp>
@@ -33,7 +34,7 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<
   } else {
     // OpenCV does not write through this pointer.
     const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
-    const cv::Mat image = bytes.empty() ? cv::Mat() : read(view, channels);
+    const cv::Mat image = bytes.empty() || !png_is_whole(bytes) ? cv::Mat() : read(view, channels);
     if (image.empty()) {
       throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it");
     }

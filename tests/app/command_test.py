@@ -130,7 +130,7 @@ class WrongData(Command):
         self.bad(2, ["data_batch_4.bin"], "train", "--data", self.cifar10(cut=100))
 
     def test_label_out_of_range(self):
-        self.bad(2, ["data_batch_2.bin", "12"], "train", "--data", self.cifar10(label=12), "--epochs", 1)
+        self.bad(2, ["data_batch_2.bin", "12"], "train", "--data", self.cifar10(label=12), "--batch-size", 8)
 
     def test_label_out_of_range_idx(self):
         folder = self.folder / "digits"
@@ -272,9 +272,9 @@ class Training(Command):
             hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
         self.assertEqual(len(hashes), 14)
 
-    def same_bits(self, *recipe):
+    def same_bits(self, epochs, *recipe):
         def weights(replicas, threads):
-            self.good("train", "--data", "synthetic:512", "--epochs", 2, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
+            self.good("train", "--data", "synthetic:512", "--epochs", epochs, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
                       "--transform", "random_crop:4,horizontal_flip,normalize", "--shards", 4, "--replicas", replicas,
                       "--threads", threads, "--log-json", "run.jsonl", *recipe)
             return self.events("run.jsonl")[-1]["weights_hash"]
@@ -283,10 +283,10 @@ class Training(Command):
             self.assertEqual(weights(replicas, threads), expected, f"{replicas} replicas, {threads} threads")
 
     def test_same_bits_lenet5(self):
-        self.same_bits("--model", "lenet5")
+        self.same_bits(2, "--model", "lenet5")
 
     def test_same_bits_resnet20_bf16(self):
-        self.same_bits("--model", "resnet20", "--dtype", "bf16", "--epochs", 1)
+        self.same_bits(1, "--model", "resnet20", "--dtype", "bf16")
 
     def test_learns(self):
         self.good("train", "--data", "synthetic:4096", "--test-data", "synthetic:1000", "--epochs", 3, "--batch-size", 16,

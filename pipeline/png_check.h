@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+namespace millrace {
+
+/// Whether `bytes` are no PNG file, or one whose chunks are all there with the right check sums. libpng
+/// writes to standard error by itself when it comes upon damage, so damage has to be found before.
+bool png_is_whole(std::span<const std::byte> bytes);
+
+}  // namespace millrace
