@@ -73,6 +73,32 @@ TEST(Backward, BranchesMeet) {
   EXPECT_THAT(values(x.grad()), ElementsAre(2 + 8, -16, 2 + 24));
 }
 
+TEST(Backward, WaitsForTheLongestWay) {
+  const Variable x = parameter({1, 2});
+  const Variable y = x * 1;
+  sum(y + (y * 2) * 3).backward();  // y is one step from the sum, and three
+  EXPECT_THAT(values(x.grad()), ElementsAre(7, 7));
+}
+
+TEST(Backward, AddingUpLeavesSharedGradientsAlone) {
+  const Variable x = parameter({1, 2}), w = parameter({0, 0});
+  const Variable b = exp(w);
+  const Variable a = x * 1;
+  const Variable again = a * 3;
+  ((a + b) + again)
+      .backward(tensor({1, 10}));  // a's first part is b's gradient too, and b's turn comes later
+  EXPECT_THAT(values(w.grad()), ElementsAre(1, 10));
+  EXPECT_THAT(values(x.grad()), ElementsAre(4, 40));
+}
+
+TEST(Backward, AddsToAnExpandedGradient) {
+  const Variable x = parameter({0, 1});
+  const Variable y = x * 1;
+  const Variable first = sum(y * y);
+  (first + sum(y) * 1).backward();  // sum's gradient, one number seen as two, comes first
+  EXPECT_THAT(values(x.grad()), ElementsAre(1, 3));
+}
+
 TEST(Backward, ElementwiseOperationsLeaveSharedGradientsAlone) {
   const Variable x = parameter({-1, 2}), y = parameter({3, -4});
   const Variable sum_of = exp(x * 1) + exp(y * 1);  // one gradient tensor reaches both exp
@@ -327,9 +353,21 @@ TEST(BoundGradient, IsLentOnlyOnceAStep) {
   const Variable x(ones({1, 2}));
   sum(linear(linear(x, weight), weight)).backward();  // shared by two layers
   EXPECT_THAT(values(flat), ElementsAre(4, 4, 4, 4));
-  weight.zero_grad();
-  sum(linear(weight, weight)).backward();  // and by one
-  EXPECT_THAT(values(flat), ElementsAre(4, 4, 4, 4));
+}
+
+TEST(BoundGradient, IsNotLentToTwoInputsOfOneFunction) {
+  const Variable x(tensor({{1, 2}, {5, -2}, {3, 9}}));
+  const Tensor given = tensor({{1, 2}, {3, 4}, {6, 5}});
+  const auto gradients = [&](const Variable& weight, const Variable& bias) {
+    BatchNormOptions options;
+    batch_norm(x, weight, bias, options).backward(given);  // asks for both places before it hands either over
+  };
+  const Variable apart_weight = parameter({1, 1}), apart_bias = parameter({1, 1});
+  gradients(apart_weight, apart_bias);
+  Variable shared = parameter({1, 1});
+  shared.bind_grad(full({2}, 7));
+  gradients(shared, shared);
+  EXPECT_EQ(values(shared.grad()), values(apart_weight.grad() + apart_bias.grad()));
 }
 
 /// What an operation is given as destination for its first input's gradient.

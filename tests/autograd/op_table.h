@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -76,6 +77,8 @@ struct OpCase {
   bool f32_weights = false;   // in bf16, only the first input is bf16
   double bf16_tolerance = 0.02;
 };
+
+inline void PrintTo(const OpCase& op, std::ostream* out) { *out << op.op << ' ' << op.variant; }
 
 using Table = std::vector<OpCase>;
 
