@@ -16,15 +16,15 @@ struct TrainerOptions {
   int replicas = 0;  ///< 0: the largest power of two that the cores (or GPUs) and the shards allow.
   int shards = 0;    ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any
                      ///< number of replicas.
-  std::int64_t batch_size =
-      0;  ///< Used to choose shards that divide it; 0 leaves that unchecked until the first step.
+  /// Shards must divide it, and are chosen so; 0 leaves that to the loader.
+  std::int64_t batch_size = 0;
   Device device = kCpu;
-  DType dtype =
-      DType::f32;  ///< Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
+  /// Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
+  DType dtype = DType::f32;
   std::uint64_t seed = 0;  ///< Of the initial weights and of dropout.
   nn::Schedule schedule = nn::constant_schedule();
-  std::chrono::duration<double> timeout =
-      std::chrono::minutes(5);  ///< How long a replica waits for its peers.
+  /// How long a replica waits for its peers.
+  std::chrono::duration<double> timeout = std::chrono::minutes(5);
   /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
   /// best where the core that computes also communicates. Never changes a bit.
   std::int64_t bucket_bytes = 0;
