@@ -2,14 +2,12 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
-#include <fcntl.h>
 #include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "nn/state.h"
+#include "tensor/new_file.h"
 
 namespace millrace::nn {
 
@@ -39,81 +37,6 @@ const char* name_in_file(DType dtype) {
 std::uint64_t bytes_of(const Tensor& tensor) {
   return static_cast<std::uint64_t>(tensor.numel()) * size_of(tensor.dtype());
 }
-
-/// A file under another name that becomes `path` only once it is whole; without `commit` it vanishes.
-class NewFile {
- public:
-  explicit NewFile(const std::filesystem::path& path) : path_(path) {
-    std::error_code ignored;
-    if (std::filesystem::exists(path, ignored)) {
-      path_ = std::filesystem::canonical(path, ignored);
-    }  // through links
-    if (std::filesystem::exists(path_, ignored) && !std::filesystem::is_regular_file(path_, ignored)) {
-      throw MachineError("cannot write {}: it is not a regular file", path.string());
-    }
-    part_ = path_.string() + fmt::format(".part{}", ::getpid());
-    descriptor_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (descriptor_ < 0) {
-      fail();
-    }
-  }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-  ~NewFile() {
-    if (descriptor_ >= 0) {
-      ::close(descriptor_);
-    }
-    if (!committed_) {
-      ::unlink(part_.c_str());
-    }
-  }
-
-  void write(const void* data, std::size_t bytes) {
-    const char* at = static_cast<const char*>(data);
-    while (bytes > 0) {
-      const ssize_t done = ::write(descriptor_, at, bytes);
-      if (done < 0 && errno == EINTR) {
-        continue;
-      }
-      if (done <= 0) {
-        fail();
-      }
-      at += done;
-      bytes -= static_cast<std::size_t>(done);
-    }
-  }
-
-  void commit() {
-    if (::fsync(descriptor_) != 0) {
-      fail();
-    }
-    const int closing = std::exchange(descriptor_, -1);
-    if (::close(closing) != 0) {
-      fail();
-    }
-    if (::rename(part_.c_str(), path_.c_str()) != 0) {
-      fail();
-    }
-    committed_ = true;
-    // The new name is on disk once its folder is; where that cannot be asked for, the file is still whole.
-    const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
-    if (const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); directory >= 0) {
-      ::fsync(directory);
-      ::close(directory);
-    }
-  }
-
- private:
-  [[noreturn]] void fail() const {
-    const int reason = errno;
-    throw MachineError("cannot write {}: {}", path_.string(), std::strerror(reason));
-  }
-
-  std::filesystem::path path_;
-  std::string part_;
-  int descriptor_ = -1;
-  bool committed_ = false;
-};
 
 /// One entry of the header, checked.
 struct Entry {

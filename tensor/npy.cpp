@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fstream>
-#include <span>
 #include <string>
-#include <unistd.h>
 #include <utility>
+
+#include "tensor/new_file.h"
 
 namespace millrace {
 
@@ -46,62 +44,6 @@ std::string header_for(const Tensor& tensor) {
   header += {'\1', '\0', static_cast<char>(text.size() & 0xff), static_cast<char>(text.size() >> 8)};
   return header + text;
 }
-
-/// A file that is written beside its place and takes it only when complete.
-class NewFile {
- public:
-  explicit NewFile(const std::filesystem::path& path)
-      : path_(path), beside_(path.string() + ".tmp" + std::to_string(getpid())) {
-    file_ = open(beside_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (file_ < 0) {
-      fail();
-    }
-  }
-  ~NewFile() {
-    if (file_ >= 0) {
-      close(file_);
-    }
-    if (!done_) {
-      unlink(beside_.c_str());
-    }
-  }
-  NewFile(const NewFile&) = delete;
-  NewFile& operator=(const NewFile&) = delete;
-
-  void write(std::span<const char> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t written = ::write(file_, bytes.data(), bytes.size());
-      if (written < 0 && errno == EINTR) {
-        continue;
-      }
-      if (written < 0) {
-        fail();
-      }
-      bytes = bytes.subspan(static_cast<std::size_t>(written));
-    }
-  }
-
-  void take_place() {
-    if (fsync(file_) != 0 || close(std::exchange(file_, -1)) != 0 ||
-        rename(beside_.c_str(), path_.c_str()) != 0) {
-      fail();
-    }
-    done_ = true;
-  }
-
- private:
-  /// The destructor does not run when the constructor throws, hence the unlink.
-  [[noreturn]] void fail() {
-    const int error = errno;
-    unlink(beside_.c_str());
-    throw MachineError("save_npy: cannot write '{}': {}", path_.string(), std::strerror(error));
-  }
-
-  std::filesystem::path path_;
-  std::filesystem::path beside_;
-  int file_ = -1;
-  bool done_ = false;
-};
 
 struct Header {
   DType dtype = DType::f32;
@@ -216,10 +158,9 @@ void save_npy(const std::filesystem::path& path, const Tensor& tensor) {
   const std::string header = header_for(tensor);
   const Tensor numbers = tensor.to(kCpu).contiguous();
   NewFile file(path);
-  file.write(header);
-  file.write({reinterpret_cast<const char*>(numbers.raw()),
-              static_cast<std::size_t>(numbers.numel()) * size_of(numbers.dtype())});
-  file.take_place();
+  file.write(header.data(), header.size());
+  file.write(numbers.raw(), static_cast<std::size_t>(numbers.numel()) * size_of(numbers.dtype()));
+  file.commit();
 }
 
 Tensor load_npy(const std::filesystem::path& path) {

@@ -14,10 +14,7 @@ void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
   if (op == BinaryOp::pow && b == 0.5 && is_floating(out.dtype())) {
     return unary(UnaryOp::sqrt, a, out);
   }
-  with_op(op, [&](auto f) {
-    visit(out.dtype(),
-          [&]<typename T>() { map<T>([f, b = lane<T>(b)](auto x) { return f(x, b); }, out, a); });
-  });
+  binary(op, a, full({}, b, {.dtype = out.dtype()}).expand(a.shape()), out);
 }
 
 void add_scaled(const Tensor& a, const Tensor& b, double alpha, Tensor& out) {

@@ -46,8 +46,8 @@ template <typename T, typename F, typename... In>
   }
 }
 
-/// The same at any strides: blocks are packed, so that each operation is compiled once for its type and a value
-/// never depends on where it lies.
+/// The same at any strides: blocks are packed, so that each operation is compiled once for its type and a
+/// value never depends on where it lies.
 template <typename T, typename F, typename... In>
 void map_row(const F& f, std::int64_t count, T* out, std::int64_t out_stride,
              std::pair<const In*, std::int64_t>... in) {
