@@ -1,7 +1,7 @@
 #pragma once
 
-/// All of Millrace's public headers, installed as <millrace/millrace.h>. Only pipeline/opencv_bridge.h stays out, so
-/// that a program without OpenCV's headers compiles.
+/// All of Millrace's public headers, installed as <millrace/millrace.h>. Only pipeline/opencv_bridge.h stays
+/// out, so that a program without OpenCV's headers compiles.
 #include "autograd/function.h"
 #include "autograd/ops.h"
 #include "autograd/variable.h"
