@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
 
 namespace millrace {
 namespace {
@@ -17,6 +18,17 @@ void check(const SamplePlan& plan) {
     throw InputError(
         "transforms: planned a crop of {} x {} at ({}, {}) of an image of {} x {}; it must lie inside",
         crop.height, crop.width, crop.top, crop.left, plan.source.height, plan.source.width);
+  }
+}
+
+/// Asks for a raw image's memory; an encoded one takes far longer to decode than to fetch.
+void prefetch(const Sample& sample) {
+  constexpr std::size_t kLine = 64, kMost = 4096;
+  if (sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other) {
+    return;
+  }
+  for (std::size_t i = 0; i < std::min(sample.bytes.size(), kMost); i += kLine) {
+    __builtin_prefetch(sample.bytes.data() + i);
   }
 }
 
@@ -36,7 +48,7 @@ SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const Loa
 
 void SampleExecutor::learn_sizes() {
   Scratch scratch;
-  const Sample sample = dataset_->read(0, scratch.bytes);
+  const Sample sample = dataset_->read(0, scratch.bytes[0]);
   try {
     first_size_ = scratch.decoder.open(sample, channels_);
     output_ = make_plan(first_size_, 0, 0).output();
@@ -63,25 +75,19 @@ SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int6
   return plan;
 }
 
-std::int64_t SampleExecutor::make(std::int64_t index, std::int64_t epoch, std::byte* image,
-                                  Scratch& scratch) const {
-  const Sample sample = dataset_->read(index, scratch.bytes);
-  try {
-    const Size2 size = scratch.decoder.open(sample, channels_);
-    const SamplePlan plan = make_plan(size, index, epoch);
-    if (plan.output() != output_) {
-      throw InputError(
-          "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one "
-          "batch; add a "
-          "transform that resizes, such as --transform resize:{}",
-          size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width,
-          first_size_.height);
-    }
-    writer_->write(plan, scratch.decoder.decode(plan), image, scratch.pixels);
-  } catch (const InputError& error) {
-    throw InputError("{}: {}", dataset_->describe(index), error.what());
+void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
+                          Scratch& scratch) const {
+  const Size2 size = scratch.decoder.open(sample, channels_);
+  const SamplePlan plan = make_plan(size, index, epoch);
+  if (plan.output() != output_) {
+    throw InputError(
+        "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one batch; "
+        "add a "
+        "transform that resizes, such as --transform resize:{}",
+        size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width,
+        first_size_.height);
   }
-  return sample.label;
+  writer_->write(plan, scratch.decoder.decode(plan), image, scratch.pixels);
 }
 
 void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
@@ -94,15 +100,36 @@ void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin,
   const auto* ids = slab.ids().data<std::int64_t>();
   auto* labels = slab.field("label").data<std::int64_t>();
   std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(begin) * bytes;
-  for (std::int64_t i = begin; i < end; ++i, image += bytes) {
-    if (ids[i] < 0) {
-      std::memset(image, 0, bytes);
-      labels[i] = -1;
-    } else {
-      scratch.sample.store(ids[i], std::memory_order_relaxed);
-      labels[i] = make(ids[i], epoch, image, scratch);
+  const std::int64_t valid = std::find(ids + begin, ids + end, -1) - ids;  // the padding comes last
+  const auto read = [&](std::int64_t i) {
+    scratch.sample.store(ids[i], std::memory_order_relaxed);
+    return dataset_->read(ids[i], scratch.bytes[i % 2]);
+  };
+  Sample next = begin < valid ? read(begin) : Sample{};
+  for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
+    // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
+    const Sample sample = next;
+    std::exception_ptr failed;
+    if (i + 1 < valid) {
+      try {
+        prefetch(next = read(i + 1));
+      } catch (...) {
+        failed = std::current_exception();
+      }
+    }
+    scratch.sample.store(ids[i], std::memory_order_relaxed);
+    try {
+      make(sample, ids[i], epoch, image, scratch);
+    } catch (const InputError& error) {
+      throw InputError("{}: {}", dataset_->describe(ids[i]), error.what());
+    }
+    labels[i] = sample.label;
+    if (failed) {
+      std::rethrow_exception(failed);
     }
   }
+  std::fill(labels + std::max(begin, valid), labels + end, std::int64_t{-1});
+  std::memset(image, 0, static_cast<std::size_t>(end - std::max(begin, valid)) * bytes);
 }
 
 }  // namespace millrace

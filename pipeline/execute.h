@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +23,7 @@ namespace millrace {
 class SampleExecutor {
  public:
   struct Scratch {
-    std::vector<std::byte> bytes;
+    std::array<std::vector<std::byte>, 2> bytes;  // of this sample and the next
     Decoder decoder;
     PixelWriter::Scratch pixels;
     std::atomic<std::int64_t> sample =
@@ -48,8 +49,8 @@ class SampleExecutor {
   void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
 
  private:
-  /// @returns the label.
-  std::int64_t make(std::int64_t index, std::int64_t epoch, std::byte* image, Scratch& scratch) const;
+  void make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
+            Scratch& scratch) const;
   SamplePlan make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const;
   void learn_sizes();
 

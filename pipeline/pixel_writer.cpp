@@ -98,37 +98,38 @@ struct Gather {
     const Rectangle& window = plan.window;
     const std::int64_t columns = window.width;
     const int channels = source.channels;
+    const bool mirrored = plan.pad_mode == PadMode::reflect;
     std::int64_t row = window.top + y;
-    if (plan.pad_mode == PadMode::reflect) {
+    if (mirrored) {
       row = reflect(row, plan.resized.height);
-    }
-    if (row < 0 || row >= plan.resized.height) {
-      std::memset(out, 0, static_cast<std::size_t>(columns * channels));
-      return;
     }
     // Output columns [begin, end), before the flip, lie in the image.
     const std::int64_t begin = std::clamp<std::int64_t>(-window.left, 0, columns);
-    const std::int64_t end = std::clamp<std::int64_t>(plan.resized.width - window.left, begin, columns);
+    std::int64_t end = std::clamp<std::int64_t>(plan.resized.width - window.left, begin, columns);
+    if (row < 0 || row >= plan.resized.height) {
+      end = begin;
+    }
+    if (!mirrored && end - begin < columns) {
+      std::memset(out, 0, static_cast<std::size_t>(columns * channels));
+    }
     if (begin < end) {
       copy(top + row, left + window.left + begin, end - begin,
            out + (plan.flip ? columns - end : begin) * channels);
     }
-    for (std::int64_t x = 0; x < begin; ++x) {
-      pad(row, x, out);
-    }
-    for (std::int64_t x = end; x < columns; ++x) {
-      pad(row, x, out);
+    if (mirrored) {
+      for (std::int64_t x = 0; x < begin; ++x) {
+        mirror(row, x, out);
+      }
+      for (std::int64_t x = end; x < columns; ++x) {
+        mirror(row, x, out);
+      }
     }
   }
 
  private:
-  void pad(std::int64_t row, std::int64_t x, std::uint8_t* out) const {
-    std::uint8_t* pixel = out + (plan.flip ? plan.window.width - 1 - x : x) * source.channels;
-    if (plan.pad_mode == PadMode::reflect) {
-      copy(top + row, left + reflect(plan.window.left + x, plan.resized.width), 1, pixel);
-    } else {
-      std::fill_n(pixel, source.channels, std::uint8_t{0});
-    }
+  void mirror(std::int64_t row, std::int64_t x, std::uint8_t* out) const {
+    copy(top + row, left + reflect(plan.window.left + x, plan.resized.width), 1,
+         out + (plan.flip ? plan.window.width - 1 - x : x) * source.channels);
   }
 
   void copy(std::int64_t y, std::int64_t x, std::int64_t columns, std::uint8_t* out) const {
