@@ -12,6 +12,7 @@
 #include "app/options.h"
 #include "dataio/sampler.h"
 #include "pipeline/execute.h"
+#include "pipeline/trainer.h"
 #include "tensor/config.h"
 
 namespace millrace::app {
@@ -150,7 +151,7 @@ void bench_loader(const BenchLoaderOptions& o) {
   options.batch_size = o.batch_size;
   options.transforms = o.transform;
   options.dtype = o.dtype == "u8" ? DType::u8 : o.dtype == "bf16" ? DType::bf16 : DType::f32;
-  options.threads = allow_workers(o.threads);
+  options.threads = o.threads > 0 ? o.threads : available_cores();
   options.slabs = kLoaderSlabs;
   const LoaderResult result = run(o, options);
   const double ratio = Measurement{result.ratios}.median();

@@ -66,7 +66,7 @@ void bench_train(const BenchTrainOptions& o) {
   loader_options.batch_size = o.batch_size;
   loader_options.dtype = options.dtype;
   loader_options.shards = options.shards;
-  loader_options.threads = allow_workers(o.compute.threads);
+  loader_options.threads = o.compute.threads;
   Loader loader{std::make_shared<RandomImages>(o.batch_size), loader_options};
   Loader::Epoch epoch = loader.epoch(0);
   const Batch& batch = *epoch.begin();  // held throughout: loading is not what is measured

@@ -23,9 +23,8 @@ void eval(const EvalOptions& o) {
   }
   const LoadedModel model = load_model(o.weights);
   TrainerOptions options = o.compute.resolve(0, 0);
-  const int threads = allow_workers(o.compute.threads);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, false);
-  Loader loader{data, evaluation_loader(model.description, options, threads)};
+  Loader loader{data, evaluation_loader(model.description, options, o.compute.threads)};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
   const Evaluation evaluation = trainer.evaluate(loader);

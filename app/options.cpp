@@ -5,7 +5,6 @@
 #include <charconv>
 #include <fmt/core.h>
 #include <fstream>
-#include <oneapi/tbb/global_control.h>
 #include <optional>
 
 namespace millrace::app {
@@ -104,14 +103,6 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.seed = seed;
   return millrace::resolve(options);
-}
-
-int allow_workers(int threads) {
-  const int workers = threads > 0 ? threads : available_cores();
-  // oneTBB gives at most cores - 1 workers by itself, too few when asked for a worker on each core.
-  static std::optional<tbb::global_control> control;
-  control.emplace(tbb::global_control::max_allowed_parallelism, static_cast<std::size_t>(workers) + 1);
-  return workers;
 }
 
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,

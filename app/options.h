@@ -33,10 +33,6 @@ struct ComputeOptions {
   TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed) const;
 };
 
-/// Lets oneTBB run this many loader workers beside the threads that consume; returns the number (0: the
-/// cores).
-int allow_workers(int threads);
-
 /// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.
 /// @throws InputError that lists the kinds.
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,

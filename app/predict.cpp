@@ -73,7 +73,7 @@ void predict(const std::filesystem::path& weights, const std::vector<std::string
   options.mean = model.description.mean;
   options.std = model.description.std;
   options.shuffle = options.drop_last = false;
-  options.threads = allow_workers(threads);
+  options.threads = threads;
   Loader loader{std::make_shared<ImageFiles>(images, model.description.channels), options};
   const Shape expected{model.description.channels, model.description.height, model.description.width};
   if (!(loader.image_shape() == expected)) {

@@ -25,7 +25,7 @@ struct TrainOptions {
   std::filesystem::path log_json, save;
 };
 
-LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer, int threads) {
+LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer) {
   LoaderOptions options;
   options.batch_size = o.batch_size;
   options.transforms = o.transform;
@@ -33,7 +33,7 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.std = o.std;
   options.dtype = trainer.dtype;
   options.shards = trainer.shards;
-  options.threads = threads;
+  options.threads = o.compute.threads;
   options.seed = o.seed;
   return options;
 }
@@ -50,15 +50,14 @@ ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
           .transforms = o.test_transform.empty() ? evaluation_transforms(o.transform) : o.test_transform};
 }
 
-void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, int threads,
-              JsonLog& log) {
+void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, JsonLog& log) {
   fmt::print("{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
              counted(trainer.replicas, "replica"), trainer.device.to_string(),
              counted(trainer.shards, "shard"), trainer.shards);
   fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", o.model, o.data,
              counted(loader.dataset().size(), "image"), loader.image_shape(),
              loader.dataset().info().classes.size(), o.batch_size, counted(loader.steps_per_epoch(), "step"),
-             counted(threads, "loader thread"));
+             counted(loader.options().threads, "loader thread"));
   std::fflush(stdout);
   log.write({{"event", "start"},
              {"version", kVersion},
@@ -72,7 +71,7 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"device", trainer.device.to_string()},
              {"replicas", trainer.replicas},
              {"shards", trainer.shards},
-             {"threads", threads},
+             {"threads", loader.options().threads},
              {"seed", o.seed}});
 }
 
@@ -84,13 +83,12 @@ void train(const TrainOptions& o) {
     check_writable(o.log_json);
   }
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
-  const int threads = allow_workers(o.compute.threads);
-  Loader loader{open_dataset(o.data), training_loader(o, trainer_options, threads)};
+  Loader loader{open_dataset(o.data), training_loader(o, trainer_options)};
   const ModelDescription model = describe_model(o, loader);
   std::unique_ptr<Loader> test;
   if (!o.test_data.empty()) {
     test = std::make_unique<Loader>(open_dataset(o.test_data, false),
-                                    evaluation_loader(model, trainer_options, threads));
+                                    evaluation_loader(model, trainer_options, o.compute.threads));
     check_fits(*test, model, o.test_data);
   }
   trainer_options.schedule = parse_schedule(o.schedule, loader.steps_per_epoch(), o.epochs, o.warm_up);
@@ -101,7 +99,7 @@ void train(const TrainOptions& o) {
   };
 
   JsonLog log(o.log_json);
-  announce(o, trainer_options, loader, threads, log);
+  announce(o, trainer_options, loader, log);
   Report report(log, o.epochs, loader.steps_per_epoch(), o.log_every);
   for (std::int64_t epoch = 0; epoch < o.epochs; ++epoch) {
     report.begin_epoch();

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <deque>
 #include <oneapi/tbb/flow_graph.h>
+#include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/task_arena.h>
 #include <optional>
 #include <string>
@@ -25,6 +26,10 @@ struct Chunk {
   SlabJob* job = nullptr;
   std::int64_t begin = 0, end = 0;
 };
+
+/// oneTBB gives at most cores - 1 workers unless it is allowed more; a lower limit that the application sets
+/// still holds. It is a limit, not a number of threads.
+constexpr std::size_t kMostParallelism = 256;
 
 /// How long the destructor waits for a worker that may be stuck in a read.
 constexpr std::chrono::seconds kStopTimeout{60};
@@ -125,6 +130,7 @@ struct LoaderGraph::Impl {
   std::int64_t spread_jobs = 0, delivered_jobs = 0;
   std::atomic<std::int64_t> generation = 0;  // read without the mutex by the workers
 
+  tbb::global_control parallelism{tbb::global_control::max_allowed_parallelism, kMostParallelism};
   tbb::task_arena arena;
   std::optional<Nodes> nodes;
 };
@@ -229,8 +235,9 @@ std::string LoaderGraph::Impl::stuck_stage() {
     return fmt::format("all {} slabs are held by batches; release one, or allow for more with slabs",
                        pool->leased);
   }
-  return "no worker thread runs; oneTBB gives at most as many as the machine's cores less one: raise "
-         "tbb::global_control::max_allowed_parallelism to the loader's threads plus one";
+  return "no worker thread runs; the application's tbb::global_control::max_allowed_parallelism must exceed "
+         "the "
+         "loader's threads";
 }
 
 LoaderGraph::LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs,
