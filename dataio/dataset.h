@@ -15,10 +15,11 @@ enum class Encoding : std::uint8_t {
   raw_hwc,  ///< u8, height x width x channels
   raw_chw,  ///< u8, channels x height x width
   jpeg,
-  other     ///< PNG and whatever else OpenCV's imgcodecs reads
+  other  ///< PNG and whatever else OpenCV's imgcodecs reads
 };
 
-/// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch they may lie in.
+/// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch they may lie
+/// in.
 struct Sample {
   std::span<const std::byte> bytes;
   Encoding encoding = Encoding::raw_hwc;
@@ -32,7 +33,8 @@ struct DatasetInfo {
   std::vector<std::string> classes;
 };
 
-/// A list of labelled images that can be read in any order from many threads at once. Bytes and labels only: no decoding.
+/// A list of labelled images that can be read in any order from many threads at once. Bytes and labels only:
+/// no decoding.
 class Dataset {
  public:
   virtual ~Dataset() = default;
@@ -45,8 +47,9 @@ class Dataset {
   virtual std::string describe(std::int64_t index) const = 0;
 };
 
-/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "synthetic:N". Training data; a kind with a test part of
-/// its own (cifar10, idx) opens that with `train` false. @throws InputError that lists the kinds, or names what is missing.
+/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "synthetic:N". Training data; a kind with a
+/// test part of its own (cifar10, idx) opens that with `train` false. @throws InputError that lists the
+/// kinds, or names what is missing.
 std::unique_ptr<Dataset> open_dataset(std::string_view name, bool train = true);
 
 }  // namespace millrace

@@ -57,7 +57,8 @@ Tensor arange(double start, double end, double step, TensorOptions options) {
   return out;
 }
 
-Tensor tensor(std::initializer_list<double> values, TensorOptions options) {
+template <>
+Tensor tensor<double>(std::initializer_list<double> values, TensorOptions options) {
   Tensor out = empty({static_cast<std::int64_t>(values.size())}, {.dtype = options.dtype});
   visit(options.dtype, [&]<typename T>() {
     std::transform(values.begin(), values.end(), out.data<T>(),
@@ -67,14 +68,17 @@ Tensor tensor(std::initializer_list<double> values, TensorOptions options) {
 }
 
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, TensorOptions options) {
-  const auto columns = static_cast<std::int64_t>(rows.size() == 0 ? 0 : rows.begin()->size());
+  if (rows.size() == 0) {
+    return empty({0}, options);
+  }
+  const auto columns = static_cast<std::int64_t>(rows.begin()->size());
   Tensor out = empty({static_cast<std::int64_t>(rows.size()), columns}, {.dtype = options.dtype});
   std::int64_t row = 0;
   for (const auto& values : rows) {
     if (static_cast<std::int64_t>(values.size()) != columns) {
       throw InputError("tensor: row {} has {} numbers, the first has {}", row, values.size(), columns);
     }
-    out.select(0, row++).copy_(tensor(values, {.dtype = options.dtype}));
+    out.select(0, row++).copy_(tensor<double>(values, {.dtype = options.dtype}));
   }
   return out.to(options.device);
 }

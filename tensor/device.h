@@ -30,7 +30,8 @@ int cuda_device_count();
 /// Why `cuda_device_count()` is 0, in one sentence; empty when it is not.
 std::string cuda_unavailable_reason();
 
-/// A queue of work on a device. On the CPU work is done at once, in the calling thread, and a stream is empty.
+/// A queue of work on a device. On the CPU work is done at once, in the calling thread, and a stream is
+/// empty.
 class Stream {
  public:
   Stream() = default;

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <fmt/core.h>
-
 #include <stdexcept>
 #include <string>
 #include <utility>

@@ -58,7 +58,8 @@ void number_in_place(BinaryOp op, const char* name, Tensor& self, double value) 
 
 void unary_in_place(UnaryOp op, const char* name, Tensor& self) {
   check_writable(name, self);
-  check_keeps_type(name, self.dtype(), is_floating(self.dtype()) || op == UnaryOp::neg, name);
+  check_keeps_type(name, self.dtype(), is_floating(self.dtype()) || op == UnaryOp::neg || op == UnaryOp::abs,
+                   name);
   MILLRACE_LAUNCH(self.device(), unary, op, self, self);
   self.storage()->bump_version();
 }
@@ -139,6 +140,11 @@ Tensor& Tensor::tanh_() {
 
 Tensor& Tensor::neg_() {
   unary_in_place(UnaryOp::neg, "neg_", *this);
+  return *this;
+}
+
+Tensor& Tensor::abs_() {
+  unary_in_place(UnaryOp::abs, "abs_", *this);
   return *this;
 }
 

@@ -7,8 +7,8 @@
 
 /// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and in tensor/cuda/,
 /// and launched with MILLRACE_LAUNCH. Callers check shapes and types and allocate `out`; kernels assert.
-/// Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense, and inputs are dense in the
-/// same memory order as the output. Image kernels take shapes N, C, H, W stored channels-last.
+/// Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense, and inputs are dense in
+/// the same memory order as the output. Image kernels take shapes N, C, H, W stored channels-last.
 #define MILLRACE_KERNEL(name, ...) \
   namespace cpu {                  \
   void name(__VA_ARGS__);          \
@@ -19,13 +19,13 @@
 
 /// Runs a kernel on `device`. Without CUDA the second branch is discarded, so no stub is needed; with CUDA a
 /// missing kernel is a link error.
-#define MILLRACE_LAUNCH(device, name, ...)           \
-  do {                                               \
-    if ((device).is_cpu()) {                         \
-      ::millrace::cpu::name(__VA_ARGS__);            \
-    } else if constexpr (::millrace::kWithCuda) {    \
-      ::millrace::cuda::name(__VA_ARGS__);           \
-    }                                                \
+#define MILLRACE_LAUNCH(device, name, ...)        \
+  do {                                            \
+    if ((device).is_cpu()) {                      \
+      ::millrace::cpu::name(__VA_ARGS__);         \
+    } else if constexpr (::millrace::kWithCuda) { \
+      ::millrace::cuda::name(__VA_ARGS__);        \
+    }                                             \
   } while (false)
 
 namespace millrace {
@@ -48,18 +48,22 @@ enum class PadMode : std::uint8_t { zero, reflect };
 // Any strides, any types (see tensor/ops.h for which meet).
 MILLRACE_KERNEL(fill, Tensor& out, double value)
 MILLRACE_KERNEL(copy, const Tensor& source, Tensor& out)  // same shape, any strides; converts
-MILLRACE_KERNEL(binary, BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out)  // expanded to out's shape; one type
+MILLRACE_KERNEL(binary, BinaryOp op, const Tensor& a, const Tensor& b,
+                Tensor& out)  // expanded to out's shape; one type
 MILLRACE_KERNEL(binary_scalar, BinaryOp op, const Tensor& a, double b, Tensor& out)
 MILLRACE_KERNEL(add_scaled, const Tensor& a, const Tensor& b, double alpha, Tensor& out)  // a + alpha * b
-MILLRACE_KERNEL(compare, CompareOp op, const Tensor& a, const Tensor& b, Tensor& out)   // out: u8
+MILLRACE_KERNEL(compare, CompareOp op, const Tensor& a, const Tensor& b, Tensor& out)     // out: u8
 MILLRACE_KERNEL(clamp, const Tensor& x, double low, double high, Tensor& out)
 MILLRACE_KERNEL(where, const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out)
 MILLRACE_KERNEL(unary, UnaryOp op, const Tensor& x, Tensor& out)
-// The gradient of `unary` with respect to x, given x and out = op(x) (either may be undefined where op does not need it).
-MILLRACE_KERNEL(unary_backward, UnaryOp op, const Tensor& grad, const Tensor& x, const Tensor& out, Tensor& grad_x)
+// The gradient of `unary` with respect to x, given x and out = op(x) (either may be undefined where op does
+// not need it).
+MILLRACE_KERNEL(unary_backward, UnaryOp op, const Tensor& grad, const Tensor& x, const Tensor& out,
+                Tensor& grad_x)
 MILLRACE_KERNEL(arange, double start, double step, Tensor& out)
-MILLRACE_KERNEL(reduce, ReduceOp op, const Tensor& x, Tensor& out)  // out has x's dims, reduced ones of size 1
-MILLRACE_KERNEL(argmax, const Tensor& x, int dim, Tensor& out)      // i64, dim of size 1
+MILLRACE_KERNEL(reduce, ReduceOp op, const Tensor& x,
+                Tensor& out)                                    // out has x's dims, reduced ones of size 1
+MILLRACE_KERNEL(argmax, const Tensor& x, int dim, Tensor& out)  // i64, dim of size 1
 MILLRACE_KERNEL(index_select, const Tensor& x, int dim, const Tensor& index, Tensor& out)
 MILLRACE_KERNEL(gather, const Tensor& x, int dim, const Tensor& index, Tensor& out)
 MILLRACE_KERNEL(scatter_add, Tensor& into, int dim, const Tensor& index, const Tensor& source)  // accumulates
@@ -76,9 +80,12 @@ struct Conv2dParams {
   Size2 dilation = 1;
   std::int64_t groups = 1;
 };
-MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dParams& params, Tensor& out)
-MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, const Conv2dParams& params, Tensor& grad_x)
-MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, const Conv2dParams& params, Tensor& grad_weight,
+MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                const Conv2dParams& params, Tensor& out)
+MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+                Tensor& grad_x)
+MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+                Tensor& grad_weight,
                 Tensor& grad_bias)  // grad_bias may be undefined
 
 // Pooling. The adaptive form ignores kernel, stride and padding: windows follow from the sizes of x and out.
@@ -88,32 +95,38 @@ struct Pool2dParams {
   Size2 padding = 0;
   bool adaptive = false;
 };
-// `index` holds the winner's place in its window, row by row: u8 where a window has at most 256 places, else i32.
+// `index` holds the winner's place in its window, row by row: u8 where a window has at most 256 places, else
+// i32.
 MILLRACE_KERNEL(max_pool2d_forward, const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index)
-MILLRACE_KERNEL(max_pool2d_backward, const Tensor& grad, const Tensor& index, const Pool2dParams& params, Tensor& grad_x)
-MILLRACE_KERNEL(avg_pool2d_forward, const Tensor& x, const Pool2dParams& params, Tensor& out)  // padding counts, as in PyTorch
+MILLRACE_KERNEL(max_pool2d_backward, const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+                Tensor& grad_x)
+MILLRACE_KERNEL(avg_pool2d_forward, const Tensor& x, const Pool2dParams& params,
+                Tensor& out)  // padding counts, as in PyTorch
 MILLRACE_KERNEL(avg_pool2d_backward, const Tensor& grad, const Pool2dParams& params, Tensor& grad_x)
 
 // Batch normalization over N, H, W; all vectors f32 [C], `weight` and `bias` may be undefined.
 MILLRACE_KERNEL(batch_norm_statistics, const Tensor& x, Tensor& mean, Tensor& var)  // var: biased
-MILLRACE_KERNEL(batch_norm_apply, const Tensor& x, const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
-                const Tensor& bias, Tensor& out)
-// With batch statistics the gradient flows through mean and var; with running ones (`training` false) it does not.
-MILLRACE_KERNEL(batch_norm_backward, const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
-                const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight, Tensor& grad_bias)
+MILLRACE_KERNEL(batch_norm_apply, const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
+                const Tensor& weight, const Tensor& bias, Tensor& out)
+// With batch statistics the gradient flows through mean and var; with running ones (`training` false) it does
+// not.
+MILLRACE_KERNEL(batch_norm_backward, const Tensor& grad, const Tensor& x, const Tensor& mean,
+                const Tensor& var, double eps, const Tensor& weight, bool training, Tensor& grad_x,
+                Tensor& grad_weight, Tensor& grad_bias)
 
 // Rows: x is [rows, columns], row-major.
 MILLRACE_KERNEL(softmax, const Tensor& x, Tensor& out)
 MILLRACE_KERNEL(softmax_backward, const Tensor& grad, const Tensor& out, Tensor& grad_x)
 MILLRACE_KERNEL(log_softmax, const Tensor& x, Tensor& out)
 MILLRACE_KERNEL(log_softmax_backward, const Tensor& grad, const Tensor& out, Tensor& grad_x)
-// losses[row] = cross entropy of softmax(logits) against the label smoothed by `smoothing`; `labels` is i64 [rows].
-// `log_probabilities` is kept for the backward pass.
-MILLRACE_KERNEL(cross_entropy_forward, const Tensor& logits, const Tensor& labels, double smoothing, Tensor& log_probabilities,
-                Tensor& losses)
-// grad_logits[row] = grad[row] * d losses[row] / d logits[row]; grad is f32 [rows] or expanded from one number.
-MILLRACE_KERNEL(cross_entropy_backward, const Tensor& grad, const Tensor& log_probabilities, const Tensor& labels,
-                double smoothing, Tensor& grad_logits)
+// losses[row] = cross entropy of softmax(logits) against the label smoothed by `smoothing`; `labels` is i64
+// [rows]. `log_probabilities` is kept for the backward pass.
+MILLRACE_KERNEL(cross_entropy_forward, const Tensor& logits, const Tensor& labels, double smoothing,
+                Tensor& log_probabilities, Tensor& losses)
+// grad_logits[row] = grad[row] * d losses[row] / d logits[row]; grad is f32 [rows] or expanded from one
+// number.
+MILLRACE_KERNEL(cross_entropy_backward, const Tensor& grad, const Tensor& log_probabilities,
+                const Tensor& labels, double smoothing, Tensor& grad_logits)
 
 // out = x * mask / (1 - p), mask drawn from Philox keyed by `key` at each element's row-major place + first.
 MILLRACE_KERNEL(dropout, const Tensor& x, double p, std::uint64_t key, std::uint64_t first, Tensor& out)
@@ -124,8 +137,8 @@ struct Pad2d {
 MILLRACE_KERNEL(pad2d_forward, const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out)
 MILLRACE_KERNEL(pad2d_backward, const Tensor& grad, const Pad2d& pad, PadMode mode, Tensor& grad_x)
 
-// One pass over flat f32 buffers: g = scale * grad + decay * w; m = momentum * m + g; w -= lr * (nesterov ? g + momentum * m : m).
-// On the first step m = g, as in PyTorch.
+// One pass over flat f32 buffers: g = scale * grad + decay * w; m = momentum * m + g; w -= lr * (nesterov ? g
+// + momentum * m : m). On the first step m = g, as in PyTorch.
 struct SgdStep {
   float learning_rate = 0;
   float momentum = 0;

@@ -25,6 +25,14 @@ void check_writable(std::string_view name, const Tensor& tensor) {
   }
 }
 
+void check_output(std::string_view name, const Shape& shape, DType dtype, Device device, const Tensor& out) {
+  check_writable(name, out);
+  if (out.shape() != shape || out.dtype() != dtype || out.device() != device) {
+    throw InputError("{}: the result is {} {} on {}, but the output given is {} {} on {}", name, dtype, shape,
+                     device.to_string(), out.dtype(), out.shape(), out.device().to_string());
+  }
+}
+
 Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const Tensor*> operands) {
   const Device device = (*operands.begin())->device();
   for (const Tensor* operand : operands) {

@@ -15,6 +15,9 @@ void check_operands(std::string_view operation, std::initializer_list<const Tens
 /// @throws InputError when `tensor` has no value, or several of its elements are one in memory.
 void check_writable(std::string_view name, const Tensor& tensor);
 
+/// @throws InputError unless `out` can be written into and has the result's shape, type and device.
+void check_output(std::string_view name, const Shape& shape, DType dtype, Device device, const Tensor& out);
+
 /// An uninitialized result. It takes the strides of the first operand of its shape when those are dense, so
 /// that channels-last images stay so.
 Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const Tensor*> operands);

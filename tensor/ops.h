@@ -7,8 +7,8 @@
 #include "tensor/tensor.h"
 
 /// Operations on tensors, without gradients. Shapes broadcast; two types meet in the wider one, as in PyTorch
-/// (a number never changes a floating type). A last argument `out` is written into and must have the result's
-/// shape and type.
+/// (a number never changes a floating type). A last argument `out` is written into, must have the result's
+/// shape and type, and may be an operand.
 namespace millrace {
 
 /// The type that two operands meet in.
@@ -25,6 +25,8 @@ void add(const Tensor& a, const Tensor& b, Tensor& out);
 void sub(const Tensor& a, const Tensor& b, Tensor& out);
 void mul(const Tensor& a, const Tensor& b, Tensor& out);
 void div(const Tensor& a, const Tensor& b, Tensor& out);
+void maximum(const Tensor& a, const Tensor& b, Tensor& out);
+void minimum(const Tensor& a, const Tensor& b, Tensor& out);
 Tensor add(const Tensor& a, double b);
 Tensor mul(const Tensor& a, double b);
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
@@ -63,6 +65,11 @@ Tensor log(const Tensor& x);
 Tensor sqrt(const Tensor& x);
 Tensor tanh(const Tensor& x);
 Tensor abs(const Tensor& x);
+void exp(const Tensor& x, Tensor& out);
+void log(const Tensor& x, Tensor& out);
+void sqrt(const Tensor& x, Tensor& out);
+void tanh(const Tensor& x, Tensor& out);
+void abs(const Tensor& x, Tensor& out);
 Tensor pow(const Tensor& x, double exponent);
 Tensor clamp(const Tensor& x, double low, double high);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< `condition` is u8.
@@ -72,26 +79,32 @@ struct ReduceOptions {
   std::vector<int> dims = {};
   bool keep_dims = false;
 };
-Tensor sum(const Tensor& x, const ReduceOptions& options = {});   ///< Integers sum to i64.
+Tensor sum(const Tensor& x, const ReduceOptions& options = {});  ///< Integers sum to i64.
 Tensor mean(const Tensor& x, const ReduceOptions& options = {});
 Tensor max(const Tensor& x, const ReduceOptions& options = {});
 Tensor min(const Tensor& x, const ReduceOptions& options = {});
 Tensor argmax(const Tensor& x, int dim, bool keep_dims = false);  ///< i64; the first of equal maxima.
+Tensor argmax(const Tensor& x);                                   ///< Over all elements, counted row by row.
 /// The variance with divisor n - correction.
 Tensor var(const Tensor& x, const ReduceOptions& options = {}, int correction = 1);
 
 // Matrix products: [m, k] x [k, n], [b, m, k] x [b, k, n], vectors as in PyTorch.
 Tensor matmul(const Tensor& a, const Tensor& b);
+void matmul(const Tensor& a, const Tensor& b, Tensor& out);
 
 // Selection and joining.
 Tensor index_select(const Tensor& x, int dim, const Tensor& index);  ///< `index`: i64, one dimension.
-Tensor gather(const Tensor& x, int dim, const Tensor& index);        ///< out[i][j] = x[index[i][j]][j] for dim 0.
+Tensor gather(const Tensor& x, int dim, const Tensor& index);  ///< out[i][j] = x[index[i][j]][j] for dim 0.
 /// The adjoint of gather: into[index[i][j]][j] += source[i][j] for dim 0.
 void scatter_add_(Tensor& into, int dim, const Tensor& index, const Tensor& source);
 Tensor cat(std::span<const Tensor> tensors, int dim = 0);
 Tensor stack(std::span<const Tensor> tensors, int dim = 0);
-inline Tensor cat(std::initializer_list<Tensor> tensors, int dim = 0) { return cat(std::span(tensors.begin(), tensors.size()), dim); }
-inline Tensor stack(std::initializer_list<Tensor> tensors, int dim = 0) { return stack(std::span(tensors.begin(), tensors.size()), dim); }
+inline Tensor cat(std::initializer_list<Tensor> tensors, int dim = 0) {
+  return cat(std::span(tensors.begin(), tensors.size()), dim);
+}
+inline Tensor stack(std::initializer_list<Tensor> tensors, int dim = 0) {
+  return stack(std::span(tensors.begin(), tensors.size()), dim);
+}
 /// Sums `x` over the dimensions in which it was broadcast from `shape`.
 Tensor sum_to(const Tensor& x, const Shape& shape);
 

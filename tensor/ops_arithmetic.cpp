@@ -56,13 +56,10 @@ Tensor binary(BinaryOp op, const char* name, const Tensor& a, const Tensor& b) {
 
 /// Into a given output. `out` may be one of the operands.
 void binary(BinaryOp op, const char* name, const Tensor& a, const Tensor& b, Tensor& out) {
-  check_operands(name, {&a, &b, &out});
+  check_operands(name, {&a, &b});
   const DType dtype = type_of(op, a, b);
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
-  if (out.shape() != shape || out.dtype() != dtype) {
-    throw InputError("{}: the result is {} {}, but the output given is {} {}", name, dtype, shape,
-                     out.dtype(), out.shape());
-  }
+  check_output(name, shape, dtype, a.device(), out);
   MILLRACE_LAUNCH(out.device(), binary, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
   out.storage()->bump_version();
 }
@@ -109,6 +106,12 @@ void add(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::add, 
 void sub(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::sub, "sub", a, b, out); }
 void mul(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::mul, "mul", a, b, out); }
 void div(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::div, "div", a, b, out); }
+void maximum(const Tensor& a, const Tensor& b, Tensor& out) {
+  binary(BinaryOp::maximum, "maximum", a, b, out);
+}
+void minimum(const Tensor& a, const Tensor& b, Tensor& out) {
+  binary(BinaryOp::minimum, "minimum", a, b, out);
+}
 
 Tensor add(const Tensor& a, double b) { return binary_scalar(BinaryOp::add, "add", a, b); }
 Tensor mul(const Tensor& a, double b) { return binary_scalar(BinaryOp::mul, "mul", a, b); }

@@ -8,13 +8,6 @@ namespace millrace {
 
 namespace {
 
-/// Two or three dimensions, of one floating type, none of them empty.
-Tensor product(const Tensor& a, const Tensor& b, const Shape& shape) {
-  Tensor out = empty(shape, {.dtype = a.dtype(), .device = a.device()});
-  MILLRACE_LAUNCH(a.device(), matmul, a, b, Tensor(), out);
-  return out;
-}
-
 /// Batch dimensions, broadcast and folded into one.
 Tensor batched(const Tensor& x, Shape batch) {
   batch.push_back(x.shape()[-2]);
@@ -22,9 +15,15 @@ Tensor batched(const Tensor& x, Shape batch) {
   return x.expand(batch).reshape({-1, x.shape()[-2], x.shape()[-1]});
 }
 
-}  // namespace
+/// The operands of a product, brought to one floating type and to two or three dimensions.
+struct Product {
+  Tensor left, right;
+  Shape folded;  ///< The result's shape in as many dimensions.
+  Shape shape;   ///< As the caller sees it.
+  TensorOptions options;
+};
 
-Tensor matmul(const Tensor& a, const Tensor& b) {
+Product product_of(const Tensor& a, const Tensor& b) {
   check_operands("matmul", {&a, &b});
   const DType dtype = promote(a.dtype(), b.dtype());
   const bool fits = a.dim() > 0 && b.dim() > 0 && a.shape()[-1] == b.shape()[b.dim() == 1 ? 0 : -2];
@@ -47,13 +46,45 @@ Tensor matmul(const Tensor& a, const Tensor& b) {
   if (b.dim() > 1) {
     shape.push_back(n);
   }
+  const TensorOptions options{.dtype = dtype, .device = a.device()};
   if (shape.numel() == 0 || k == 0) {
-    return zeros(shape, {.dtype = dtype, .device = a.device()});
+    return {left, right, shape, shape, options};
   }
   if (right.dim() == 2) {  // one matrix for all batches: fold them into rows
-    return product(left.reshape({-1, k}), right, {batch.numel() * m, n}).view(shape);
+    return {left.reshape({-1, k}), right, {batch.numel() * m, n}, shape, options};
   }
-  return product(batched(left, batch), batched(right, batch), {batch.numel(), m, n}).view(shape);
+  return {batched(left, batch), batched(right, batch), {batch.numel(), m, n}, shape, options};
+}
+
+/// Writes the product into `out`, a row-major tensor of its shape.
+void run(const Product& product, Tensor& out) {
+  if (out.numel() == 0 || product.left.size(-1) == 0) {
+    MILLRACE_LAUNCH(out.device(), fill, out, 0);  // an empty sum
+    return;
+  }
+  Tensor folded = out.view(product.folded);
+  MILLRACE_LAUNCH(out.device(), matmul, product.left, product.right, Tensor(), folded);
+}
+
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) {
+  const Product product = product_of(a, b);
+  Tensor out = empty(product.shape, product.options);
+  run(product, out);
+  return out;
+}
+
+void matmul(const Tensor& a, const Tensor& b, Tensor& out) {
+  const Product product = product_of(a, b);
+  check_output("matmul", product.shape, product.options.dtype, product.options.device, out);
+  const bool is_operand = out.storage() == a.storage() || out.storage() == b.storage();
+  if (is_operand || !out.is_contiguous()) {
+    out.copy_(matmul(a, b));
+    return;
+  }
+  run(product, out);
+  out.storage()->bump_version();
 }
 
 }  // namespace millrace

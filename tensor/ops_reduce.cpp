@@ -82,6 +82,8 @@ Tensor argmax(const Tensor& x, int dim, bool keep_dims) {
   return keep_dims ? out : out.squeeze(dim);
 }
 
+Tensor argmax(const Tensor& x) { return argmax(x.reshape({-1}), 0); }
+
 Tensor sum_to(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) {
     return x;

@@ -15,6 +15,15 @@ Tensor unary(UnaryOp op, const char* name, const Tensor& x, bool keeps_integers 
   return out;
 }
 
+/// Into a given output.
+void unary(UnaryOp op, const char* name, const Tensor& x, Tensor& out, bool keeps_integers = false) {
+  check_operands(name, {&x});
+  const DType dtype = keeps_integers || is_floating(x.dtype()) ? x.dtype() : DType::f32;
+  check_output(name, x.shape(), dtype, x.device(), out);
+  MILLRACE_LAUNCH(x.device(), unary, op, x.to(dtype), out);
+  out.storage()->bump_version();
+}
+
 }  // namespace
 
 Tensor exp(const Tensor& x) { return unary(UnaryOp::exp, "exp", x); }
@@ -22,6 +31,11 @@ Tensor log(const Tensor& x) { return unary(UnaryOp::log, "log", x); }
 Tensor sqrt(const Tensor& x) { return unary(UnaryOp::sqrt, "sqrt", x); }
 Tensor tanh(const Tensor& x) { return unary(UnaryOp::tanh, "tanh", x); }
 Tensor abs(const Tensor& x) { return unary(UnaryOp::abs, "abs", x, true); }
+void exp(const Tensor& x, Tensor& out) { unary(UnaryOp::exp, "exp", x, out); }
+void log(const Tensor& x, Tensor& out) { unary(UnaryOp::log, "log", x, out); }
+void sqrt(const Tensor& x, Tensor& out) { unary(UnaryOp::sqrt, "sqrt", x, out); }
+void tanh(const Tensor& x, Tensor& out) { unary(UnaryOp::tanh, "tanh", x, out); }
+void abs(const Tensor& x, Tensor& out) { unary(UnaryOp::abs, "abs", x, out, true); }
 Tensor operator-(const Tensor& a) { return unary(UnaryOp::neg, "neg", a, true); }
 
 Tensor clamp(const Tensor& x, double low, double high) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <iosfwd>
 #include <span>
 #include <string>
 
@@ -20,7 +21,9 @@ class Shape {
   Shape() = default;
   Shape(std::initializer_list<std::int64_t> sizes) : Shape(std::span(sizes.begin(), sizes.size())) {}
   explicit Shape(std::span<const std::int64_t> sizes) {
-    for (std::int64_t size : sizes) { push_back(size); }
+    for (std::int64_t size : sizes) {
+      push_back(size);
+    }
   }
 
   int size() const { return count_; }
@@ -34,7 +37,9 @@ class Shape {
   std::int64_t* end() { return values_.data() + count_; }
 
   void push_back(std::int64_t value) {
-    if (count_ == kMaxDims) { throw InputError("shape: got more than {} dimensions", kMaxDims); }
+    if (count_ == kMaxDims) {
+      throw InputError("shape: got more than {} dimensions", kMaxDims);
+    }
     values_[static_cast<std::size_t>(count_++)] = value;
   }
   void insert(int position, std::int64_t value);
@@ -43,7 +48,9 @@ class Shape {
   /// The product of all sizes; 1 for the empty shape of a scalar.
   std::int64_t numel() const {
     std::int64_t product = 1;
-    for (std::int64_t size : *this) { product *= size; }
+    for (std::int64_t size : *this) {
+      product *= size;
+    }
     return product;
   }
 
@@ -58,6 +65,8 @@ class Shape {
 
 using Strides = Shape;
 
+std::ostream& operator<<(std::ostream& out, const Shape& shape);
+
 /// The shape that `a` and `b` broadcast to. @throws InputError naming `operation` and both shapes.
 Shape broadcast_shapes(const Shape& a, const Shape& b, std::string_view operation);
 
@@ -70,6 +79,7 @@ template <>
 struct fmt::formatter<millrace::Shape> : fmt::formatter<std::string_view> {
   template <typename Context>
   auto format(const millrace::Shape& shape, Context& context) const {
-    return fmt::format_to(context.out(), "{}", shape.to_string());  // format() is defined in fmt/format.h only
+    return fmt::format_to(context.out(), "{}",
+                          shape.to_string());  // format() is defined in fmt/format.h only
   }
 };

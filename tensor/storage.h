@@ -21,9 +21,11 @@ class Storage {
   /// Host memory the GPU can copy from without a detour; plain memory in a build without CUDA.
   static std::shared_ptr<Storage> allocate_pinned(std::size_t bytes);
   /// Foreign memory; `release` is called when the last tensor over it is gone.
-  static std::shared_ptr<Storage> wrap(void* data, std::size_t bytes, Device device, std::function<void()> release);
+  static std::shared_ptr<Storage> wrap(void* data, std::size_t bytes, Device device,
+                                       std::function<void()> release);
   /// A part of `parent` with a version count of its own; keeps `parent` alive.
-  static std::shared_ptr<Storage> part_of(std::shared_ptr<Storage> parent, std::size_t offset, std::size_t bytes);
+  static std::shared_ptr<Storage> part_of(std::shared_ptr<Storage> parent, std::size_t offset,
+                                          std::size_t bytes);
 
   ~Storage();
   Storage(const Storage&) = delete;

@@ -143,6 +143,7 @@ Tensor Tensor::contiguous(MemoryFormat format) const {
 }
 
 Tensor Tensor::clone() const {
+  check_operands("clone", {this});
   Tensor out = empty_like(*this);
   MILLRACE_LAUNCH(device(), copy, *this, out);
   return out;
@@ -152,6 +153,7 @@ Tensor Tensor::to(DType dtype) const {
   if (dtype == dtype_) {
     return *this;
   }
+  check_operands("to", {this});
   Tensor out = is_contiguous() || !is_dense()
                    ? empty(shape_, {.dtype = dtype, .device = device()})
                    : Tensor(Storage::allocate(static_cast<std::size_t>(numel_) * size_of(dtype), device()), 0,

@@ -5,6 +5,7 @@
 #include <memory>
 #include <ostream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "tensor/device.h"
@@ -43,10 +44,14 @@ class Tensor {
   /// The first element. @throws InputError when T is not the tensor's type.
   template <typename T>
   T* data() const {
-    if (dtype_of<T> != dtype_) { throw_wrong_type(dtype_of<T>); }
+    if (dtype_of<T> != dtype_) {
+      throw_wrong_type(dtype_of<T>);
+    }
     return reinterpret_cast<T*>(raw());
   }
-  std::byte* raw() const { return storage_ ? storage_->data() + offset_ * static_cast<std::int64_t>(size_of(dtype_)) : nullptr; }
+  std::byte* raw() const {
+    return storage_ ? storage_->data() + offset_ * static_cast<std::int64_t>(size_of(dtype_)) : nullptr;
+  }
   /// The value of a tensor of one element.
   double item() const;
   /// One element, bounds checked: `x.at({0, 2})`.
@@ -58,7 +63,8 @@ class Tensor {
   bool is_dense() const;
 
   // Views: no element moves.
-  Tensor view(Shape shape) const;  ///< One size may be -1. @throws InputError when the strides do not allow it.
+  Tensor view(
+      Shape shape) const;  ///< One size may be -1. @throws InputError when the strides do not allow it.
   Tensor permute(std::initializer_list<int> dims) const;
   Tensor permute(std::span<const int> dims) const;
   Tensor transpose(int a, int b) const;
@@ -70,7 +76,7 @@ class Tensor {
   Tensor unsqueeze(int dim) const;
   Tensor squeeze() const;
   Tensor squeeze(int dim) const;
-  Tensor expand(const Shape& shape) const;
+  Tensor expand(const Shape& shape) const;  ///< Sizes of 1 grow; -1 keeps a size.
   /// The same elements under a version count of its own (parameters are views of one flat buffer).
   Tensor with_own_version() const;
 
@@ -85,7 +91,7 @@ class Tensor {
   // In place; each returns *this and counts as one change.
   Tensor& fill_(double value);
   Tensor& zero_() { return fill_(0); }
-  Tensor& copy_(const Tensor& source);  ///< Broadcasts and converts.
+  Tensor& copy_(const Tensor& source);                  ///< Broadcasts and converts.
   Tensor& add_(const Tensor& other, double alpha = 1);  ///< this += alpha * other
   Tensor& add_(double value);
   Tensor& sub_(const Tensor& other, double alpha = 1);
@@ -100,6 +106,7 @@ class Tensor {
   Tensor& sqrt_();
   Tensor& tanh_();
   Tensor& neg_();
+  Tensor& abs_();
   Tensor& clamp_(double low, double high);
   Tensor& t_();  ///< Transposes this view.
 
@@ -129,11 +136,14 @@ Tensor zeros(const Shape& shape, TensorOptions options = {});
 Tensor ones(const Shape& shape, TensorOptions options = {});
 Tensor full(const Shape& shape, double value, TensorOptions options = {});
 Tensor arange(double start, double end, double step = 1, TensorOptions options = {});  ///< [start, end)
-/// A tensor of the given numbers: `tensor({1, 2, 3})`, `tensor({{1, 2}, {3, 4}})`.
-Tensor tensor(std::initializer_list<double> values, TensorOptions options = {});
+/// A tensor of the given numbers: `tensor({1, 2, 3})`, `tensor({{1, 2}, {3, 4}})`. `Number` is always double:
+/// a template gives way to the rows below it where braces fit both, as those of a column `{{1}, {2}}` do.
+template <typename Number = double>
+Tensor tensor(std::initializer_list<std::type_identity_t<Number>> values, TensorOptions options = {});
 Tensor tensor(std::initializer_list<std::initializer_list<double>> rows, TensorOptions options = {});
 /// Shares the caller's memory; `release` is called when the last view is gone.
-Tensor from_blob(void* data, const Shape& shape, TensorOptions options = {}, std::function<void()> release = {});
+Tensor from_blob(void* data, const Shape& shape, TensorOptions options = {},
+                 std::function<void()> release = {});
 Tensor from_blob(void* data, const Shape& shape, const Strides& strides, TensorOptions options,
                  std::function<void()> release = {});
 

@@ -203,23 +203,21 @@ Tensor Tensor::squeeze(int dim) const {
   return out;
 }
 
-Tensor Tensor::expand(const Shape& shape) const {
-  if (shape == shape_) {
-    return *this;
+Tensor Tensor::expand(const Shape& target) const {
+  const int added = target.size() - dim();
+  if (added < 0) {
+    throw InputError("expand: shape {} cannot be expanded to {}: dimensions are missing", shape_, target);
   }
-  const int added = shape.size() - dim();
-  Tensor out(storage_, offset_, shape, shape, dtype_);
+  Shape shape = target, strides = target;
   for (int i = 0; i < shape.size(); ++i) {
     const std::int64_t size = i < added ? 1 : shape_[i - added];
-    if (added < 0 || (size != shape[i] && size != 1)) {
-      throw InputError("expand: shape {} cannot be expanded to {}: only sizes of 1 grow", shape_, shape);
+    shape[i] = target[i] == -1 && i >= added ? size : target[i];
+    if (shape[i] < 0 || (shape[i] != size && size != 1)) {
+      throw InputError("expand: shape {} cannot be expanded to {}: only sizes of 1 grow", shape_, target);
     }
-    out.strides_[i] = size == 1 && shape[i] != 1 ? 0 : (i < added ? 0 : strides_[i - added]);
+    strides[i] = i < added || shape[i] != size ? 0 : strides_[i - added];
   }
-  if (added < 0) {
-    throw InputError("expand: shape {} cannot be expanded to {}: dimensions are missing", shape_, shape);
-  }
-  return out;
+  return Tensor(storage_, offset_, shape, strides, dtype_);
 }
 
 Tensor Tensor::with_own_version() const {

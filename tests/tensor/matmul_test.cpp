@@ -75,5 +75,20 @@ TEST(Matmul, MatchesLoops) {
   EXPECT_THROW(matmul(ones({2, 2}, {.dtype = DType::i32}), ones({2, 2}, {.dtype = DType::i32})), InputError);
 }
 
+TEST(Matmul, WritesIntoAGivenOutput) {
+  const Tensor a = tensor({{1, 2}, {3, 4}}), b = tensor({{1, 1}, {0, 1}});
+  Tensor dense = zeros({2, 2}), strided = zeros({2, 2}).t(), operand = a.clone();
+  for (Tensor* out : {&dense, &strided, &operand}) {
+    const auto version = out->storage()->version();
+    matmul(out == &operand ? operand : a, b, *out);
+    EXPECT_EQ(test::values(*out), (std::vector<double>{1, 3, 3, 7}));
+    EXPECT_GT(out->storage()->version(), version);
+  }
+  matmul(zeros({2, 0}), zeros({0, 2}), dense);
+  EXPECT_EQ(test::values(dense), (std::vector<double>{0, 0, 0, 0}));
+  Tensor wrong = zeros({2, 3});
+  EXPECT_THROW(matmul(a, b, wrong), InputError);
+}
+
 }  // namespace
 }  // namespace millrace

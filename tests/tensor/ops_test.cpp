@@ -259,6 +259,29 @@ TEST(Ops, WriteIntoAGivenOutput) {
               AllOf(HasSubstr("[2, 3]"), HasSubstr("[3, 2]")));
   Tensor other = zeros({2, 3}, {.dtype = DType::f64});
   EXPECT_THROW(add(ones({2, 3}), ones({2, 3}), other), InputError);
+  Tensor expanded = zeros({1, 3}).expand({2, 3});
+  EXPECT_THROW(add(ones({2, 3}), ones({2, 3}), expanded), InputError);
+}
+
+TEST(Ops, FunctionsWriteIntoAGivenOutput) {
+  const Tensor x = tensor({4, 9});
+  Tensor out = zeros({2});
+  const auto version = out.storage()->version();
+  sqrt(x, out);
+  EXPECT_THAT(test::values(out), ElementsAre(2, 3));
+  log(ones({2}), out);
+  exp(out, out);
+  EXPECT_THAT(test::values(out), ElementsAre(1, 1));
+  tanh(zeros({2}), out);
+  EXPECT_THAT(test::values(out), ElementsAre(0, 0));
+  abs(tensor({-1, 2}), out);
+  EXPECT_THAT(test::values(out), ElementsAre(1, 2));
+  maximum(out, full({}, 2), out);
+  minimum(out, tensor({1, 5}), out);
+  EXPECT_THAT(test::values(out), ElementsAre(1, 2));
+  EXPECT_EQ(out.storage()->version(), version + 7);
+  Tensor wrong = zeros({3});
+  EXPECT_THAT(test::input_error([&] { exp(x, wrong); }), AllOf(HasSubstr("[2]"), HasSubstr("[3]")));
 }
 
 TEST(Ops, InPlace) {
@@ -270,6 +293,7 @@ TEST(Ops, InPlace) {
   EXPECT_THAT(test::values(x.clamp_(-20, -10)), ElementsAre(-10, -17, -20));
   EXPECT_THAT(test::values(x.fill_(4).sqrt_()), ElementsAre(2, 2, 2));
   EXPECT_NEAR(x.fill_(1).exp_().log_().tanh_().at({1}), std::tanh(1.0), 1e-6);
+  EXPECT_THAT(test::values(x.fill_(-3).abs_()), ElementsAre(3, 3, 3));
   Tensor whole = ones({2}, {.dtype = DType::i32});
   EXPECT_THAT(test::input_error([&] { whole.add_(0.5); }), HasSubstr("i32"));
   EXPECT_THROW(whole.div_(2), InputError);

@@ -133,6 +133,9 @@ TEST(Reduce, ArgmaxTakesTheFirstOfEquals) {
       }
       ASSERT_EQ(argmax(x, dim, true).dim(), 3);
     }
+    const auto all = groups(x, {0, 1, 2});
+    ASSERT_EQ(argmax(x).item(),
+              static_cast<double>(std::max_element(all[0].begin(), all[0].end()) - all[0].begin()));
   }
 }
 

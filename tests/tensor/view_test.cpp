@@ -62,6 +62,9 @@ TEST(View, SqueezeUnsqueezeExpand) {
   EXPECT_TRUE(counting({2, 3}).unsqueeze(1).is_contiguous());
   EXPECT_THAT(test::values(x.squeeze().expand({2, 3})), ElementsAre(0, 1, 2, 0, 1, 2));
   EXPECT_THAT(test::values(x.expand({1, 3, 2})), ElementsAre(0, 0, 1, 1, 2, 2));
+  EXPECT_EQ(x.expand({2, 2, -1, 4}).shape(), (Shape{2, 2, 3, 4}));
+  EXPECT_THROW(x.expand({-1, 1, 1, 1}), InputError);
+  EXPECT_THROW(ones({1}).expand({-2}), InputError);
   EXPECT_THROW(x.expand({2, 4, 1}), InputError);
   EXPECT_THROW(x.expand({3, 1}), InputError);
 }
@@ -160,12 +163,19 @@ TEST(Tensor, CreatesAndReads) {
   EXPECT_THAT(test::values(arange(3, 0, -1, {.dtype = DType::i64})), ElementsAre(3, 2, 1));
   EXPECT_EQ(arange(3, 0).numel(), 0);
   EXPECT_EQ(full({}, 2.5).item(), 2.5);
+  EXPECT_EQ(tensor({1}).shape(), (Shape{1}));
+  EXPECT_EQ(tensor({0, 0}).shape(), (Shape{2}));
+  EXPECT_EQ(tensor({{1}, {2}}).shape(), (Shape{2, 1}));
+  EXPECT_EQ(tensor({{1}}).shape(), (Shape{1, 1}));
+  EXPECT_EQ(tensor({}).shape(), (Shape{0}));
   EXPECT_EQ(tensor({300}, {.dtype = DType::i32}).to(DType::u8).item(), 44);
   EXPECT_THROW(arange(0, 1, 0), InputError);
   EXPECT_THROW(tensor({{1, 2}, {3}}), InputError);
   EXPECT_THROW(empty({2, -1}), InputError);
   EXPECT_THROW(zeros({2}).item(), InputError);
   EXPECT_THROW(Tensor().item(), InputError);
+  EXPECT_THROW(Tensor().clone(), InputError);
+  EXPECT_THROW(Tensor().to(DType::f64), InputError);
   EXPECT_THROW(zeros({2, 2}).at({2, 0}), InputError);
   EXPECT_THROW(zeros({2, 2}).at({0}), InputError);
   EXPECT_THAT(test::input_error([] { (void)zeros({2}).data<double>(); }), HasSubstr("f64"));
