@@ -19,17 +19,24 @@ NewFile::NewFile(const std::filesystem::path& path) : path_(path) {
     }
   }
   beside_ = path_.string() + fmt::format(".part{}", ::getpid());
-  descriptor_ = ::open(beside_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  // Without a name until it is whole, so that nothing is left of it should the process be killed.
+  descriptor_ = ::open(folder().c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666);
+  is_named_ = descriptor_ < 0;
+  if (is_named_) {  // not every file system can do that
+    descriptor_ = ::open(beside_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  }
   if (descriptor_ < 0) {
     fail();
   }
 }
 
+std::filesystem::path NewFile::folder() const { return path_.has_parent_path() ? path_.parent_path() : "."; }
+
 NewFile::~NewFile() {
   if (descriptor_ >= 0) {
     ::close(descriptor_);
   }
-  if (!committed_) {
+  if (is_named_) {
     ::unlink(beside_.c_str());
   }
 }
@@ -50,14 +57,23 @@ void NewFile::write(const void* data, std::size_t bytes) {
 }
 
 void NewFile::commit() {
-  if (::fsync(descriptor_) != 0 || ::close(std::exchange(descriptor_, -1)) != 0 ||
-      ::rename(beside_.c_str(), path_.c_str()) != 0) {
+  if (::fsync(descriptor_) != 0) {
     fail();
   }
-  committed_ = true;
+  if (!is_named_) {
+    ::unlink(beside_.c_str());  // of a process that was killed
+    const std::string here = fmt::format("/proc/self/fd/{}", descriptor_);
+    if (::linkat(AT_FDCWD, here.c_str(), AT_FDCWD, beside_.c_str(), AT_SYMLINK_FOLLOW) != 0) {
+      fail();
+    }
+    is_named_ = true;
+  }
+  if (::close(std::exchange(descriptor_, -1)) != 0 || ::rename(beside_.c_str(), path_.c_str()) != 0) {
+    fail();
+  }
+  is_named_ = false;
   // The new name is on disk once its folder is; where that cannot be asked for, the file is still whole.
-  const std::filesystem::path folder = path_.has_parent_path() ? path_.parent_path() : ".";
-  if (const int directory = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); directory >= 0) {
+  if (const int directory = ::open(folder().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); directory >= 0) {
     ::fsync(directory);
     ::close(directory);
   }

@@ -20,12 +20,13 @@ class NewFile {
   void commit();
 
  private:
+  std::filesystem::path folder() const;
   [[noreturn]] void fail() const;
 
   std::filesystem::path path_;
   std::filesystem::path beside_;
   int descriptor_ = -1;
-  bool committed_ = false;
+  bool is_named_ = false;  // whether `beside_` is there
 };
 
 }  // namespace millrace
