@@ -381,8 +381,8 @@ class ThreadCommunicator final : public Communicator {
 
 std::vector<std::unique_ptr<Communicator>> make_thread_group(int size,
                                                              std::chrono::duration<double> timeout) {
-  if (size < 1) {
-    throw InputError("make_thread_group: got {} ranks, expected 1 or more", size);
+  if (size < 1 || size > kMaxRanks) {
+    throw InputError("make_thread_group: got {} ranks, expected 1 to {}", size, kMaxRanks);
   }
   const auto group = std::make_shared<ThreadGroup>(size, timeout);
   std::vector<std::unique_ptr<Communicator>> ranks;

@@ -1,15 +1,28 @@
 #include "pipeline/team.h"
 
+#include <exception>
+
+#include "tensor/error.h"
+
 namespace millrace {
 
 Team::Team(int size) {
   threads_.reserve(static_cast<std::size_t>(size - 1));
-  for (int member = 1; member < size; ++member) {
-    threads_.emplace_back([this, member] { work(member); });
+  try {
+    for (int member = 1; member < size; ++member) {
+      threads_.emplace_back([this, member] { work(member); });
+    }
+  } catch (const std::exception& error) {
+    const std::size_t started = threads_.size();
+    end();
+    throw MachineError("cannot start thread {} of {}: {}; ask for fewer replicas", started + 1, size - 1,
+                       error.what());
   }
 }
 
-Team::~Team() {
+Team::~Team() { end(); }
+
+void Team::end() {
   job_ = nullptr;
   round_.fetch_add(1);
   start_.wake();

@@ -14,6 +14,7 @@ namespace millrace {
 /// calls `run`. Between jobs the others stay awake for Parking::kAwake, then sleep.
 class Team {
  public:
+  /// @throws MachineError when the machine gives no more threads.
   explicit Team(int size);
   ~Team();
   Team(const Team&) = delete;
@@ -26,6 +27,7 @@ class Team {
 
  private:
   void work(int member);
+  void end();
 
   const std::function<void(int)>* job_ = nullptr;
   std::atomic<std::uint64_t> round_{0};  // of jobs; the last one, without a job, ends the threads

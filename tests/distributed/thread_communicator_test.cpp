@@ -275,5 +275,11 @@ TEST(ThreadCommunicator, RandomOperationsAndAborts) {
   }
 }
 
+TEST(ThreadCommunicator, RefusesGroupsOfNoSizeItCanHave) {
+  for (const int size : {-1, 0, 257, 1024}) {
+    EXPECT_THROW(make_thread_group(size, 1s), InputError) << size;
+  }
+}
+
 }  // namespace
 }  // namespace millrace

@@ -3,6 +3,9 @@
 #include <chrono>
 #include <gtest/gtest.h>
 #include <set>
+#include <sys/resource.h>
+
+#include "tensor/error.h"
 
 namespace millrace {
 namespace {
@@ -36,6 +39,21 @@ TEST(Team, MembersKeepTheirThreadsAndTheCallerIsOne) {
 }
 
 TEST(Team, EndsWithoutEverRunning) { const Team team(4); }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they map terabytes
+TEST(TeamDeathTest, SaysWhenTheMachineGivesNoMoreThreads) {
+  const auto start_too_many = [] {
+    const rlimit limit{.rlim_cur = std::size_t{1} << 30, .rlim_max = std::size_t{1} << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    try {
+      const Team team(1000);  // stacks of 8 MB
+    } catch (const MachineError&) {
+      std::_Exit(7);
+    }
+  };
+  EXPECT_EXIT(start_too_many(), testing::ExitedWithCode(7), "");
+}
+#endif
 
 }  // namespace
 }  // namespace millrace
