@@ -3,6 +3,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <new>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
@@ -113,7 +114,11 @@ class ThreadCache {
       drop_all();
       return false;
     }
-    c.blocks.push_back(data);
+    try {
+      c.blocks.push_back(data);
+    } catch (const std::bad_alloc&) {
+      return false;  // no memory left: none is kept back
+    }
     cached_bytes.fetch_add(bytes, std::memory_order_relaxed);
     return true;
   }
