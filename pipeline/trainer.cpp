@@ -10,6 +10,7 @@
 #include "nn/state.h"
 #include "pipeline/replica.h"
 #include "pipeline/team.h"
+#include "tensor/device_memory.h"
 
 namespace millrace {
 namespace {
@@ -62,6 +63,9 @@ TrainerOptions resolve(TrainerOptions options) {
   const int most = capacity(options.device);
   if (options.dtype != DType::f32 && options.dtype != DType::bf16) {
     throw InputError("trainer: got {}, expected f32 or bf16", options.dtype);
+  }
+  if (options.dtype == DType::bf16 && options.device.is_cpu() && !cpu::has_bf16()) {
+    throw InputError("trainer: got bf16, which needs a processor with AVX-512 bf16; use f32 on this one");
   }
   if (options.replicas < 0 || options.shards < 0 || options.batch_size < 0) {
     throw InputError("trainer: got {} replicas, {} shards and a batch of {}, expected no negative number",

@@ -17,6 +17,8 @@ namespace cpu {
 void* allocate(std::size_t bytes);
 /// Returns a block to this thread's cache. `bytes` is what was asked for.
 void release(void* data, std::size_t bytes);
+/// Whether this processor multiplies bf16 numbers itself; oneDNN has slow bf16 layers without it, or none.
+bool has_bf16();
 }  // namespace cpu
 
 namespace cuda {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "tensor/device_memory.h"
 #include "tensor/error.h"
 
 extern "C" void omp_set_num_threads(int);  // of the OpenMP library that oneDNN runs on
@@ -97,3 +98,12 @@ void Call::run(std::initializer_list<const void*> data) {
 }
 
 }  // namespace millrace::cpu::onednn
+
+namespace millrace::cpu {
+
+bool has_bf16() {
+  constexpr auto kNeeded = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_bf16);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kNeeded) == kNeeded;
+}
+
+}  // namespace millrace::cpu

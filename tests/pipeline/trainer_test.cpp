@@ -1,6 +1,8 @@
 #include "pipeline/trainer.h"
 
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <gmock/gmock.h>
 #include <stdexcept>
 #include <thread>
@@ -326,6 +328,22 @@ TEST(Resolve, NamesWhatDoesNotFit) {
     EXPECT_THAT(message({.device = {Device::Kind::cuda, 0}}),
                 HasSubstr("cuda:0: " + cuda_unavailable_reason()));
   }
+}
+
+TEST(TrainerDeathTest, SaysThatAProcessorLacksBf16) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a process of its own: oneDNN looks at the variable once
+  const auto ask = [] {
+    setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE", 1);
+    setenv("DNNL_MAX_CPU_ISA", "AVX512_CORE", 1);
+    try {
+      resolve({.dtype = DType::bf16});
+    } catch (const InputError& error) {
+      std::fputs(error.what(), stderr);
+      std::exit(2);
+    }
+    std::exit(0);
+  };
+  EXPECT_EXIT(ask(), ::testing::ExitedWithCode(2), "processor with AVX-512 bf16; use f32");
 }
 
 TEST(Evaluation, ClassAccuracyIsTheShareOfItsRow) {
