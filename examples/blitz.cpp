@@ -107,12 +107,50 @@ void networks() {
             << criterion(net(input), target).item() << "\n\n";
 }
 
+void print_classes(const char* title, const Tensor& labels, const std::vector<std::string>& classes) {
+  std::printf("%-11s:", title);
+  for (std::int64_t i = 0; i < labels.numel(); ++i) {
+    std::printf(" %10s", classes[static_cast<std::size_t>(labels.at({i}))].c_str());
+  }
+  std::printf("\n");
+}
+
+/// How the network does on images it never saw: the share that it gets right.
+double accuracy_on(Loader& test, Net& net) {
+  const std::vector<std::string>& classes = test.dataset().info().classes;
+  net.eval();
+  const NoGradScope no_grad;
+  std::vector<int> correct(classes.size()), total(classes.size());
+  int all_correct = 0, all = 0;
+  for (const Batch& batch : test.epoch(0)) {
+    const Tensor labels = batch.labels(), predicted = argmax(net(batch.images()).data(), 1);
+    if (batch.step() == 0) {
+      print_classes("GroundTruth", labels, classes);
+      print_classes("Predicted", predicted, classes);
+    }
+    const Tensor right = equal(predicted, labels);
+    for (std::int64_t i = 0; i < batch.valid(); ++i) {
+      const auto label = static_cast<std::size_t>(labels.at({i}));
+      correct[label] += static_cast<int>(right.at({i}));
+      total[label] += 1;
+    }
+    all_correct += static_cast<int>(sum(right).item());
+    all += static_cast<int>(batch.valid());
+  }
+  std::printf("Accuracy of the network on the %d test images: %d %%\n", all, 100 * all_correct / all);
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    if (total[i] > 0) {
+      std::printf("Accuracy of %10s : %2d %%\n", classes[i].c_str(), 100 * correct[i] / total[i]);
+    }
+  }
+  return static_cast<double>(all_correct) / all;
+}
+
 /// Trains on `name`; the share of the test images that the network then gets right.
 double classifier(const std::string& name) {
   // 1. Images come in batches of 4, normalized to [-1, 1], in an order of their own each epoch.
   Loader train(open_dataset(name), {.batch_size = 4});
   Loader test(open_dataset(name, /*train=*/false), {.batch_size = 4, .shuffle = false, .drop_last = false});
-  const std::vector<std::string>& classes = train.dataset().info().classes;
 
   // 2, 3. The network, the loss and the optimizer.
   Net net(3);
@@ -136,28 +174,8 @@ double classifier(const std::string& name) {
     }
   }
 
-  // 5. How it does on images it never saw.
-  net.eval();
-  const NoGradScope no_grad;
-  std::vector<int> correct(classes.size()), total(classes.size());
-  int all_correct = 0, all = 0;
-  for (const Batch& batch : test.epoch(0)) {
-    const Tensor labels = batch.labels(), right = equal(argmax(net(batch.images()).data(), 1), labels);
-    for (std::int64_t i = 0; i < batch.valid(); ++i) {
-      const auto label = static_cast<std::size_t>(labels.at({i}));
-      correct[label] += static_cast<int>(right.at({i}));
-      total[label] += 1;
-    }
-    all_correct += static_cast<int>(sum(right).item());
-    all += static_cast<int>(batch.valid());
-  }
-  std::printf("Accuracy of the network on the %d test images: %d %%\n", all, 100 * all_correct / all);
-  for (std::size_t i = 0; i < classes.size(); ++i) {
-    if (total[i] > 0) {
-      std::printf("Accuracy of %10s : %2d %%\n", classes[i].c_str(), 100 * correct[i] / total[i]);
-    }
-  }
-  return static_cast<double>(all_correct) / all;
+  // 5. The test.
+  return accuracy_on(test, net);
 }
 
 int main(int argc, char** argv) {
