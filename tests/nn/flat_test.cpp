@@ -102,9 +102,9 @@ TEST(FlatParameters, SumsBatchStatisticsOverShards) {
   EXPECT_EQ(net->named_buffers()[2].second.item(), 0);
   flat.apply_statistics(4);
   for (std::size_t i = 0; i < 6; ++i) {
-    const auto& [name, got] = net->named_buffers()[i];
-    const Tensor& from_a = alone_a->named_buffers()[i].second;
-    const Tensor& from_b = alone_b->named_buffers()[i].second;
+    const auto [name, got] = net->named_buffers()[i];
+    const Tensor from_a = alone_a->named_buffers()[i].second;
+    const Tensor from_b = alone_b->named_buffers()[i].second;
     const Tensor expected = name.ends_with("tracked") ? from_a : from_a * 0.75 + from_b * 0.25;
     EXPECT_TRUE(all_close(got, expected, 1e-5, 1e-6)) << name;
   }
