@@ -14,6 +14,7 @@ SamplerOptions checked(std::int64_t samples, SamplerOptions options) {
   if (options.local_shards == 0) options.local_shards = options.shards - options.first_shard;
   const auto& [batch_size, shards, first, local, drop_last, shuffle, seed] = options;
   if (samples < 1) throw InputError("sampler: the data set is empty");
+  if (shuffle) Permutation(samples, seed, 0);  // says now, and not in a worker, that there are too many
   if (batch_size < 1) throw InputError("sampler: batch size {} is not positive", batch_size);
   if (shards < 1 || !std::has_single_bit(static_cast<unsigned>(shards))) {
     throw InputError("sampler: {} shards, expected a power of two", shards);

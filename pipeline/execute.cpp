@@ -8,16 +8,31 @@ namespace millrace {
 namespace {
 
 /// Transforms of the user's own may plan anything; the writer trusts the plan.
-void check(const SamplePlan& plan) {
+void check(const SamplePlan& plan, Size2 source) {
+  constexpr std::int64_t kMost = 1 << 17;  // pixels; far from where sums overflow
+  const auto lies_in = [](std::int64_t begin, std::int64_t size, std::int64_t all) {
+    return begin >= 0 && size > 0 && size <= all && begin <= all - size;
+  };
+  const auto is_near = [](const Rectangle& r) {
+    return std::max({std::abs(r.top), std::abs(r.left), std::abs(r.height), std::abs(r.width)}) <= kMost;
+  };
+  const auto is_size = [](Size2 size) {
+    return size.height > 0 && size.width > 0 && std::max(size.height, size.width) <= kMost;
+  };
   const Rectangle& crop = plan.crop;
-  const bool inside = crop.top >= 0 && crop.left >= 0 && crop.height > 0 && crop.width > 0 &&
-                      crop.top + crop.height <= plan.source.height &&
-                      crop.left + crop.width <= plan.source.width;
-  if (!inside || plan.resized.height < 1 || plan.resized.width < 1 || plan.output().height < 1 ||
-      plan.output().width < 1) {
+  if (plan.source != source || !lies_in(crop.top, crop.height, source.height) ||
+      !lies_in(crop.left, crop.width, source.width)) {
     throw InputError(
         "transforms: planned a crop of {} x {} at ({}, {}) of an image of {} x {}; it must lie inside",
-        crop.height, crop.width, crop.top, crop.left, plan.source.height, plan.source.width);
+        crop.height, crop.width, crop.top, crop.left, source.height, source.width);
+  }
+  if (!is_size(plan.resized) || !is_size(plan.output()) || !is_near(plan.window) ||
+      !std::all_of(plan.holes.begin(), plan.holes.end(), is_near)) {
+    throw InputError(
+        "transforms: planned to resize to {} x {} and to take {} x {} at ({}, {}); sizes must be positive, "
+        "and nothing, holes included, beyond {}",
+        plan.resized.height, plan.resized.width, plan.window.height, plan.window.width, plan.window.top,
+        plan.window.left, kMost);
   }
 }
 
@@ -40,6 +55,10 @@ SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const Loa
       seed_(options.seed),
       dtype_(options.dtype),
       channels_(dataset_->info().channels) {
+  if (channels_ < 1) {
+    throw InputError("loader: the data set says that its images have {} channels, expected at least 1",
+                     channels_);
+  }
   transforms_.insert(transforms_.end(), options.custom_transforms.begin(), options.custom_transforms.end());
   learn_sizes();
   image_shape_ = {channels_, output_.height, output_.width};
@@ -71,7 +90,7 @@ SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int6
   for (const auto& transform : transforms_) {
     transform->edit(plan, random);
   }
-  check(plan);
+  check(plan, source);
   return plan;
 }
 

@@ -77,6 +77,11 @@ LoaderOptions checked(LoaderOptions options, const Sampler& sampler) {
         "loader: got {} threads, {} slabs, a chunk of {} and a timeout of {} s; none may be negative",
         options.threads, options.slabs, options.chunk, options.timeout_seconds);
   }
+  if (options.threads > kMaxLoaderThreads) {
+    throw InputError("loader: got {} threads, expected at most {}", options.threads, kMaxLoaderThreads);
+  }
+  options.timeout_seconds =
+      std::min(options.timeout_seconds, 1e8);  // three years; a clock cannot add for ever
   options.local_shards = sampler.options().local_shards;
   if (options.threads == 0) {
     options.threads = available_cores();

@@ -29,7 +29,7 @@ struct Chunk {
 
 /// oneTBB gives at most cores - 1 workers unless it is allowed more; a lower limit that the application sets
 /// still holds. It is a limit, not a number of threads.
-constexpr std::size_t kMostParallelism = 256;
+constexpr std::size_t kMostParallelism = kMaxLoaderThreads;
 
 /// How long the destructor waits for a worker that may be stuck in a read.
 constexpr std::chrono::seconds kStopTimeout{60};

@@ -14,6 +14,9 @@
 
 namespace millrace {
 
+/// More than this many workers oneTBB is not asked for.
+inline constexpr int kMaxLoaderThreads = 256;
+
 /// A slab and the work of filling it once. It is the token that goes round the graph and out to the consumer.
 struct SlabJob {
   SlabJob(std::int64_t samples, const std::vector<FieldSpec>& fields) : slab(samples, fields) {}

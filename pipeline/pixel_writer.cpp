@@ -228,8 +228,13 @@ PixelWriter::PixelWriter(int channels, Size2 output, DType dtype, std::span<cons
     return all;
   };
   const std::vector<float> means = spread(mean, "mean"), deviations = spread(std, "std");
-  if (std::any_of(deviations.begin(), deviations.end(), [](float value) { return !(value > 0); })) {
-    throw InputError("normalize: a standard deviation is not greater than 0");
+  for (std::size_t c = 0; c < means.size(); ++c) {  // a finite scale and offset: no pixel becomes NaN
+    if (!(deviations[c] > 0) || !std::isnormal(deviations[c]) || !std::isfinite(means[c] / deviations[c])) {
+      throw InputError(
+          "normalize: got the mean {} and the standard deviation {}; expected finite numbers, the second "
+          "above 0",
+          means[c], deviations[c]);
+    }
   }
   const std::vector<float> zeros(means.size(), 0), ones(means.size(), 1);
   plain_ = make_row(zeros, ones, means);

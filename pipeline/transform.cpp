@@ -226,9 +226,9 @@ std::int64_t parse_number(std::string_view text, std::string_view word, std::int
 }
 
 Size2 parse_size(std::string_view text, std::string_view word) {
-  const std::string_view height = take(text, 'x');
-  const std::int64_t rows = parse_number(height, word, 1);
-  return text.empty() ? Size2(rows) : Size2(rows, parse_number(text, word, 1));
+  const bool is_square = text.find('x') == std::string_view::npos;
+  const std::int64_t rows = parse_number(take(text, 'x'), word, 1);
+  return is_square ? Size2(rows) : Size2(rows, parse_number(text, word, 1));
 }
 
 std::shared_ptr<const Transform> parse_transform(std::string_view word) {

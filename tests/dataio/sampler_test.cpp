@@ -88,6 +88,7 @@ TEST(Sampler, WhatCannotBeSampledIsNamed) {
     return test::input_error([&] { Sampler(samples, options); });
   };
   EXPECT_THAT(error(0, {}), HasSubstr("empty"));
+  EXPECT_THAT(error(std::numeric_limits<std::int64_t>::max(), {}), HasSubstr("9223372036854775807"));
   EXPECT_THAT(error(9, {.batch_size = 0}), HasSubstr("batch size 0"));
   EXPECT_THAT(error(100, {.batch_size = 10, .shards = 4}),
               testing::AllOf(HasSubstr("batch size 10"), HasSubstr("4 equal shards")));

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <oneapi/tbb/global_control.h>
@@ -22,8 +23,8 @@ using testing::HasSubstr;
 /// Noise images in memory; its index is a sample's label. Some samples fail, one may wait.
 class Noise final : public Dataset {
  public:
-  Noise(std::int64_t size, int height, int width) : size_(size) {
-    info_ = {.height = height, .width = width, .channels = 3};
+  Noise(std::int64_t size, int height, int width, int channels = 3) : size_(size) {
+    info_ = {.height = height, .width = width, .channels = channels};
     std::mt19937 random(5);
     bytes_.resize(static_cast<std::size_t>(size * height * width * 3));
     for (auto& byte : bytes_) {
@@ -356,6 +357,53 @@ class Outside final : public Transform {
   std::string describe() const override { return "outside"; }
 };
 
+/// Plans whatever it is told to.
+class Planner final : public Transform {
+ public:
+  explicit Planner(std::function<void(SamplePlan&)> edit) : edit_(std::move(edit)) {}
+  void edit(SamplePlan& plan, SampleRandom&) const override { edit_(plan); }
+  std::string describe() const override { return "planner"; }
+
+ private:
+  std::function<void(SamplePlan&)> edit_;
+};
+
+TEST_F(LoaderTest, ATimeoutMayBeForEver) {
+  Loader loader(std::make_shared<Noise>(8, 4, 4),
+                {.batch_size = 8, .threads = 1, .timeout_seconds = std::numeric_limits<double>::infinity()});
+  loader.epoch(0);
+  Batch batch;
+  EXPECT_TRUE(loader.next(batch));
+}
+
+TEST_F(LoaderTest, PlansThatNoImageCanFollowAreErrors) {
+  constexpr std::int64_t kFar = std::numeric_limits<std::int64_t>::max() - 1;
+  const std::function<void(SamplePlan&)> plans[] = {
+      [](SamplePlan& plan) { plan.crop.height = 0; },
+      [](SamplePlan& plan) { plan.crop.top = kFar; },
+      [](SamplePlan& plan) {
+        plan.source = plan.resized = {64, 64}, plan.crop.height = 64;
+      },
+      [](SamplePlan& plan) {
+        plan.resized = {0, 3};
+      },
+      [](SamplePlan& plan) {
+        plan.resized = {3, kFar};
+      },
+      [](SamplePlan& plan) { plan.window.width = -1; },
+      [](SamplePlan& plan) { plan.window.height = plan.window.width = std::int64_t{1} << 40; },
+      [](SamplePlan& plan) { plan.window.left = kFar; },
+      [](SamplePlan& plan) {
+        plan.holes.push_back({0, kFar, 2, kFar});
+      },
+  };
+  for (std::size_t i = 0; i < std::size(plans); ++i) {
+    LoaderOptions options{.batch_size = 8, .threads = 1};
+    options.custom_transforms = {std::make_shared<Planner>(plans[i])};
+    EXPECT_THROW(Loader(std::make_shared<Noise>(8, 4, 4), options), InputError) << "plan " << i;
+  }
+}
+
 TEST_F(LoaderTest, WrongOptionsAreErrors) {
   const auto data = std::make_shared<Noise>(16, 3, 3);
   const auto error_of = [&data](LoaderOptions options) -> std::string {
@@ -371,10 +419,14 @@ TEST_F(LoaderTest, WrongOptionsAreErrors) {
   EXPECT_THAT(error_of({.batch_size = 8, .mean = {0.5f, 0.5f}}), HasSubstr("2 values of mean"));
   EXPECT_THAT(error_of({.batch_size = 8, .dtype = DType::f64}), HasSubstr("f64"));
   EXPECT_THAT(error_of({.batch_size = 8, .threads = -1}), HasSubstr("-1 threads"));
+  EXPECT_THAT(error_of({.batch_size = 8, .threads = 100000}), HasSubstr("100000 threads"));
   EXPECT_THAT(error_of({.batch_size = 8, .shards = 4, .slabs = 3}), HasSubstr("3 slabs"));
   EXPECT_THAT(error_of({.batch_size = 8, .custom_transforms = {std::make_shared<Outside>()}}),
               HasSubstr("inside"));
   EXPECT_THROW(Loader(nullptr, {}), InputError);
+  for (const int channels : {0, -3}) {
+    EXPECT_THROW(Loader(std::make_shared<Noise>(8, 4, 4, channels), {.batch_size = 8}), InputError);
+  }
   Loader loader(data, {.batch_size = 8, .shards = 2, .threads = 1});
   EXPECT_THROW(loader.epoch(-1), InputError);
   Batch batch;

@@ -235,6 +235,12 @@ TEST(PixelWriter, RefusesWhatDoesNotFit) {
   EXPECT_THROW(PixelWriter(3, 8, DType::f32, two, one), InputError);
   EXPECT_THROW(PixelWriter(3, 8, DType::f32, one, zero), InputError);
   EXPECT_THROW(PixelWriter(3, 8, DType::i64, one, one), InputError);
+  for (const float odd : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    EXPECT_THROW(PixelWriter(3, 8, DType::f32, std::span(&odd, 1), one), InputError);
+    EXPECT_THROW(PixelWriter(3, 8, DType::f32, one, std::span(&odd, 1)), InputError);
+  }
+  const float tiny = 1e-42f;
+  EXPECT_THROW(PixelWriter(3, 8, DType::f32, one, std::span(&tiny, 1)), InputError);
 }
 
 }  // namespace
