@@ -188,12 +188,13 @@ void add_bench_loader(CLI::App& bench) {
   BenchLoaderOptions& o = *options;
   CLI::App& command = *bench.add_subcommand("loader", "Time reading, decoding and transforming");
   command.add_option("--data", o.data, "images:DIR, cifar10:DIR, idx:DIR or synthetic:N")->required();
-  command.add_option("--batch-size", o.batch_size, "Images a batch")->check(at_least(1));
+  command.add_option("--batch-size", o.batch_size, "Images a batch")->check(whole_number(1));
   command.add_option("--transform", o.transform, "e.g. random_crop:4,horizontal_flip,normalize");
   command.add_option("--dtype", o.dtype, "Type of the images: f32, bf16 or u8")
       ->check(CLI::IsMember({"f32", "bf16", "u8"}));
-  command.add_option("--threads", o.threads, "Loader workers (0: this process's cores)")->check(at_least(0));
-  command.add_option("--repeats", o.repeats, "Timed repeats")->check(at_least(1));
+  command.add_option("--threads", o.threads, "Loader workers (0: this process's cores)")
+      ->check(whole_number(0));
+  command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));
   command.add_option("--seconds", o.seconds, "At least this long each")->check(in_range(0, 1e6));
   command.add_flag("--compare", o.compare, "Also run the same work on plain threads, and show the ratio");
   command.add_flag("--json", o.json, "Print one JSON object");

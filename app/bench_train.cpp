@@ -138,9 +138,9 @@ void add_bench_train(CLI::App& bench) {
   CLI::App& command =
       *bench.add_subcommand("train", "Time whole training steps on random 3x32x32 images in memory");
   command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
-  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(at_least(1));
+  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(whole_number(1));
   o.compute.add_to(command, true);
-  command.add_option("--repeats", o.repeats, "Timed repeats")->check(at_least(1));
+  command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));
   command.add_option("--seconds", o.seconds, "At least this long each")->check(in_range(0, 1e6));
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { bench_train(*options); });

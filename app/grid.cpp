@@ -5,6 +5,7 @@
 #include <opencv2/imgproc.hpp>
 
 #include "tensor/config.h"
+#include "tensor/new_file.h"
 #if MILLRACE_WITH_IMGCODECS
 #include <opencv2/imgcodecs.hpp>
 #endif
@@ -49,15 +50,11 @@ void write_text(cv::Mat3b& canvas, const std::string& text, cv::Point bottom_lef
 
 void write_png(const std::filesystem::path& path, const cv::Mat& picture) {
 #if MILLRACE_WITH_IMGCODECS
-  bool written = false;
-  try {
-    written = cv::imwrite(path.string(), picture);
-  } catch (const cv::Exception& error) {
-    throw InputError("--grid {}: {}; expected a name that ends in .png", path.string(), error.err);
-  }
-  if (!written) {
-    throw MachineError("cannot write {}: is the disk full?", path.string());
-  }
+  std::vector<unsigned char> png;
+  cv::imencode(".png", picture, png);
+  NewFile file(path);
+  file.write(png.data(), png.size());
+  file.commit();
 #else
   (void)picture;
   throw InputError("--grid {}: this build has no imgcodecs; configure with -DMILLRACE_IMGCODECS=ON",

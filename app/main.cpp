@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <new>
 #include <numeric>
+#include <unistd.h>
 
 #include "app/commands.h"
 #include "tensor/config.h"
@@ -63,7 +65,11 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
     for (const CLI::Option* option : command->get_options()) {
       known.push_back(option->get_name());
     }
-    const std::string hint = closest(word.substr(0, word.find('=')), known);
+    const std::string option = word.substr(0, word.find('='));
+    if (std::find(known.begin(), known.end(), option) != known.end()) {
+      return fmt::format("{}: {} stands in front of the command; put it behind", name, option);
+    }
+    const std::string hint = closest(option, known);
     return fmt::format("{}: unknown option {}{}", name, word, hint.empty() ? help : hint);
   }
   if (const std::vector<std::string> words = app.remaining(true); !words.empty()) {
@@ -99,7 +105,7 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
-    return app.exit(success);
+    app.exit(success);  // prints what was asked for
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "{}\n", explain(app, error));
     return kWrongInput;
@@ -113,6 +119,12 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // Where a standard stream is closed, the next file opened would take its number, and our output.
+  int file = 0;
+  while (file <= STDERR_FILENO && file >= 0) {
+    file = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  }
+  ::close(file);
   // A file that grows too large is then an error of the write, with a message, and not a signal.
   std::signal(SIGXFSZ, SIG_IGN);
   try {
@@ -122,7 +134,7 @@ int main(int argc, char** argv) {
   } catch (const millrace::CommunicatorError& error) {
     return fail(kPeerFailed, error.what());
   } catch (const std::bad_alloc&) {
-    return fail(kMachineFailed, "out of memory; try a smaller --batch-size");
+    return fail(kMachineFailed, "out of memory; try a smaller --batch-size, fewer --threads or less data");
   } catch (const std::exception& error) {
     return fail(kMachineFailed, error.what());
   }

@@ -48,7 +48,7 @@ nn::Schedule base_schedule(std::string_view text, std::int64_t steps_per_epoch, 
   if (parts.size() == 3 && parts[0] == "step") {
     const auto every = read_number<std::int64_t>(parts[1]);
     const auto factor = read_number<double>(parts[2]);
-    if (every && *every > 0 && factor && *factor > 0) {
+    if (every && *every > 0 && *every <= 1'000'000'000 && factor && *factor > 0 && *factor <= 1e6) {
       return nn::step_schedule(*every * steps_per_epoch, *factor);
     }
   }
@@ -57,15 +57,15 @@ nn::Schedule base_schedule(std::string_view text, std::int64_t steps_per_epoch, 
 
 }  // namespace
 
-CLI::Validator at_least(std::int64_t low) {
-  return {[low](std::string& text) {
+CLI::Validator whole_number(std::int64_t low, std::int64_t high) {
+  return {[low, high](std::string& text) {
             const auto value = read_number<std::int64_t>(text);
-            if (value && *value >= low) {
+            if (value && *value >= low && *value <= high) {
               return std::string();
             }
-            return fmt::format("got {}, expected a whole number of at least {}", text, low);
+            return fmt::format("got {}, expected a whole number from {} to {}", text, low, high);
           },
-          fmt::format(">= {}", low)};
+          fmt::format("{} to {}", low, high)};
 }
 
 CLI::Validator in_range(double low, double high) {
@@ -84,14 +84,15 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
   command.add_option("--dtype", dtype, "Type of activations: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command.add_option("--replicas", replicas, "Copies of the network, one a core or GPU (0: as many as fit)")
-      ->check(at_least(0));
+      ->check(whole_number(0));
   if (with_shards) {
     command
         .add_option("--shards", shards,
                     "Pieces of a batch; equal shards give equal bits (0: as many as replicas)")
-        ->check(at_least(0));
+        ->check(whole_number(0));
   }
-  command.add_option("--threads", threads, "Loader workers (0: this process's cores)")->check(at_least(0));
+  command.add_option("--threads", threads, "Loader workers (0: this process's cores)")
+      ->check(whole_number(0));
 }
 
 TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t seed) const {

@@ -14,8 +14,8 @@
 /// pools.
 namespace millrace::app {
 
-/// Accepts whole numbers of at least `low`.
-CLI::Validator at_least(std::int64_t low);
+/// Accepts whole numbers from `low` to `high`.
+CLI::Validator whole_number(std::int64_t low, std::int64_t high = 1'000'000'000);
 /// Accepts numbers of at least `low` and less than `high`.
 CLI::Validator in_range(double low, double high);
 

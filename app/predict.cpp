@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fmt/core.h>
 #include <numeric>
 
@@ -86,6 +87,11 @@ void predict(const std::filesystem::path& weights, const std::vector<std::string
   for (const Batch& batch : loader.epoch(0)) {
     const Tensor probabilities = softmax((*model.net)(batch.images()), 1).data();
     for (std::int64_t i = 0; i < batch.valid(); ++i) {
+      if (std::isnan(probabilities.at({i, 0}))) {
+        throw InputError(
+            "{}: gives no numbers for {}; its training went astray, train again with a smaller --lr",
+            weights.string(), images[done]);
+      }
       print_best(images[done++], probabilities[i], model.description.classes);
     }
   }
@@ -105,7 +111,7 @@ void add_predict(CLI::App& app) {
   command.add_option("--weights", options->weights, "A file that train --save wrote")->required();
   command.add_option("IMAGE", options->images, "JPEG or PNG files")->required();
   command.add_option("--threads", options->threads, "Loader workers (0: this process's cores)")
-      ->check(at_least(0));
+      ->check(whole_number(0));
   command.callback([options] { predict(options->weights, options->images, options->threads); });
 }
 

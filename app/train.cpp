@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>
+#include <limits>
 
 #include "app/commands.h"
 #include "app/options.h"
@@ -9,6 +10,8 @@
 namespace millrace::app {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 struct TrainOptions {
   std::string data, test_data;
@@ -39,6 +42,7 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
 }
 
 ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
+  parse_transforms(o.test_transform);  // a mistake shows now, not when the saved model is used
   const Shape& image = loader.image_shape();
   return {.model = o.model,
           .classes = loader.dataset().info().classes,
@@ -80,7 +84,11 @@ void train(const TrainOptions& o) {
     check_writable(o.save);
   }
   if (!o.log_json.empty()) {
-    check_writable(o.log_json);
+    check_writable(o.log_json, true);
+  }
+  const auto whole = [](const fs::path& path) { return fs::weakly_canonical(fs::absolute(path)); };
+  if (!o.save.empty() && !o.log_json.empty() && whole(o.save) == whole(o.log_json)) {
+    throw InputError("--save and --log-json are both {}; give each a file of its own", o.save.string());
   }
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
   Loader loader{open_dataset(o.data), training_loader(o, trainer_options)};
@@ -118,8 +126,8 @@ void train(const TrainOptions& o) {
 }
 
 void add_recipe(CLI::App& command, TrainOptions& o) {
-  command.add_option("--epochs", o.epochs, "Passes over the data")->check(at_least(1));
-  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(at_least(1));
+  command.add_option("--epochs", o.epochs, "Passes over the data")->check(whole_number(1));
+  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(whole_number(1));
   command.add_option("--lr", o.sgd.learning_rate, "Learning rate")->check(in_range(0, 1e6));
   command.add_option("--momentum", o.sgd.momentum, "Momentum")->check(in_range(0, 1));
   command.add_option("--weight-decay", o.sgd.weight_decay, "Weight decay")->check(in_range(0, 1e6));
@@ -130,7 +138,8 @@ void add_recipe(CLI::App& command, TrainOptions& o) {
       ->check(in_range(0, 1e6));
   command.add_option("--label-smoothing", o.label_smoothing, "Probability spread over all classes")
       ->check(in_range(0, 1));
-  command.add_option("--seed", o.seed, "Of initial weights, order and augmentation")->check(at_least(0));
+  command.add_option("--seed", o.seed, "Of initial weights, order and augmentation")
+      ->check(whole_number(0, std::numeric_limits<std::int64_t>::max()));
 }
 
 }  // namespace
@@ -151,7 +160,7 @@ void add_train(CLI::App& app) {
       ->delimiter(',');
   command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
   o.compute.add_to(command, true);
-  command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(at_least(1));
+  command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");
   command.add_option("--save", o.save, "Write the trained model here (safetensors)");
   command.callback([options] { train(*options); });

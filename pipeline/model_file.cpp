@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "nn/state.h"
+#include "pipeline/transform.h"
 #include "tensor/config.h"
 
 namespace millrace {
@@ -78,8 +79,9 @@ LoadedModel load_model(const std::filesystem::path& path) {
     throw InputError("load_model: {} has damaged metadata ({}); save the model again", path.string(),
                      error.what());
   }
-  loaded.net = nn::make_model(description.model, description.options());
   try {
+    parse_transforms(description.transforms);
+    loaded.net = nn::make_model(description.model, description.options());
     nn::load_state_dict(*loaded.net, file.tensors);
   } catch (const InputError& error) {
     throw InputError("load_model: {}: {}", path.string(), error.what());
@@ -87,16 +89,19 @@ LoadedModel load_model(const std::filesystem::path& path) {
   return loaded;
 }
 
-void check_writable(const std::filesystem::path& path) {
-  if (path.empty() || std::filesystem::is_directory(path)) {
+void check_writable(const std::filesystem::path& path, bool or_stream) {
+  std::error_code error;
+  const std::filesystem::file_status there = std::filesystem::status(path, error);
+  if (path.empty() || is_directory(there)) {
     throw InputError("cannot write {}: expected the name of a file, got {}",
                      path.empty() ? "''" : path.string(), path.empty() ? "nothing" : "a folder");
   }
-  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path)) {  // a pipe or a device
-    if (::access(path.c_str(), W_OK) == 0) {
+  if (exists(there) && !is_regular_file(there)) {
+    if (or_stream && ::access(path.c_str(), W_OK) == 0) {
       return;
     }
-    throw InputError("cannot write {}: {}", path.string(), std::strerror(errno));
+    throw InputError("cannot write {}: {}", path.string(),
+                     or_stream ? std::strerror(errno) : "it is no regular file; name one");
   }
   const std::string trial = fmt::format("{}.{}.tmp", path.string(), ::getpid());
   const int file = ::open(trial.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);

@@ -37,8 +37,9 @@ struct LoadedModel {
 /// @throws InputError naming the file when it was not written by `save_model`.
 LoadedModel load_model(const std::filesystem::path& path);
 
-/// Tries out whether a file can be written at `path`, leaving nothing behind.
+/// Tries out whether a file can be written at `path`, leaving nothing behind; `or_stream`: a pipe or a device
+/// will do.
 /// @throws InputError naming the path and the reason; MachineError when the disk is full.
-void check_writable(const std::filesystem::path& path);
+void check_writable(const std::filesystem::path& path, bool or_stream = false);
 
 }  // namespace millrace

@@ -103,7 +103,9 @@ class WrongWords(Command):
 
     def test_numbers(self):
         for option, value in [("--epochs", "0"), ("--epochs", "two"), ("--batch-size", "-4"), ("--lr", "fast"),
-                              ("--momentum", "1.5"), ("--seed", "-1")]:
+                              ("--momentum", "1.5"), ("--seed", "-1"), ("--threads", "99999999999"),
+                              ("--epochs", "9223372036854775807"), ("--schedule", "step:1:inf"),
+                              ("--schedule", "step:9223372036854775807:0.1")]:
             self.bad(2, [option, value], "train", "--data", "synthetic:64", f"{option}={value}")
 
     def test_names(self):
@@ -113,6 +115,18 @@ class WrongWords(Command):
         self.bad(2, ["--schedule", "wavy", "cosine"], "train", "--data", "synthetic:64", "--schedule", "wavy")
         self.bad(2, ["f8", "bf16"], "train", "--data", "synthetic:64", "--dtype", "f8")
         self.bad(2, ["tpu"], "train", "--data", "synthetic:64", "--device", "tpu")
+
+    def test_numbers_that_make_no_sense(self):
+        for option, value in [("--mean", "nan"), ("--std", "inf"), ("--std", "1e-45")]:
+            self.bad(2, ["mean", "standard deviation"], "train", "--data", "synthetic:64", f"{option}={value}")
+        self.bad(2, ["100000 threads", "256"], "train", "--data", "synthetic:64", "--threads", 100000)
+        self.bad(2, ["1024 ranks", "256"], "train", "--data", "synthetic:1024", "--batch-size", 1024, "--replicas", 1024)
+        self.bad(2, ["resize:32x"], "train", "--data", "synthetic:64", "--transform", "resize:32x")
+        self.bad(2, ["spin"], "train", "--data", "synthetic:64", "--test-transform", "spin", "--save", "w.safetensors")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_option_before_the_command(self):
+        self.bad(2, ["--epochs", "behind"], "--epochs", 1, "train", "--data", "synthetic:64")
 
     def test_shards_that_do_not_divide_the_batch(self):
         self.bad(2, ["4", "6"], "train", "--data", "synthetic:64", "--batch-size", 6, "--shards", 4)
@@ -195,6 +209,17 @@ class WrongPlaces(Command):
         for option in ["--save", "--log-json"]:
             for place in ["no/such/folder/file", "."]:
                 self.bad(2, [place], "train", "--data", "synthetic:64", option, place)
+        self.bad(2, ["x" * 300], "train", "--data", "synthetic:64", "--save", "x" * 300)
+        self.bad(2, ["/dev/null"], "train", "--data", "synthetic:64", "--save", "/dev/null")
+        self.bad(2, ["same", "--log-json"], "train", "--data", "synthetic:64", "--save", "same", "--log-json", "./same")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+    def test_closed_output_does_not_reach_other_files(self):
+        done = subprocess.run(["sh", "-c", 'exec "$0" train --data synthetic:64 --epochs 1 --log-json run.jsonl >&-', MILLRACE],
+                              cwd=self.folder, capture_output=True, text=True, timeout=200)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("standard output", done.stderr)
+        self.assertEqual([e["event"] for e in self.events("run.jsonl")], ["start", "epoch", "end"])
 
     def test_full_disk_at_save(self):
         # A limit on the size of a file stands in for a disk that is full.
