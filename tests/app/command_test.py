@@ -195,6 +195,21 @@ class WrongData(Command):
         (self.folder / "w.safetensors").write_bytes(whole[:-1000])
         self.bad(2, ["w.safetensors"], "predict", "--weights", "w.safetensors", "x.png")
 
+    def test_weights_that_are_no_numbers(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        whole = (self.folder / "w.safetensors").read_bytes()
+        start = 8 + struct.unpack("<Q", whole[:8])[0]
+        nan = struct.pack("<f", float("nan"))
+        (self.folder / "w.safetensors").write_bytes(whole[:start] + nan * ((len(whole) - start) // 4))
+        (self.folder / "x.png").write_bytes(picture(0, random.Random(1)))
+        self.bad(2, ["w.safetensors", "x.png"], "predict", "--weights", "w.safetensors", "x.png")
+
+    def test_weights_of_an_unknown_model(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        whole = (self.folder / "w.safetensors").read_bytes()
+        (self.folder / "w.safetensors").write_bytes(whole.replace(b'"lenet5"', b'"lenet6"', 1))
+        self.bad(2, ["w.safetensors", "lenet6"], "predict", "--weights", "w.safetensors", "x.png")
+
     def test_other_classes(self):
         self.train("--data", "synthetic:64", "--save", "w.safetensors")
         self.bad(2, ["classes"], "eval", "--weights", "w.safetensors", "--data", self.images())
