@@ -90,25 +90,35 @@ T relu_of(T x) {  // not a number stays so
 void unary(UnaryOp op, const Tensor& x, Tensor& out) {
   visit(out.dtype(), [&]<typename T>() {
     switch (op) {
-      case UnaryOp::exp:
-        return map<T>([](auto v) { return exp_of(v); }, out, x);
-      case UnaryOp::log:
-        return map<T>([](auto v) { return each(v, [](auto e) { return std::log(e); }); }, out, x);
-      case UnaryOp::sqrt:
-        return map<T>([](auto v) { return each(v, [](auto e) { return std::sqrt(e); }); }, out, x);
-      case UnaryOp::tanh:
-        return map<T>([](auto v) { return tanh_of(v); }, out, x);
       case UnaryOp::abs:
         return map<T>([](auto v) { return abs_of(v); }, out, x);
       case UnaryOp::neg:
         return map<T>([](auto v) { return static_cast<decltype(v)>(-v); }, out, x);
-      case UnaryOp::sigmoid:
-        return map<T>([](auto v) { return sigmoid_of(v); }, out, x);
       case UnaryOp::relu:
         return map<T>([](auto v) { return relu_of(v); }, out, x);
-      case UnaryOp::gelu:
-        return map<T>([](auto v) { return gelu_of(v); }, out, x);
+      default:
+        break;
     }
+    if constexpr (!std::is_integral_v<T>) {  // operations convert integers first
+      switch (op) {
+        case UnaryOp::exp:
+          return map<T>([](auto v) { return exp_of(v); }, out, x);
+        case UnaryOp::log:
+          return map<T>([](auto v) { return each(v, [](auto e) { return std::log(e); }); }, out, x);
+        case UnaryOp::sqrt:
+          return map<T>([](auto v) { return each(v, [](auto e) { return std::sqrt(e); }); }, out, x);
+        case UnaryOp::tanh:
+          return map<T>([](auto v) { return tanh_of(v); }, out, x);
+        case UnaryOp::sigmoid:
+          return map<T>([](auto v) { return sigmoid_of(v); }, out, x);
+        case UnaryOp::gelu:
+          return map<T>([](auto v) { return gelu_of(v); }, out, x);
+        default:
+          break;
+      }
+    }
+    throw InputError("sigmoid or gelu: got {}, expected a floating type: convert with to(DType::f32)",
+                     out.dtype());
   });
 }
 
