@@ -40,8 +40,8 @@ void load_state_dict(Module& module, const StateDict& state) {
     }
   }
   for (const auto& [name, tensor] : state) {
-    const bool known =
-        std::any_of(own.begin(), own.end(), [&](const auto& entry) { return entry.first == name; });
+    const bool known = std::any_of(own.begin(), own.end(),
+                                   [&name = name](const auto& entry) { return entry.first == name; });
     if (!known) {
       list(unexpected, name);
     }
