@@ -23,7 +23,7 @@ void eval(const EvalOptions& o) {
   }
   const LoadedModel model = load_model(o.weights);
   TrainerOptions options = o.compute.resolve(0, 0);
-  std::shared_ptr<const Dataset> data = open_dataset(o.data, false);
+  std::shared_ptr<const Dataset> data = open_dataset(o.data, {.train = false});
   Loader loader{data, evaluation_loader(model.description, options, o.compute.threads)};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};

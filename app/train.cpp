@@ -95,7 +95,7 @@ void train(const TrainOptions& o) {
   const ModelDescription model = describe_model(o, loader);
   std::unique_ptr<Loader> test;
   if (!o.test_data.empty()) {
-    test = std::make_unique<Loader>(open_dataset(o.test_data, false),
+    test = std::make_unique<Loader>(open_dataset(o.test_data, {.train = false}),
                                     evaluation_loader(model, trainer_options, o.compute.threads));
     check_fits(*test, model, o.test_data);
   }

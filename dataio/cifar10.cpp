@@ -35,23 +35,22 @@ std::vector<std::string> class_names(const fs::path& file) {
 
 class Cifar10 final : public Dataset {
  public:
-  Cifar10(const fs::path& folder, const std::vector<std::string>& names) {
+  Cifar10(const fs::path& folder, const std::vector<std::string>& names, Reading reading) {
     for (const std::string& name : names) {
-      const MappedFile& file = files_.emplace_back(folder / name);
-      const std::size_t bytes = file.bytes().size();
+      const DataFile& file = files_.emplace_back(folder / name, reading);
+      const std::uint64_t bytes = file.size();
       if (bytes == 0 || bytes % kRecord != 0) {
         throw InputError(
             "cifar10: {} has {} bytes, expected a multiple of {} (the official file has {}); it is damaged",
             file.path().string(), bytes, kRecord, 10000 * kRecord);
       }
       // All official batches are of one size, so a file cut at a record's end is still seen.
-      if (bytes != files_.front().bytes().size()) {
+      if (bytes != files_.front().size()) {
         throw InputError("cifar10: {} has {} bytes, but {} has {}; all batches should be of one size",
-                         file.path().string(), bytes, files_.front().path().string(),
-                         files_.front().bytes().size());
+                         file.path().string(), bytes, files_.front().path().string(), files_.front().size());
       }
     }
-    records_ = static_cast<std::int64_t>(files_.front().bytes().size() / kRecord);
+    records_ = static_cast<std::int64_t>(files_.front().size() / kRecord);
     info_ = {
         .height = kSide, .width = kSide, .channels = 3, .classes = class_names(folder / "batches.meta.txt")};
   }
@@ -59,9 +58,9 @@ class Cifar10 final : public Dataset {
   std::int64_t size() const override { return records_ * static_cast<std::int64_t>(files_.size()); }
   const DatasetInfo& info() const override { return info_; }
 
-  Sample read(std::int64_t index, std::vector<std::byte>&) const override {
-    const MappedFile& file = files_[static_cast<std::size_t>(index / records_)];
-    const auto record = file.bytes().subspan(static_cast<std::size_t>(index % records_) * kRecord, kRecord);
+  Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
+    const DataFile& file = files_[static_cast<std::size_t>(index / records_)];
+    const auto record = file.read(static_cast<std::size_t>(index % records_) * kRecord, kRecord, scratch);
     const int label = std::to_integer<int>(record[0]);
     if (label >= kClasses) {
       throw InputError("cifar10: {} has the label {}, expected 0 to {}; the file is damaged", describe(index),
@@ -76,21 +75,21 @@ class Cifar10 final : public Dataset {
   }
 
  private:
-  std::vector<MappedFile> files_;
+  std::vector<DataFile> files_;
   std::int64_t records_ = 0;  // in each file
   DatasetInfo info_;
 };
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_cifar10(const std::string& folder, bool train) {
+std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptions& options) {
   std::vector<std::string> names = {"test_batch.bin"};
-  if (train)
+  if (options.train)
     names = {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin",
              "data_batch_5.bin"};
   for (const fs::path& place : {fs::path(folder), fs::path(folder) / "cifar-10-batches-bin"}) {
     if (std::error_code error; fs::exists(place / names[0], error))
-      return std::make_unique<Cifar10>(place, names);
+      return std::make_unique<Cifar10>(place, names, options.reading);
   }
   throw InputError(
       "cifar10: {} not found in {} or its subfolder cifar-10-batches-bin; expected the binary version of "

@@ -45,11 +45,26 @@ class Dataset {
   virtual Sample read(std::int64_t index, std::vector<std::byte>& scratch) const = 0;
   /// Where a sample comes from, for messages: a path, "data_batch_1.bin, record 17".
   virtual std::string describe(std::int64_t index) const = 0;
+  /// Tells whether two data sets hold the same samples in the same order, wherever they are stored. The
+  /// default is a hash of what is the same for all samples and of their number.
+  virtual std::uint64_t fingerprint() const;
+  /// Advice that these samples are wanted soon, so that storage can start; the default does nothing.
+  virtual void will_need(std::span<const std::int64_t>) const {}
 };
 
-/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "synthetic:N". Training data; a kind with a
-/// test part of its own (cifar10, idx) opens that with `train` false. @throws InputError that lists the
-/// kinds, or names what is missing.
-std::unique_ptr<Dataset> open_dataset(std::string_view name, bool train = true);
+/// How the bytes of large files come into memory.
+enum class Reading : std::uint8_t {
+  map,  ///< Mapped: no copy, the kernel's page cache is the memory.
+  read  ///< Read by position into the caller's memory: for network file systems and files beyond memory.
+};
+
+struct OpenOptions {
+  bool train = true;  ///< A kind with a test part of its own (cifar10, idx) opens that when false.
+  Reading reading = Reading::map;
+};
+
+/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "synthetic:N".
+/// @throws InputError that lists the kinds, or names what is missing.
+std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options = {});
 
 }  // namespace millrace

@@ -9,8 +9,8 @@ namespace millrace {
 
 // One function a format, each in a file of its own; `open_dataset` picks by the kind in front of the colon.
 
-/// The binary batches of CIFAR-10 in `folder` or its subfolder cifar-10-batches-bin, mapped into memory.
-std::unique_ptr<Dataset> open_cifar10(const std::string& folder, bool train);
+/// The binary batches of CIFAR-10 in `folder` or its subfolder cifar-10-batches-bin.
+std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptions& options);
 
 /// A folder of class folders of JPEG and PNG files, or one flat folder of them: a single class.
 ///

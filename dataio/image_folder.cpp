@@ -10,6 +10,7 @@
 
 #include "dataio/file.h"
 #include "dataio/formats.h"
+#include "dataio/hash.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -118,6 +119,8 @@ class ImageFolder final : public Dataset {
   }
 
   std::string describe(std::int64_t index) const override { return (root_ / name(index)).string(); }
+
+  std::uint64_t fingerprint() const override { return Hash().add(size()).add(names_).value(); }
 
  private:
   void add_class(std::string name, const std::string& prefix, const std::vector<std::string>& files) {

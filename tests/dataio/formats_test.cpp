@@ -20,7 +20,7 @@ std::string text(const Sample& sample) {
 }
 
 std::string open_error(const std::string& name, bool train = true) {
-  return input_error([&] { open_dataset(name, train); });
+  return input_error([&] { open_dataset(name, {.train = train}); });
 }
 
 std::string read_error(const Dataset& dataset, std::int64_t index) {
@@ -69,7 +69,7 @@ TEST(Cifar10, ReadsTheBatchesInOrder) {
     EXPECT_EQ(text(sample), cifar_record(9, 45).substr(1));
     EXPECT_EQ(train->read(6, scratch).label, 4);
     EXPECT_THAT(train->describe(7), testing::EndsWith("data_batch_4.bin, record 1"));
-    EXPECT_EQ(open_dataset("cifar10:" + folder.path(), false)->size(), 3);
+    EXPECT_EQ(open_dataset("cifar10:" + folder.path(), {.train = false})->size(), 3);
   }
 }
 
@@ -219,7 +219,7 @@ TEST(Idx, ReadsPlainAndGzippedFiles) {
   folder.write("train-labels-idx1-ubyte", idx_labels({7, 0, 9}));
   write_gzipped(folder, "t10k-images-idx3-ubyte.gz", idx_images(2));
   write_gzipped(folder, "t10k-labels-idx1-ubyte.gz", idx_labels({1, 2}));
-  const auto train = open_dataset("idx:" + folder.path()), test = open_dataset("idx:" + folder.path(), false);
+  const auto train = open_dataset("idx:" + folder.path()), test = open_dataset("idx:" + folder.path(), {.train = false});
   ASSERT_EQ(train->size(), 3);
   ASSERT_EQ(test->size(), 2);
   std::vector<std::byte> scratch;
@@ -293,7 +293,7 @@ TEST(Idx, DamagedGzipFilesAreNamed) {
 
 TEST(Synthetic, IsBalancedSeededAndTheSameEverywhere) {
   const auto train = open_dataset("synthetic:2000"), again = open_dataset("synthetic:2000");
-  const auto shorter = open_dataset("synthetic:1000"), test = open_dataset("synthetic:2000", false);
+  const auto shorter = open_dataset("synthetic:1000"), test = open_dataset("synthetic:2000", {.train = false});
   EXPECT_EQ(train->info().classes.size(), 10u);
   std::vector<std::byte> scratch;
   std::map<std::int64_t, int> counts;

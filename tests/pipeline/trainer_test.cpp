@@ -22,7 +22,7 @@ const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay 
 
 Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype = DType::f32,
                    bool train = true) {
-  return Loader(open_dataset("synthetic:" + std::to_string(samples), train),
+  return Loader(open_dataset("synthetic:" + std::to_string(samples), {.train = train}),
                 {.batch_size = batch_size,
                  .transforms = "random_crop:4,horizontal_flip,normalize",
                  .dtype = dtype,
