@@ -1,0 +1,14 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace millrace {
+
+/// The regular files that `pattern` names, in the order of their names' bytes: the file of that very name, or
+/// else all that match it as the shell would (`*`, `?`, `[...]`).
+/// @throws InputError when there is none.
+std::vector<std::filesystem::path> files_named(const std::string& pattern);
+
+}  // namespace millrace
