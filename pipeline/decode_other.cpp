@@ -11,22 +11,22 @@ namespace millrace {
 namespace {
 
 #if __has_include(<opencv2/imgcodecs.hpp>)
-cv::Mat read(const cv::Mat& bytes, int channels) {
-  // The orientation that a camera noted is ignored, as it is for JPEG.
+cv::Mat read(const cv::Mat& bytes, int channels, bool exif_orientation) {
   const int color = channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR;
   try {
-    return cv::imdecode(bytes, color | cv::IMREAD_IGNORE_ORIENTATION);
+    return cv::imdecode(bytes, exif_orientation ? color : color | cv::IMREAD_IGNORE_ORIENTATION);
   } catch (const cv::Exception& error) {
     throw InputError("cannot be decoded: {}", error.err);
   }
 }
 #else
-cv::Mat read(const cv::Mat&, int) { return {}; }
+cv::Mat read(const cv::Mat&, int, bool) { return {}; }
 #endif
 
 }  // namespace
 
-Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<std::uint8_t>& buffer) {
+Pixels decode_other(std::span<const std::byte> bytes, int channels, const DecodeOptions& options,
+                    std::vector<std::uint8_t>& buffer) {
   if constexpr (!kWithImgcodecs) {
     throw InputError(
         "is not a JPEG, and this build reads nothing else (MILLRACE_IMGCODECS=OFF); convert it to JPEG or "
@@ -34,7 +34,12 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<
   } else {
     // OpenCV does not write through this pointer.
     const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
-    const cv::Mat image = bytes.empty() || !png_is_whole(bytes) ? cv::Mat() : read(view, channels);
+    if (const Size2 size = png_size(bytes); size.height > options.max_pixels / size.width) {
+      throw InputError("PNG of {} x {} (height x width) is larger than {} pixels; shrink or remove it",
+                       size.height, size.width, options.max_pixels);
+    }
+    const bool is_whole = !bytes.empty() && png_is_whole(bytes);
+    const cv::Mat image = is_whole ? read(view, channels, options.exif_orientation) : cv::Mat();
     if (image.empty()) {
       throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it");
     }
@@ -50,7 +55,7 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, std::vector<
         }
       }
     }
-    return {buffer.data(), image.rows, image.cols, channels};
+    return {buffer.data(), image.rows, image.cols, channels, std::int64_t{image.cols} * channels};
   }
 }
 

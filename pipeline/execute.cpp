@@ -52,6 +52,7 @@ void prefetch(const Sample& sample) {
 SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options)
     : dataset_(std::move(dataset)),
       transforms_(parse_transforms(options.transforms)),
+      decode_(options.decode),
       seed_(options.seed),
       dtype_(options.dtype),
       channels_(dataset_->info().channels) {
@@ -69,7 +70,7 @@ void SampleExecutor::learn_sizes() {
   Scratch scratch;
   const Sample sample = dataset_->read(0, scratch.bytes[0]);
   try {
-    first_size_ = scratch.decoder.open(sample, channels_);
+    first_size_ = scratch.decoder.open(sample, channels_, decode_);
     output_ = make_plan(first_size_, 0, 0).output();
   } catch (const InputError& error) {
     throw InputError("{}: {}", dataset_->describe(0), error.what());
@@ -96,7 +97,7 @@ SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int6
 
 void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
                           Scratch& scratch) const {
-  const Size2 size = scratch.decoder.open(sample, channels_);
+  const Size2 size = scratch.decoder.open(sample, channels_, decode_);
   const SamplePlan plan = make_plan(size, index, epoch);
   if (plan.output() != output_) {
     throw InputError(

@@ -31,7 +31,7 @@ class SampleExecutor {
   };
 
   /// Learns the image size from the data set, or from its first image where the data set does not know it.
-  /// Of `options` it takes the transforms, mean, std, dtype and seed.
+  /// Of `options` it takes how samples are decoded and transformed, and the seed.
   /// @throws InputError when a transform, the mean or the deviation does not fit, or the first image cannot
   /// be read.
   SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options);
@@ -56,6 +56,7 @@ class SampleExecutor {
 
   std::shared_ptr<const Dataset> dataset_;
   std::vector<std::shared_ptr<const Transform>> transforms_;
+  DecodeOptions decode_;
   std::uint64_t seed_;
   DType dtype_;
   int channels_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
+#include "pipeline/decode.h"
 #include "pipeline/slab.h"
 #include "pipeline/transform.h"
 
@@ -19,7 +20,8 @@ struct LoaderOptions {
       {};                            ///< Run after `transforms`' edits, before decoding.
   std::vector<float> mean = {0.5f};  ///< One value, or one a channel, on the scale [0, 1].
   std::vector<float> std = {0.5f};
-  DType dtype = DType::f32;  ///< Of the images: f32, bf16, or u8 (which is not normalized).
+  DecodeOptions decode = {};  ///< Orientation, and limits against hostile files.
+  DType dtype = DType::f32;   ///< Of the images: f32, bf16, or u8 (which is not normalized).
   bool shuffle = true;
   bool drop_last = true;  ///< Else the short last batch is padded and the padding masked.
   int shards = 1;         ///< Equal pieces of a batch; a power of two that divides it.

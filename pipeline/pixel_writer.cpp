@@ -50,8 +50,8 @@ void reverse_pixels(const std::uint8_t* source, std::int64_t pixels, int channel
 /// Columns [left, left + columns) of row y of a planar image, as pixels.
 void interleave(const Pixels& image, std::int64_t y, std::int64_t left, std::int64_t columns,
                 std::uint8_t* out) {
-  const std::uint8_t* first = image.data + y * image.width + left;
-  const std::int64_t plane = image.height * image.width;
+  const std::uint8_t* first = image.at(y, left);
+  const std::int64_t plane = image.plane;
   if (image.channels == 3) {
     for (std::int64_t x = 0; x < columns; ++x) {
       out[3 * x] = first[x];
@@ -78,21 +78,17 @@ std::int64_t reflect(std::int64_t i, std::int64_t size) {
 /// Writes rows of a plan's window as u8: pads, crops, flips, interleaves.
 struct Gather {
   const SamplePlan& plan;
-  const Pixels& source;  // the resized crop lies at (top, left)
-  std::int64_t top, left;
+  const Pixels& source;  // the resized crop
   std::vector<std::uint8_t>& interleaved;
 
   /// Whether rows of the window lie in the source as they are wanted.
   bool in_place() const {
     const Rectangle& window = plan.window;
-    return !plan.flip && !source.planar && window.top >= 0 && window.left >= 0 &&
+    return !plan.flip && !source.planar() && window.top >= 0 && window.left >= 0 &&
            window.top + window.height <= plan.resized.height &&
            window.left + window.width <= plan.resized.width;
   }
-  const std::uint8_t* place(std::int64_t y) const {
-    return source.data +
-           ((top + plan.window.top + y) * source.width + left + plan.window.left) * source.channels;
-  }
+  const std::uint8_t* place(std::int64_t y) const { return source.at(plan.window.top + y, plan.window.left); }
 
   void row(std::int64_t y, std::uint8_t* out) const {
     const Rectangle& window = plan.window;
@@ -113,8 +109,7 @@ struct Gather {
       std::memset(out, 0, static_cast<std::size_t>(columns * channels));
     }
     if (begin < end) {
-      copy(top + row, left + window.left + begin, end - begin,
-           out + (plan.flip ? columns - end : begin) * channels);
+      copy(row, window.left + begin, end - begin, out + (plan.flip ? columns - end : begin) * channels);
     }
     if (mirrored) {
       for (std::int64_t x = 0; x < begin; ++x) {
@@ -128,17 +123,17 @@ struct Gather {
 
  private:
   void mirror(std::int64_t row, std::int64_t x, std::uint8_t* out) const {
-    copy(top + row, left + reflect(plan.window.left + x, plan.resized.width), 1,
+    copy(row, reflect(plan.window.left + x, plan.resized.width), 1,
          out + (plan.flip ? plan.window.width - 1 - x : x) * source.channels);
   }
 
   void copy(std::int64_t y, std::int64_t x, std::int64_t columns, std::uint8_t* out) const {
     const int channels = source.channels;
-    if (source.planar && !plan.flip) {
+    if (source.planar() && !plan.flip) {
       return interleave(source, y, x, columns, out);
     }
-    const std::uint8_t* pixels = source.data + (y * source.width + x) * channels;
-    if (source.planar) {
+    const std::uint8_t* pixels = source.at(y, x);
+    if (source.planar()) {
       interleaved.resize(static_cast<std::size_t>(columns * channels));
       interleave(source, y, x, columns, interleaved.data());
       pixels = interleaved.data();
@@ -168,44 +163,34 @@ void convert(const std::uint8_t* pixels, std::int64_t count, const float* scale,
   }
 }
 
-/// The whole image with its channels together.
+/// The image with its channels together.
 Pixels interleaved(const Pixels& image, std::vector<std::uint8_t>& memory) {
-  if (!image.planar) {
+  if (!image.planar()) {
     return image;
   }
-  memory.resize(static_cast<std::size_t>(image.height * image.width * image.channels));
+  const std::int64_t stride = image.width * image.channels;
+  memory.resize(static_cast<std::size_t>(image.height * stride));
   for (std::int64_t y = 0; y < image.height; ++y) {
-    interleave(image, y, 0, image.width, memory.data() + y * image.width * image.channels);
+    interleave(image, y, 0, image.width, memory.data() + y * stride);
   }
-  return {memory.data(), image.height, image.width, image.channels};
+  return {memory.data(), image.height, image.width, image.channels, stride};
 }
 
-/// The crop of `image`, which may have been decoded smaller than the plan's source, at the plan's resized
-/// size.
-Pixels resize_crop(const SamplePlan& plan, const Pixels& image, PixelWriter::Scratch& scratch) {
-  const Pixels whole = interleaved(image, scratch.interleaved);
-  // Ends are rounded outward: a crop never becomes empty.
-  const auto first = [](std::int64_t begin, std::int64_t now, std::int64_t was) { return begin * now / was; };
-  const auto last = [](std::int64_t end, std::int64_t now, std::int64_t was) {
-    return (end * now + was - 1) / was;
-  };
-  const std::int64_t top = first(plan.crop.top, whole.height, plan.source.height);
-  const std::int64_t left = first(plan.crop.left, whole.width, plan.source.width);
-  const std::int64_t bottom = last(plan.crop.top + plan.crop.height, whole.height, plan.source.height);
-  const std::int64_t right = last(plan.crop.left + plan.crop.width, whole.width, plan.source.width);
-
-  const int type = CV_8UC(whole.channels);
-  const cv::Mat source(static_cast<int>(whole.height), static_cast<int>(whole.width), type,
-                       const_cast<std::uint8_t*>(whole.data));  // only read
+/// `crop` at the plan's resized size.
+Pixels resize_crop(const SamplePlan& plan, const Pixels& crop, PixelWriter::Scratch& scratch) {
+  const Pixels pixels = interleaved(crop, scratch.interleaved);
+  const int type = CV_8UC(pixels.channels);
+  const cv::Mat source(static_cast<int>(pixels.height), static_cast<int>(pixels.width), type,
+                       const_cast<std::uint8_t*>(pixels.data),  // only read
+                       static_cast<std::size_t>(pixels.stride));
   const auto height = static_cast<int>(plan.resized.height), width = static_cast<int>(plan.resized.width);
-  scratch.resized.resize(static_cast<std::size_t>(plan.resized.height * plan.resized.width * whole.channels));
+  const std::int64_t stride = plan.resized.width * pixels.channels;
+  scratch.resized.resize(static_cast<std::size_t>(plan.resized.height * stride));
   cv::Mat resized(height, width, type, scratch.resized.data());
-  const cv::Mat crop = source(cv::Range(static_cast<int>(top), static_cast<int>(bottom)),
-                              cv::Range(static_cast<int>(left), static_cast<int>(right)));
   // Averaging where it shrinks: interpolating alone would skip pixels.
-  const bool shrinks = crop.rows >= height && crop.cols >= width;
-  cv::resize(crop, resized, resized.size(), 0, 0, shrinks ? cv::INTER_AREA : cv::INTER_LINEAR);
-  return {scratch.resized.data(), plan.resized.height, plan.resized.width, whole.channels};
+  const bool shrinks = source.rows >= height && source.cols >= width;
+  cv::resize(source, resized, resized.size(), 0, 0, shrinks ? cv::INTER_AREA : cv::INTER_LINEAR);
+  return {scratch.resized.data(), plan.resized.height, plan.resized.width, pixels.channels, stride};
 }
 
 }  // namespace
@@ -274,13 +259,11 @@ std::size_t PixelWriter::bytes_per_image() const {
 }
 
 template <typename T>
-void PixelWriter::write_as(const SamplePlan& plan, const Pixels& source, std::byte* destination,
+void PixelWriter::write_as(const SamplePlan& plan, const Pixels& crop, std::byte* destination,
                            Scratch& scratch) const {
-  const bool resizes =
-      plan.resizes() || source.height != plan.source.height || source.width != plan.source.width;
-  const Pixels pixels = resizes ? resize_crop(plan, source, scratch) : source;
-  const std::int64_t top = resizes ? 0 : plan.crop.top, left = resizes ? 0 : plan.crop.left;
-  const Gather gather{plan, pixels, top, left, scratch.interleaved};
+  const bool resizes = plan.resized != Size2(crop.height, crop.width);
+  const Pixels pixels = resizes ? resize_crop(plan, crop, scratch) : crop;
+  const Gather gather{plan, pixels, scratch.interleaved};
   const std::int64_t elements = output_.width * channels_;
   auto* out = reinterpret_cast<T*>(destination);
   if constexpr (std::is_same_v<T, std::uint8_t>) {
@@ -327,17 +310,17 @@ void PixelWriter::fill_holes(const SamplePlan& plan, std::byte* destination) con
   }
 }
 
-void PixelWriter::write(const SamplePlan& plan, const Pixels& source, std::byte* destination,
+void PixelWriter::write(const SamplePlan& plan, const Pixels& crop, std::byte* destination,
                         Scratch& scratch) const {
   switch (dtype_) {
     case DType::u8:
-      write_as<std::uint8_t>(plan, source, destination, scratch);
+      write_as<std::uint8_t>(plan, crop, destination, scratch);
       break;
     case DType::bf16:
-      write_as<bfloat16>(plan, source, destination, scratch);
+      write_as<bfloat16>(plan, crop, destination, scratch);
       break;
     default:
-      write_as<float>(plan, source, destination, scratch);
+      write_as<float>(plan, crop, destination, scratch);
       break;
   }
   fill_holes(plan, destination);

@@ -31,10 +31,9 @@ class PixelWriter {
               std::span<const float> std);
 
   std::size_t bytes_per_image() const;
-  /// Writes H x W x C elements at `destination`. `plan.output()` must be the writer's, `source.channels` its
-  /// channels; `source` may be smaller than `plan.source` (a JPEG decoded at half its size), the crop shrinks
-  /// with it.
-  void write(const SamplePlan& plan, const Pixels& source, std::byte* destination, Scratch& scratch) const;
+  /// Writes H x W x C elements at `destination`. `plan.output()` must be the writer's, `crop.channels` its
+  /// channels; `crop` may be smaller than the plan's (a JPEG decoded at half its size).
+  void write(const SamplePlan& plan, const Pixels& crop, std::byte* destination, Scratch& scratch) const;
 
  private:
   /// value = scale * pixel + bias, one pair for each element of an output row; `fill` is a row of the holes'
@@ -45,7 +44,7 @@ class PixelWriter {
   };
   Row make_row(std::span<const float> mean, std::span<const float> std, std::span<const float> fill) const;
   template <typename T>
-  void write_as(const SamplePlan& plan, const Pixels& source, std::byte* destination, Scratch& scratch) const;
+  void write_as(const SamplePlan& plan, const Pixels& crop, std::byte* destination, Scratch& scratch) const;
   void fill_holes(const SamplePlan& plan, std::byte* destination) const;
 
   int channels_;
