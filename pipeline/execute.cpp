@@ -4,6 +4,8 @@
 #include <cstring>
 #include <exception>
 
+#include "dataio/mapping.h"
+
 namespace millrace {
 namespace {
 
@@ -112,6 +114,22 @@ void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t
 
 void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
                              Scratch& scratch) const {
+  std::exception_ptr error;
+  do {
+    error = nullptr;
+    try {
+      fill(slab, epoch, begin, end, scratch);
+    } catch (...) {
+      error = std::current_exception();
+    }
+  } while (!mapped_reads_intact());  // once more: what is lost is then an error of its own
+  if (error) {
+    std::rethrow_exception(error);
+  }
+}
+
+void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
+                          Scratch& scratch) const {
   const struct Done {
     std::atomic<std::int64_t>& sample;
     ~Done() { sample.store(-1, std::memory_order_relaxed); }

@@ -49,6 +49,7 @@ class SampleExecutor {
   void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
 
  private:
+  void fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
   void make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
             Scratch& scratch) const;
   SamplePlan make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const;
