@@ -15,7 +15,7 @@ std::uint64_t Dataset::fingerprint() const {
 }
 
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
-  constexpr std::string_view kKinds = "cifar10:DIR, images:DIR, idx:DIR, synthetic:N";
+  constexpr std::string_view kKinds = "cifar10:DIR, images:DIR, idx:DIR, records:GLOB, synthetic:N";
   const std::size_t colon = name.find(':');
   if (colon == std::string_view::npos) {
     throw InputError("data set '{}' names no kind; expected one of {}", name, kKinds);
@@ -26,6 +26,7 @@ std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& 
   if (kind == "cifar10") return open_cifar10(where, options);
   if (kind == "images") return open_image_folder(where);
   if (kind == "idx") return open_idx(where, options.train);
+  if (kind == "records") return open_records(where, options);
   if (kind == "synthetic") return make_synthetic(where, options.train);
   throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind, kKinds);
 }

@@ -58,12 +58,16 @@ enum class Reading : std::uint8_t {
   read  ///< Read by position into the caller's memory: for network file systems and files beyond memory.
 };
 
+/// When the checksum of a sample's bytes is compared, in formats that have one.
+enum class Verify : std::uint8_t { first_read, always, never };
+
 struct OpenOptions {
   bool train = true;  ///< A kind with a test part of its own (cifar10, idx) opens that when false.
   Reading reading = Reading::map;
+  Verify verify = Verify::first_read;
 };
 
-/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "synthetic:N".
+/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "records:GLOB", "synthetic:N".
 /// @throws InputError that lists the kinds, or names what is missing.
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options = {});
 

@@ -23,6 +23,9 @@ void throw_errno(std::string_view operation, const std::filesystem::path& path) 
     case ENOMEM:
     case EMFILE:
     case ENFILE:
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
       throw MachineError("cannot {} {}: {}", operation, path.string(), std::strerror(error));
     default:
       throw InputError("cannot {} {}: {}", operation, path.string(), std::strerror(error));

@@ -22,6 +22,9 @@ std::unique_ptr<Dataset> open_image_folder(const std::string& folder);
 /// Images and labels in MNIST's format, gzipped or not, held in memory.
 std::unique_ptr<Dataset> open_idx(const std::string& folder, bool train);
 
+/// The records files that `pattern` names (dataio/glob.h); see dataio/records.h.
+std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOptions& options);
+
 /// `samples` drawn shapes and textures in ten classes, 32x32 RGB, the same on every machine. The test set
 /// shares no random number with the training set.
 std::unique_ptr<Dataset> make_synthetic(const std::string& samples, bool train);

@@ -1,0 +1,206 @@
+#include "dataio/record_writer.h"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <limits>
+#include <unistd.h>
+
+#include "dataio/crc32c.h"
+#include "tensor/error.h"
+
+namespace millrace {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::size_t kBuffer = std::size_t{1} << 20;
+constexpr std::array<std::byte, RecordHeader::kBytes> kZeros{};
+constexpr std::size_t kMostShards = 99999;  // more digits would not sort by name
+
+void write_at(int file, std::span<const std::byte> bytes, std::uint64_t offset, const fs::path& path) {
+  while (!bytes.empty()) {
+    const ssize_t done = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) throw_errno("write", path);
+    bytes = bytes.subspan(static_cast<std::size_t>(done));
+    offset += static_cast<std::uint64_t>(done);
+  }
+}
+
+void sync(int file, const fs::path& path) {
+  if (::fsync(file) != 0) throw_errno("write", path);
+}
+
+fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : "."; }
+
+void refuse_existing(const fs::path& path) {
+  if (std::error_code error; fs::exists(path, error)) {
+    throw InputError("records: {} exists already; remove it or write elsewhere", path.string());
+  }
+}
+
+}  // namespace
+
+RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
+    : path_(std::move(path)), options_(options) {
+  if (!path_.has_filename()) throw InputError("records: '{}' names no file to write", path_.string());
+  if (options.shard_size < 0) throw InputError("records: a shard size of {} bytes", options.shard_size);
+  if (options.shard_size == 0) {
+    refuse_existing(path_);
+  } else {
+    const std::string start = path_.stem().string() + "-", ending = path_.extension().string();
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder_of(path_), error)) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with(start) && name.ends_with(ending) && name.find("-of-") != std::string::npos) {
+        refuse_existing(entry.path());
+      }
+    }
+  }
+  hash_.add(info.height).add(info.width).add(info.channels);
+  for (const std::string& name : info.classes) {
+    const auto bytes = std::as_bytes(std::span(name.c_str(), name.size() + 1));
+    classes_.insert(classes_.end(), bytes.begin(), bytes.end());
+    if (name.find('\0') != std::string::npos || classes_.size() > kMostClassBytes) {
+      throw InputError("records: class names hold a zero byte or take more than {} bytes", kMostClassBytes);
+    }
+    hash_.add(name);
+  }
+  common_.classes = static_cast<std::uint32_t>(info.classes.size());
+  common_.classes_crc = crc32c(classes_);
+  common_.height = static_cast<std::uint32_t>(info.height);
+  common_.width = static_cast<std::uint32_t>(info.width);
+  common_.channels = static_cast<std::uint32_t>(info.channels);
+  common_.flags = options.restart_rows ? RecordHeader::kRestartRows : 0;
+  begin_shard();
+}
+
+RecordWriter::~RecordWriter() {
+  for (const Shard& shard : shards_) {
+    if (!shard.part.empty()) ::unlink(shard.part.c_str());
+  }
+}
+
+fs::path RecordWriter::numbered(std::size_t shard, std::size_t shards) const {
+  if (options_.shard_size == 0) return path_;
+  fs::path result = path_;
+  const std::string of = shards == 0 ? "" : fmt::format("-of-{:05}", shards);
+  return result.replace_filename(
+      fmt::format("{}-{:05}{}{}", path_.stem().string(), shard, of, path_.extension().string()));
+}
+
+void RecordWriter::check(const Sample& sample, std::string_view source) const {
+  if (sample.bytes.size() > std::numeric_limits<std::uint32_t>::max()) {
+    throw InputError("records: {} has {} bytes, a record holds at most {}", source, sample.bytes.size(),
+                     std::numeric_limits<std::uint32_t>::max());
+  }
+  if (sample.label < 0 || (common_.classes > 0 && sample.label >= common_.classes)) {
+    throw InputError("records: {} has the label {}, expected one of {} classes", source, sample.label,
+                     common_.classes);
+  }
+  if (sample.encoding != Encoding::raw_hwc && sample.encoding != Encoding::raw_chw) return;
+  const std::int64_t height = sample.height, width = sample.width, channels = sample.channels;
+  constexpr std::int64_t kMost = kMostRawSide;
+  if (height < 1 || height > kMost || width < 1 || width > kMost || channels < 1 || channels > 255 ||
+      height * width * channels != static_cast<std::int64_t>(sample.bytes.size())) {
+    throw InputError("records: {} is a raw image of {} x {} x {} (height, width, channels) in {} bytes",
+                     source, height, width, channels, sample.bytes.size());
+  }
+}
+
+void RecordWriter::add(const Sample& sample, std::string_view source) {
+  check(sample, source);
+  const auto name = std::as_bytes(std::span(source)).first(std::min<std::size_t>(source.size(), 0xFFFF));
+  constexpr std::uint64_t kAlign = RecordEntry::kAlignment;
+  const std::uint64_t most = kAlign - 1 + sample.bytes.size() + name.size() + RecordEntry::kBytes;
+  if (options_.shard_size > 0 && !index_.empty() &&
+      offset_ + most + index_.size() + classes_.size() > static_cast<std::uint64_t>(options_.shard_size)) {
+    end_shard();
+    begin_shard();
+  }
+  append(std::span(kZeros).first((kAlign - offset_ % kAlign) % kAlign));
+  const std::uint32_t payload_crc = crc32c(sample.bytes);
+  const RecordEntry entry{.offset = offset_,
+                          .label = sample.label,
+                          .size = static_cast<std::uint32_t>(sample.bytes.size()),
+                          .crc = crc32c(name, payload_crc),
+                          .height = static_cast<std::uint32_t>(sample.height),
+                          .width = static_cast<std::uint32_t>(sample.width),
+                          .name_size = static_cast<std::uint16_t>(name.size()),
+                          .encoding = sample.encoding,
+                          .channels = static_cast<std::uint8_t>(sample.channels)};
+  append(sample.bytes);
+  append(name);
+  const auto bytes = entry.encode();
+  index_.insert(index_.end(), bytes.begin(), bytes.end());
+  // Of the payload alone: where the samples came from does not change what they are.
+  hash_.add(sample.label).add(entry.size).add(payload_crc);
+  ++records_;
+}
+
+void RecordWriter::append(std::span<const std::byte> bytes) {
+  buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
+  offset_ += bytes.size();
+  if (buffer_.size() >= kBuffer) flush();
+}
+
+void RecordWriter::flush() {
+  write_at(file_->get(), buffer_, offset_ - buffer_.size(), shards_.back().part);
+  buffer_.clear();
+}
+
+void RecordWriter::begin_shard() {
+  if (shards_.size() == kMostShards) {
+    throw InputError("records: more than {} files of {} bytes; choose a larger shard size", kMostShards,
+                     options_.shard_size);
+  }
+  fs::path part = numbered(shards_.size(), 0);
+  part += ".part";
+  file_.emplace(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  if (file_->get() < 0) throw_errno("write", part);
+  shards_.push_back({std::move(part), common_});
+  offset_ = 0;
+  append(kZeros);
+}
+
+void RecordWriter::end_shard() {
+  Shard& shard = shards_.back();
+  shard.header.records = index_.size() / RecordEntry::kBytes;
+  shard.header.index_offset = offset_;
+  append(index_);
+  append(classes_);
+  flush();
+  shard.header.file_size = offset_;
+  sync(file_->get(), shard.part);
+  file_.reset();
+  index_.clear();
+  finished_bytes_ += std::exchange(offset_, 0);
+}
+
+void RecordWriter::finish() {
+  if (records_ == 0) throw InputError("records: there are no records to write to {}", path_.string());
+  end_shard();
+  // The headers last, when all that they speak of is on disk; then the names.
+  for (std::size_t i = 0; i < shards_.size(); ++i) {
+    auto& [part, header] = shards_[i];
+    header.shard = static_cast<std::uint32_t>(i);
+    header.shards = static_cast<std::uint32_t>(shards_.size());
+    header.fingerprint = hash_.value();
+    const FileDescriptor file(::open(part.c_str(), O_WRONLY | O_CLOEXEC));
+    if (file.get() < 0) throw_errno("write", part);
+    write_at(file.get(), header.encode(), 0, part);
+    sync(file.get(), part);
+  }
+  for (std::size_t i = 0; i < shards_.size(); ++i) {
+    const fs::path place = numbered(i, shards_.size());
+    refuse_existing(place);
+    if (::rename(shards_[i].part.c_str(), place.c_str()) != 0) throw_errno("write", place);
+    shards_[i].part.clear();
+  }
+  // The names are on disk once their folder is; where that cannot be asked for, the files are still whole.
+  const FileDescriptor folder(::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.get() >= 0) ::fsync(folder.get());
+}
+
+}  // namespace millrace
