@@ -17,7 +17,6 @@ void check_keeps_type(const char* name, DType dtype, bool fits, std::string_view
 
 /// self = self + alpha * other
 void add_in_place(const char* name, Tensor& self, const Tensor& other, double alpha) {
-  check_writable(name, self);
   check_operands(name, {&self, &other});
   check_keeps_type(name, self.dtype(), is_floating(self.dtype()) || !is_floating(other.dtype()),
                    name_of(other.dtype()));
@@ -27,24 +26,25 @@ void add_in_place(const char* name, Tensor& self, const Tensor& other, double al
     throw InputError("{}: shape {} does not fit into {} in place", name, other.shape(), self.shape());
   }
   const Tensor same = other.to(self.dtype()).expand(self.shape());
-  if (alpha == 1) {
-    MILLRACE_LAUNCH(self.device(), binary, BinaryOp::add, self, same, self);
-  } else {
-    MILLRACE_LAUNCH(self.device(), add_scaled, self, same, alpha, self);
-  }
-  self.storage()->bump_version();
+  produce({name, self.shape(), self.dtype()}, {&self, &same}, &self, [&](Tensor& out) {
+    if (alpha == 1) {
+      MILLRACE_LAUNCH(out.device(), binary, BinaryOp::add, self, same, out);
+    } else {
+      MILLRACE_LAUNCH(out.device(), add_scaled, self, same, alpha, out);
+    }
+  });
 }
 
 void binary_in_place(BinaryOp op, const char* name, Tensor& self, const Tensor& other) {
-  check_writable(name, self);
   check_operands(name, {&self, &other});
   const bool fits = is_floating(self.dtype()) || (!is_floating(other.dtype()) && op != BinaryOp::div);
   check_keeps_type(name, self.dtype(), fits, op == BinaryOp::div ? "a quotient" : name_of(other.dtype()));
   if (broadcast_shapes(self.shape(), other.shape(), name) != self.shape()) {
     throw InputError("{}: shape {} does not fit into {} in place", name, other.shape(), self.shape());
   }
-  MILLRACE_LAUNCH(self.device(), binary, op, self, other.to(self.dtype()).expand(self.shape()), self);
-  self.storage()->bump_version();
+  const Tensor same = other.to(self.dtype()).expand(self.shape());
+  produce({name, self.shape(), self.dtype()}, {&self, &same}, &self,
+          [&](Tensor& out) { MILLRACE_LAUNCH(out.device(), binary, op, self, same, out); });
 }
 
 void number_in_place(BinaryOp op, const char* name, Tensor& self, double value) {

@@ -48,6 +48,44 @@ Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const 
   return empty(shape, {.dtype = dtype, .device = device});
 }
 
+namespace {
+
+/// The addresses that a tensor's elements span.
+struct Span {
+  std::intptr_t first, last;
+};
+
+Span span_of(const Tensor& x) {
+  const auto start = reinterpret_cast<std::intptr_t>(x.raw());
+  const auto size = static_cast<std::intptr_t>(size_of(x.dtype()));
+  Span span{start, start + size};
+  for (int i = 0; i < x.dim(); ++i) {
+    const std::intptr_t reach = x.strides()[i] * (x.shape()[i] - 1) * size;
+    (reach < 0 ? span.first : span.last) += reach;
+  }
+  return span;
+}
+
+}  // namespace
+
+bool disturbs(const Tensor& out, std::initializer_list<const Tensor*> operands, bool elementwise) {
+  const Span written = span_of(out);
+  for (const Tensor* x : operands) {
+    const bool same_places = elementwise && x->raw() == out.raw() && x->dtype() == out.dtype() &&
+                             x->shape() == out.shape() && x->strides() == out.strides();
+    const Span read = span_of(*x);
+    if (!same_places && x->numel() > 0 && read.first < written.last && written.first < read.last) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void deliver(std::string_view operation, const Tensor& result, Tensor& out) {
+  check_output(operation, result.shape(), result.dtype(), result.device(), out);
+  out.copy_(result);
+}
+
 Axes reduced_axes(const Shape& shape, const std::vector<int>& dims, std::string_view operation) {
   Axes axes;
   for (int dim : dims) {

@@ -22,6 +22,43 @@ void check_output(std::string_view name, const Shape& shape, DType dtype, Device
 /// that channels-last images stay so.
 Tensor result_like(const Shape& shape, DType dtype, std::initializer_list<const Tensor*> operands);
 
+/// What an operation makes.
+struct Result {
+  std::string_view operation;
+  Shape shape;
+  DType dtype;
+  /// Each element comes from those at its own place: `out` may be an operand. Else a new one has `format`.
+  bool elementwise = true;
+  MemoryFormat format = MemoryFormat::row_major;
+};
+
+/// Whether writing a result into `out` would change operands before they are read.
+bool disturbs(const Tensor& out, std::initializer_list<const Tensor*> operands, bool elementwise);
+
+/// Calls `launch(out)` on `given`, or on a new tensor where that is null or shares memory with the operands.
+/// @throws InputError when the result does not fit into `given`.
+template <typename Launch>
+Tensor produce(const Result& result, std::initializer_list<const Tensor*> operands, Tensor* given,
+               Launch&& launch) {
+  const Device device = (*operands.begin())->device();
+  if (given != nullptr) {
+    check_output(result.operation, result.shape, result.dtype, device, *given);
+    if (!disturbs(*given, operands, result.elementwise)) {
+      given->storage()->bump_version();
+      launch(*given);
+      return *given;
+    }
+  }
+  Tensor out = result.elementwise
+                   ? result_like(result.shape, result.dtype, operands)
+                   : empty(result.shape, {.dtype = result.dtype, .device = device, .format = result.format});
+  launch(out);
+  return given == nullptr ? out : given->copy_(out);
+}
+
+/// Copies a finished result into `out`. @throws InputError when it does not fit.
+void deliver(std::string_view operation, const Tensor& result, Tensor& out);
+
 /// The axes that a reduction removes.
 struct Axes {
   bool reduced[kMaxDims] = {};

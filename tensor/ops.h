@@ -8,7 +8,7 @@
 
 /// Operations on tensors, without gradients. Shapes broadcast; two types meet in the wider one, as in PyTorch
 /// (a number never changes a floating type). A last argument `out` is written into, must have the result's
-/// shape and type, and may be an operand.
+/// shape and type, and may share memory with the operands.
 namespace millrace {
 
 /// The type that two operands meet in.
@@ -29,6 +29,8 @@ void maximum(const Tensor& a, const Tensor& b, Tensor& out);
 void minimum(const Tensor& a, const Tensor& b, Tensor& out);
 Tensor add(const Tensor& a, double b);
 Tensor mul(const Tensor& a, double b);
+void add(const Tensor& a, double b, Tensor& out);
+void mul(const Tensor& a, double b, Tensor& out);
 inline Tensor operator+(const Tensor& a, const Tensor& b) { return add(a, b); }
 inline Tensor operator-(const Tensor& a, const Tensor& b) { return sub(a, b); }
 inline Tensor operator*(const Tensor& a, const Tensor& b) { return mul(a, b); }
@@ -56,6 +58,18 @@ Tensor less(const Tensor& a, double b);
 Tensor less_equal(const Tensor& a, double b);
 Tensor greater(const Tensor& a, double b);
 Tensor greater_equal(const Tensor& a, double b);
+void equal(const Tensor& a, const Tensor& b, Tensor& out);
+void not_equal(const Tensor& a, const Tensor& b, Tensor& out);
+void less(const Tensor& a, const Tensor& b, Tensor& out);
+void less_equal(const Tensor& a, const Tensor& b, Tensor& out);
+void greater(const Tensor& a, const Tensor& b, Tensor& out);
+void greater_equal(const Tensor& a, const Tensor& b, Tensor& out);
+void equal(const Tensor& a, double b, Tensor& out);
+void not_equal(const Tensor& a, double b, Tensor& out);
+void less(const Tensor& a, double b, Tensor& out);
+void less_equal(const Tensor& a, double b, Tensor& out);
+void greater(const Tensor& a, double b, Tensor& out);
+void greater_equal(const Tensor& a, double b, Tensor& out);
 /// Whether shapes and all values agree within atol + rtol * |b|; false where either is not a number.
 bool all_close(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol = 1e-8);
 
@@ -73,6 +87,9 @@ void abs(const Tensor& x, Tensor& out);
 Tensor pow(const Tensor& x, double exponent);
 Tensor clamp(const Tensor& x, double low, double high);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);  ///< `condition` is u8.
+void pow(const Tensor& x, double exponent, Tensor& out);
+void clamp(const Tensor& x, double low, double high, Tensor& out);
+void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out);
 
 // Reductions. No dims means all; with keep_dims the reduced ones stay with size 1.
 struct ReduceOptions {
@@ -87,6 +104,13 @@ Tensor argmax(const Tensor& x, int dim, bool keep_dims = false);  ///< i64; the 
 Tensor argmax(const Tensor& x);                                   ///< Over all elements, counted row by row.
 /// The variance with divisor n - correction.
 Tensor var(const Tensor& x, const ReduceOptions& options = {}, int correction = 1);
+void sum(const Tensor& x, const ReduceOptions& options, Tensor& out);
+void mean(const Tensor& x, const ReduceOptions& options, Tensor& out);
+void max(const Tensor& x, const ReduceOptions& options, Tensor& out);
+void min(const Tensor& x, const ReduceOptions& options, Tensor& out);
+void argmax(const Tensor& x, int dim, bool keep_dims, Tensor& out);
+void argmax(const Tensor& x, Tensor& out);
+void var(const Tensor& x, const ReduceOptions& options, int correction, Tensor& out);
 
 // Matrix products: [m, k] x [k, n], [b, m, k] x [b, k, n], vectors as in PyTorch.
 Tensor matmul(const Tensor& a, const Tensor& b);
@@ -99,6 +123,10 @@ Tensor gather(const Tensor& x, int dim, const Tensor& index);  ///< out[i][j] = 
 void scatter_add_(Tensor& into, int dim, const Tensor& index, const Tensor& source);
 Tensor cat(std::span<const Tensor> tensors, int dim = 0);
 Tensor stack(std::span<const Tensor> tensors, int dim = 0);
+void index_select(const Tensor& x, int dim, const Tensor& index, Tensor& out);
+void gather(const Tensor& x, int dim, const Tensor& index, Tensor& out);
+void cat(std::span<const Tensor> tensors, int dim, Tensor& out);
+void stack(std::span<const Tensor> tensors, int dim, Tensor& out);
 inline Tensor cat(std::initializer_list<Tensor> tensors, int dim = 0) {
   return cat(std::span(tensors.begin(), tensors.size()), dim);
 }

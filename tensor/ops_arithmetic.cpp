@@ -40,36 +40,24 @@ DType type_of(BinaryOp op, const Tensor& a, const Tensor& b) {
 
 Tensor expanded(const Tensor& x, const Shape& shape, DType dtype) { return x.to(dtype).expand(shape); }
 
-Tensor binary(BinaryOp op, const char* name, const Tensor& a, const Tensor& b) {
+Tensor binary(BinaryOp op, const char* name, const Tensor& a, const Tensor& b, Tensor* given = nullptr) {
   check_operands(name, {&a, &b});
   const DType dtype = type_of(op, a, b);
   if (a.shape() == b.shape() && a.dtype() == dtype && b.dtype() == dtype) {
-    Tensor out = result_like(a.shape(), dtype, {&a, &b});
-    MILLRACE_LAUNCH(a.device(), binary, op, a, b, out);
-    return out;
+    return produce({name, a.shape(), dtype}, {&a, &b}, given,
+                   [&](Tensor& out) { MILLRACE_LAUNCH(a.device(), binary, op, a, b, out); });
   }
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
-  Tensor out = result_like(shape, dtype, {&a, &b});
-  MILLRACE_LAUNCH(a.device(), binary, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
-  return out;
+  return produce({name, shape, dtype}, {&a, &b}, given, [&](Tensor& out) {
+    MILLRACE_LAUNCH(a.device(), binary, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
+  });
 }
 
-/// Into a given output. `out` may be one of the operands.
-void binary(BinaryOp op, const char* name, const Tensor& a, const Tensor& b, Tensor& out) {
-  check_operands(name, {&a, &b});
-  const DType dtype = type_of(op, a, b);
-  const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
-  check_output(name, shape, dtype, a.device(), out);
-  MILLRACE_LAUNCH(out.device(), binary, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
-  out.storage()->bump_version();
-}
-
-Tensor binary_scalar(BinaryOp op, const char* name, const Tensor& a, double b) {
+Tensor binary_scalar(BinaryOp op, const char* name, const Tensor& a, double b, Tensor* given = nullptr) {
   check_operands(name, {&a});
   const DType dtype = with_number(a.dtype(), op, b);
-  Tensor out = result_like(a.shape(), dtype, {&a});
-  MILLRACE_LAUNCH(a.device(), binary_scalar, op, a.to(dtype), b, out);
-  return out;
+  return produce({name, a.shape(), dtype}, {&a}, given,
+                 [&](Tensor& out) { MILLRACE_LAUNCH(a.device(), binary_scalar, op, a.to(dtype), b, out); });
 }
 
 /// number op tensor
@@ -78,20 +66,35 @@ Tensor scalar_binary(BinaryOp op, const char* name, double a, const Tensor& b) {
   return binary(op, name, full({}, a, {.dtype = with_number(b.dtype(), op, a), .device = b.device()}), b);
 }
 
-Tensor compare(CompareOp op, const char* name, const Tensor& a, const Tensor& b) {
+Tensor compare(CompareOp op, const char* name, const Tensor& a, const Tensor& b, Tensor* given = nullptr) {
   check_operands(name, {&a, &b});
   const DType dtype = promote(a.dtype(), b.dtype());
   const Shape shape = broadcast_shapes(a.shape(), b.shape(), name);
-  Tensor out = result_like(shape, DType::u8, {&a, &b});
-  MILLRACE_LAUNCH(a.device(), compare, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
-  return out;
+  return produce({name, shape, DType::u8}, {&a, &b}, given, [&](Tensor& out) {
+    MILLRACE_LAUNCH(a.device(), compare, op, expanded(a, shape, dtype), expanded(b, shape, dtype), out);
+  });
 }
 
-Tensor compare(CompareOp op, const char* name, const Tensor& a, double b) {
+Tensor compare(CompareOp op, const char* name, const Tensor& a, double b, Tensor* given = nullptr) {
   check_operands(name, {&a});
   // Integers meet a number exactly: as i64 where it is whole, else as f64.
   const DType dtype = is_floating(a.dtype()) ? a.dtype() : is_whole(b) ? DType::i64 : DType::f64;
-  return compare(op, name, a.to(dtype), full({}, b, {.dtype = dtype, .device = a.device()}));
+  return compare(op, name, a.to(dtype), full({}, b, {.dtype = dtype, .device = a.device()}), given);
+}
+
+Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor* given) {
+  check_operands("where", {&condition, &a, &b});
+  if (condition.dtype() != DType::u8) {
+    throw InputError("where: got a condition of type {}, expected u8, as comparisons give it",
+                     condition.dtype());
+  }
+  const DType dtype = promote(a.dtype(), b.dtype());
+  const Shape shape =
+      broadcast_shapes(broadcast_shapes(a.shape(), b.shape(), "where"), condition.shape(), "where");
+  return produce({"where", shape, dtype}, {&a, &b, &condition}, given, [&](Tensor& out) {
+    MILLRACE_LAUNCH(a.device(), where, condition.expand(shape), expanded(a, shape, dtype),
+                    expanded(b, shape, dtype), out);
+  });
 }
 
 }  // namespace
@@ -102,20 +105,25 @@ Tensor mul(const Tensor& a, const Tensor& b) { return binary(BinaryOp::mul, "mul
 Tensor div(const Tensor& a, const Tensor& b) { return binary(BinaryOp::div, "div", a, b); }
 Tensor maximum(const Tensor& a, const Tensor& b) { return binary(BinaryOp::maximum, "maximum", a, b); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return binary(BinaryOp::minimum, "minimum", a, b); }
-void add(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::add, "add", a, b, out); }
-void sub(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::sub, "sub", a, b, out); }
-void mul(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::mul, "mul", a, b, out); }
-void div(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::div, "div", a, b, out); }
+void add(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::add, "add", a, b, &out); }
+void sub(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::sub, "sub", a, b, &out); }
+void mul(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::mul, "mul", a, b, &out); }
+void div(const Tensor& a, const Tensor& b, Tensor& out) { binary(BinaryOp::div, "div", a, b, &out); }
 void maximum(const Tensor& a, const Tensor& b, Tensor& out) {
-  binary(BinaryOp::maximum, "maximum", a, b, out);
+  binary(BinaryOp::maximum, "maximum", a, b, &out);
 }
 void minimum(const Tensor& a, const Tensor& b, Tensor& out) {
-  binary(BinaryOp::minimum, "minimum", a, b, out);
+  binary(BinaryOp::minimum, "minimum", a, b, &out);
 }
 
 Tensor add(const Tensor& a, double b) { return binary_scalar(BinaryOp::add, "add", a, b); }
 Tensor mul(const Tensor& a, double b) { return binary_scalar(BinaryOp::mul, "mul", a, b); }
 Tensor pow(const Tensor& x, double exponent) { return binary_scalar(BinaryOp::pow, "pow", x, exponent); }
+void add(const Tensor& a, double b, Tensor& out) { binary_scalar(BinaryOp::add, "add", a, b, &out); }
+void mul(const Tensor& a, double b, Tensor& out) { binary_scalar(BinaryOp::mul, "mul", a, b, &out); }
+void pow(const Tensor& x, double exponent, Tensor& out) {
+  binary_scalar(BinaryOp::pow, "pow", x, exponent, &out);
+}
 Tensor operator+(const Tensor& a, double b) { return add(a, b); }
 Tensor operator-(const Tensor& a, double b) { return binary_scalar(BinaryOp::sub, "sub", a, b); }
 Tensor operator*(const Tensor& a, double b) { return mul(a, b); }
@@ -146,6 +154,33 @@ Tensor greater_equal(const Tensor& a, double b) {
   return compare(CompareOp::greater_equal, "greater_equal", a, b);
 }
 
+void equal(const Tensor& a, const Tensor& b, Tensor& out) { compare(CompareOp::equal, "equal", a, b, &out); }
+void not_equal(const Tensor& a, const Tensor& b, Tensor& out) {
+  compare(CompareOp::not_equal, "not_equal", a, b, &out);
+}
+void less(const Tensor& a, const Tensor& b, Tensor& out) { compare(CompareOp::less, "less", a, b, &out); }
+void less_equal(const Tensor& a, const Tensor& b, Tensor& out) {
+  compare(CompareOp::less_equal, "less_equal", a, b, &out);
+}
+void greater(const Tensor& a, const Tensor& b, Tensor& out) {
+  compare(CompareOp::greater, "greater", a, b, &out);
+}
+void greater_equal(const Tensor& a, const Tensor& b, Tensor& out) {
+  compare(CompareOp::greater_equal, "greater_equal", a, b, &out);
+}
+void equal(const Tensor& a, double b, Tensor& out) { compare(CompareOp::equal, "equal", a, b, &out); }
+void not_equal(const Tensor& a, double b, Tensor& out) {
+  compare(CompareOp::not_equal, "not_equal", a, b, &out);
+}
+void less(const Tensor& a, double b, Tensor& out) { compare(CompareOp::less, "less", a, b, &out); }
+void less_equal(const Tensor& a, double b, Tensor& out) {
+  compare(CompareOp::less_equal, "less_equal", a, b, &out);
+}
+void greater(const Tensor& a, double b, Tensor& out) { compare(CompareOp::greater, "greater", a, b, &out); }
+void greater_equal(const Tensor& a, double b, Tensor& out) {
+  compare(CompareOp::greater_equal, "greater_equal", a, b, &out);
+}
+
 bool all_close(const Tensor& a, const Tensor& b, double rtol, double atol) {
   check_operands("all_close", {&a});
   check_operands("all_close", {&b});
@@ -161,18 +196,10 @@ bool all_close(const Tensor& a, const Tensor& b, double rtol, double atol) {
 }
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
-  check_operands("where", {&condition, &a, &b});
-  if (condition.dtype() != DType::u8) {
-    throw InputError("where: got a condition of type {}, expected u8, as comparisons give it",
-                     condition.dtype());
-  }
-  const DType dtype = promote(a.dtype(), b.dtype());
-  const Shape shape =
-      broadcast_shapes(broadcast_shapes(a.shape(), b.shape(), "where"), condition.shape(), "where");
-  Tensor out = result_like(shape, dtype, {&a, &b, &condition});
-  MILLRACE_LAUNCH(a.device(), where, condition.expand(shape), expanded(a, shape, dtype),
-                  expanded(b, shape, dtype), out);
-  return out;
+  return choose(condition, a, b, nullptr);
+}
+void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out) {
+  choose(condition, a, b, &out);
 }
 
 }  // namespace millrace

@@ -20,7 +20,7 @@ struct Product {
   Tensor left, right;
   Shape folded;  ///< The result's shape in as many dimensions.
   Shape shape;   ///< As the caller sees it.
-  TensorOptions options;
+  DType dtype;
 };
 
 Product product_of(const Tensor& a, const Tensor& b) {
@@ -46,14 +46,13 @@ Product product_of(const Tensor& a, const Tensor& b) {
   if (b.dim() > 1) {
     shape.push_back(n);
   }
-  const TensorOptions options{.dtype = dtype, .device = a.device()};
   if (shape.numel() == 0 || k == 0) {
-    return {left, right, shape, shape, options};
+    return {left, right, shape, shape, dtype};
   }
   if (right.dim() == 2) {  // one matrix for all batches: fold them into rows
-    return {left.reshape({-1, k}), right, {batch.numel() * m, n}, shape, options};
+    return {left.reshape({-1, k}), right, {batch.numel() * m, n}, shape, dtype};
   }
-  return {batched(left, batch), batched(right, batch), {batch.numel(), m, n}, shape, options};
+  return {batched(left, batch), batched(right, batch), {batch.numel(), m, n}, shape, dtype};
 }
 
 /// Writes the product into `out`, a row-major tensor of its shape.
@@ -66,25 +65,20 @@ void run(const Product& product, Tensor& out) {
   MILLRACE_LAUNCH(out.device(), matmul, product.left, product.right, Tensor(), folded);
 }
 
-}  // namespace
-
-Tensor matmul(const Tensor& a, const Tensor& b) {
+Tensor multiply(const Tensor& a, const Tensor& b, Tensor* given) {
   const Product product = product_of(a, b);
-  Tensor out = empty(product.shape, product.options);
-  run(product, out);
-  return out;
+  return produce({"matmul", product.shape, product.dtype, false}, {&a, &b}, given,
+                 [&](Tensor& out) { run(product, out); });
 }
 
+}  // namespace
+
+Tensor matmul(const Tensor& a, const Tensor& b) { return multiply(a, b, nullptr); }
 void matmul(const Tensor& a, const Tensor& b, Tensor& out) {
-  const Product product = product_of(a, b);
-  check_output("matmul", product.shape, product.options.dtype, product.options.device, out);
-  const bool is_operand = out.storage() == a.storage() || out.storage() == b.storage();
-  if (is_operand || !out.is_contiguous()) {
-    out.copy_(matmul(a, b));
-    return;
+  if (out.defined() && !out.is_contiguous()) {
+    return deliver("matmul", matmul(a, b), out);
   }
-  run(product, out);
-  out.storage()->bump_version();
+  multiply(a, b, &out);
 }
 
 }  // namespace millrace

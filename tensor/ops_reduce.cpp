@@ -84,6 +84,21 @@ Tensor argmax(const Tensor& x, int dim, bool keep_dims) {
 
 Tensor argmax(const Tensor& x) { return argmax(x.reshape({-1}), 0); }
 
+// A reduction is small: it is made, then copied.
+void sum(const Tensor& x, const ReduceOptions& options, Tensor& out) { deliver("sum", sum(x, options), out); }
+void mean(const Tensor& x, const ReduceOptions& options, Tensor& out) {
+  deliver("mean", mean(x, options), out);
+}
+void max(const Tensor& x, const ReduceOptions& options, Tensor& out) { deliver("max", max(x, options), out); }
+void min(const Tensor& x, const ReduceOptions& options, Tensor& out) { deliver("min", min(x, options), out); }
+void var(const Tensor& x, const ReduceOptions& options, int correction, Tensor& out) {
+  deliver("var", var(x, options, correction), out);
+}
+void argmax(const Tensor& x, int dim, bool keep_dims, Tensor& out) {
+  deliver("argmax", argmax(x, dim, keep_dims), out);
+}
+void argmax(const Tensor& x, Tensor& out) { deliver("argmax", argmax(x), out); }
+
 Tensor sum_to(const Tensor& x, const Shape& shape) {
   if (x.shape() == shape) {
     return x;

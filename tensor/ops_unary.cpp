@@ -7,21 +7,21 @@ namespace millrace {
 namespace {
 
 /// `keeps_integers` says that the result of an integer is one; otherwise integers are computed as f32.
-Tensor unary(UnaryOp op, const char* name, const Tensor& x, bool keeps_integers = false) {
+Tensor unary(UnaryOp op, const char* name, const Tensor& x, bool keeps_integers = false,
+             Tensor* given = nullptr) {
   check_operands(name, {&x});
   const DType dtype = keeps_integers || is_floating(x.dtype()) ? x.dtype() : DType::f32;
-  Tensor out = result_like(x.shape(), dtype, {&x});
-  MILLRACE_LAUNCH(x.device(), unary, op, x.to(dtype), out);
-  return out;
+  return produce({name, x.shape(), dtype}, {&x}, given,
+                 [&](Tensor& out) { MILLRACE_LAUNCH(x.device(), unary, op, x.to(dtype), out); });
 }
 
-/// Into a given output.
-void unary(UnaryOp op, const char* name, const Tensor& x, Tensor& out, bool keeps_integers = false) {
-  check_operands(name, {&x});
-  const DType dtype = keeps_integers || is_floating(x.dtype()) ? x.dtype() : DType::f32;
-  check_output(name, x.shape(), dtype, x.device(), out);
-  MILLRACE_LAUNCH(x.device(), unary, op, x.to(dtype), out);
-  out.storage()->bump_version();
+Tensor clamped(const Tensor& x, double low, double high, Tensor* given) {
+  check_operands("clamp", {&x});
+  if (!(low <= high)) {
+    throw InputError("clamp: got the bounds {} and {}, expected low <= high", low, high);
+  }
+  return produce({"clamp", x.shape(), x.dtype()}, {&x}, given,
+                 [&](Tensor& out) { MILLRACE_LAUNCH(x.device(), clamp, x, low, high, out); });
 }
 
 }  // namespace
@@ -31,21 +31,14 @@ Tensor log(const Tensor& x) { return unary(UnaryOp::log, "log", x); }
 Tensor sqrt(const Tensor& x) { return unary(UnaryOp::sqrt, "sqrt", x); }
 Tensor tanh(const Tensor& x) { return unary(UnaryOp::tanh, "tanh", x); }
 Tensor abs(const Tensor& x) { return unary(UnaryOp::abs, "abs", x, true); }
-void exp(const Tensor& x, Tensor& out) { unary(UnaryOp::exp, "exp", x, out); }
-void log(const Tensor& x, Tensor& out) { unary(UnaryOp::log, "log", x, out); }
-void sqrt(const Tensor& x, Tensor& out) { unary(UnaryOp::sqrt, "sqrt", x, out); }
-void tanh(const Tensor& x, Tensor& out) { unary(UnaryOp::tanh, "tanh", x, out); }
-void abs(const Tensor& x, Tensor& out) { unary(UnaryOp::abs, "abs", x, out, true); }
+void exp(const Tensor& x, Tensor& out) { unary(UnaryOp::exp, "exp", x, false, &out); }
+void log(const Tensor& x, Tensor& out) { unary(UnaryOp::log, "log", x, false, &out); }
+void sqrt(const Tensor& x, Tensor& out) { unary(UnaryOp::sqrt, "sqrt", x, false, &out); }
+void tanh(const Tensor& x, Tensor& out) { unary(UnaryOp::tanh, "tanh", x, false, &out); }
+void abs(const Tensor& x, Tensor& out) { unary(UnaryOp::abs, "abs", x, true, &out); }
 Tensor operator-(const Tensor& a) { return unary(UnaryOp::neg, "neg", a, true); }
 
-Tensor clamp(const Tensor& x, double low, double high) {
-  check_operands("clamp", {&x});
-  if (!(low <= high)) {
-    throw InputError("clamp: got the bounds {} and {}, expected low <= high", low, high);
-  }
-  Tensor out = result_like(x.shape(), x.dtype(), {&x});
-  MILLRACE_LAUNCH(x.device(), clamp, x, low, high, out);
-  return out;
-}
+Tensor clamp(const Tensor& x, double low, double high) { return clamped(x, low, high, nullptr); }
+void clamp(const Tensor& x, double low, double high, Tensor& out) { clamped(x, low, high, &out); }
 
 }  // namespace millrace

@@ -178,8 +178,11 @@ Tensor Tensor::to(Device target) const {
 Tensor& Tensor::copy_(const Tensor& source) {
   check_writable("copy_", *this);
   check_operands("copy_", {&source});
-  const Tensor same_shape = source.shape() == shape_ ? source : source.expand(shape_);
+  Tensor same_shape = source.shape() == shape_ ? source : source.expand(shape_);
   if (source.device() == device()) {
+    if (disturbs(*this, {&same_shape}, true)) {
+      same_shape = same_shape.clone();
+    }
     MILLRACE_LAUNCH(device(), copy, same_shape, *this);
   } else if constexpr (kWithCuda) {
     const Tensor converted = same_shape.to(dtype_);
