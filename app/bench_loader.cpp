@@ -3,6 +3,7 @@
 #include <chrono>
 #include <exception>
 #include <fmt/core.h>
+#include <limits>
 #include <optional>
 #include <thread>
 
@@ -27,6 +28,7 @@ struct BenchLoaderOptions {
   std::string data;
   std::int64_t batch_size = 512;
   std::string transform = "normalize", dtype = "f32";
+  OrderChoice order;
   int threads = 0, repeats = 5;
   double seconds = 1;
   bool compare = false, json = false;
@@ -117,6 +119,7 @@ double measure_bare(const SampleExecutor& executor, const Sampler& sampler, int 
 }
 
 struct LoaderResult {
+  Mixing mixing, shuffled;
   Measurement speed, bare;
   std::vector<double> ratios;  ///< Of the two, measured one after the other.
 };
@@ -126,11 +129,13 @@ LoaderResult run(const BenchLoaderOptions& o, const LoaderOptions& options) {
   Loader loader{data, options};
   Stream stream(loader);
   std::optional<SampleExecutor> executor;
-  const Sampler sampler(data->size(), {.batch_size = o.batch_size});
+  const Sampler sampler(data->size(), {.batch_size = o.batch_size, .order = options.order});
   if (o.compare) {
     executor.emplace(data, options);
   }
   LoaderResult result;
+  result.mixing = measure_mixing(data->size(), options.order, options.seed);
+  result.shuffled = measure_mixing(data->size(), {}, options.seed);
   for (int repeat = -1; repeat < o.repeats; ++repeat) {  // the first one warms up
     const double speed = measure(stream, o.seconds);
     const double bare = executor ? measure_bare(*executor, sampler, options.threads, o.seconds) : 0;
@@ -153,6 +158,8 @@ void bench_loader(const BenchLoaderOptions& o) {
   options.dtype = o.dtype == "u8" ? DType::u8 : o.dtype == "bf16" ? DType::bf16 : DType::f32;
   options.threads = o.threads > 0 ? o.threads : available_cores();
   options.slabs = kLoaderSlabs;
+  options.order = o.order.resolve();
+  options.epochs = std::numeric_limits<std::int64_t>::max();  // it goes on until the time is over
   const LoaderResult result = run(o, options);
   const double ratio = Measurement{result.ratios}.median();
   if (!o.json) {
@@ -160,6 +167,13 @@ void bench_loader(const BenchLoaderOptions& o) {
     fmt::print("  loader         {}\n", result.speed.to_string());
     if (o.compare) {
       fmt::print("  plain threads  {}; ratio {:.3f}\n", result.bare.to_string(), ratio);
+    }
+    if (options.order.kind != Order::shuffled) {
+      fmt::print(
+          "  mixing         samples move by {:.1f} % of the data set (shuffled: {:.1f} %), {:.3f} % of the "
+          "pairs in a row are neighbours (shuffled: {:.3f} %)\n",
+          100 * result.mixing.displacement, 100 * result.shuffled.displacement, 100 * result.mixing.adjacent,
+          100 * result.shuffled.adjacent);
     }
     return;
   }
@@ -170,6 +184,9 @@ void bench_loader(const BenchLoaderOptions& o) {
                {"batch_size", o.batch_size},
                {"transform", o.transform},
                {"dtype", o.dtype},
+               {"order", o.order.order},
+               {"displacement", result.mixing.displacement},
+               {"adjacent", result.mixing.adjacent},
                {"threads", options.threads},
                {"images_per_second", result.speed.median()},
                {"spread", result.speed.spread()},
@@ -192,6 +209,7 @@ void add_bench_loader(CLI::App& bench) {
   command.add_option("--transform", o.transform, "e.g. random_crop:4,horizontal_flip,normalize");
   command.add_option("--dtype", o.dtype, "Type of the images: f32, bf16 or u8")
       ->check(CLI::IsMember({"f32", "bf16", "u8"}));
+  o.order.add_to(command);
   command.add_option("--threads", o.threads, "Loader workers (0: this process's cores)")
       ->check(whole_number(0));
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));

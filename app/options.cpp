@@ -106,6 +106,21 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   return millrace::resolve(options);
 }
 
+void OrderChoice::add_to(CLI::App& command) {
+  command.add_option("--order", order, "Of the samples: sequential, shuffled or blocks (for cold disks)")
+      ->check(CLI::IsMember({"sequential", "shuffled", "blocks"}));
+  command.add_option("--block-size", options.block_size, "Neighbours that --order blocks keeps together")
+      ->check(whole_number(1));
+  command.add_option("--window", options.window, "Blocks among which --order blocks mixes their samples")
+      ->check(whole_number(1));
+}
+
+OrderOptions OrderChoice::resolve() const {
+  OrderOptions resolved = options;
+  resolved.kind = parse_order(order);
+  return resolved;
+}
+
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
                             double warm_up_epochs) {
   const auto warm_up_steps = static_cast<std::int64_t>(warm_up_epochs * static_cast<double>(steps_per_epoch));
@@ -121,8 +136,8 @@ LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOpti
   options.mean = model.mean;
   options.std = model.std;
   options.dtype = trainer.dtype;
-  options.shuffle = false;
-  options.drop_last = false;
+  options.order.kind = Order::sequential;
+  options.tail = Tail::pad;
   options.shards = trainer.shards;
   options.threads = threads;
   return options;

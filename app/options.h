@@ -33,6 +33,15 @@ struct ComputeOptions {
   TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed) const;
 };
 
+/// In which order the samples come: `--order`, `--block-size`, `--window`.
+struct OrderChoice {
+  std::string order = "shuffled";
+  OrderOptions options = {};
+
+  void add_to(CLI::App& command);
+  OrderOptions resolve() const;
+};
+
 /// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.
 /// @throws InputError that lists the kinds.
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,

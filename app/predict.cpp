@@ -73,7 +73,8 @@ void predict(const std::filesystem::path& weights, const std::vector<std::string
   options.transforms = any_size_transforms(model.description);
   options.mean = model.description.mean;
   options.std = model.description.std;
-  options.shuffle = options.drop_last = false;
+  options.order.kind = Order::sequential;
+  options.tail = Tail::pad;
   options.threads = threads;
   Loader loader{std::make_shared<ImageFiles>(images, model.description.channels), options};
   const Shape expected{model.description.channels, model.description.height, model.description.width};

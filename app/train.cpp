@@ -22,6 +22,7 @@ struct TrainOptions {
   double warm_up = 0, label_smoothing = 0;
   std::string transform = "normalize", test_transform;
   std::vector<float> mean = {0.5f}, std = {0.5f};
+  OrderChoice order;
   ComputeOptions compute;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
@@ -35,9 +36,11 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.mean = o.mean;
   options.std = o.std;
   options.dtype = trainer.dtype;
+  options.order = o.order.resolve();
   options.shards = trainer.shards;
   options.threads = o.compute.threads;
   options.seed = o.seed;
+  options.epochs = o.epochs;
   return options;
 }
 
@@ -159,6 +162,7 @@ void add_train(CLI::App& app) {
   command.add_option("--mean", o.mean, "Of the pixels, in [0, 1]: one value, or one a channel")
       ->delimiter(',');
   command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
+  o.order.add_to(command);
   o.compute.add_to(command, true);
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 
-#include "dataio/permutation.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -12,9 +11,9 @@ namespace {
 
 SamplerOptions checked(std::int64_t samples, SamplerOptions options) {
   if (options.local_shards == 0) options.local_shards = options.shards - options.first_shard;
-  const auto& [batch_size, shards, first, local, drop_last, shuffle, seed] = options;
+  const auto& [batch_size, shards, first, local, tail, order, seed] = options;
   if (samples < 1) throw InputError("sampler: the data set is empty");
-  if (shuffle) Permutation(samples, seed, 0);  // says now, and not in a worker, that there are too many
+  EpochOrder(samples, order, seed, 0);  // says now, and not in a worker, what it cannot do
   if (batch_size < 1) throw InputError("sampler: batch size {} is not positive", batch_size);
   if (shards < 1 || !std::has_single_bit(static_cast<unsigned>(shards))) {
     throw InputError("sampler: {} shards, expected a power of two", shards);
@@ -28,7 +27,7 @@ SamplerOptions checked(std::int64_t samples, SamplerOptions options) {
     throw InputError("sampler: local shards {} to {} are not among the {} shards", first, first + local - 1,
                      shards);
   }
-  if (drop_last && samples < batch_size) {
+  if (tail == Tail::drop && samples < batch_size) {
     throw InputError(
         "sampler: the data set has {} samples, too few for one batch of {}; choose a smaller batch size",
         samples, batch_size);
@@ -40,7 +39,8 @@ SamplerOptions checked(std::int64_t samples, SamplerOptions options) {
 
 Sampler::Sampler(std::int64_t samples, SamplerOptions options)
     : samples_(samples), options_(checked(samples, options)) {
-  steps_ = samples / options_.batch_size + (!options_.drop_last && samples % options_.batch_size != 0);
+  const bool padded = options_.tail == Tail::pad && samples % options_.batch_size != 0;
+  steps_ = samples / options_.batch_size + padded;
 }
 
 PlannedShard Sampler::planned(std::int64_t number) const {
@@ -61,12 +61,7 @@ void Sampler::indices(const PlannedShard& planned, std::span<std::int64_t> indic
   }
   const std::int64_t start = planned.step * options_.batch_size + planned.first_position;
   const auto valid = indices.first(static_cast<std::size_t>(planned.valid));
-  if (options_.shuffle) {
-    const Permutation order(samples_, options_.seed, planned.epoch);
-    for (std::size_t i = 0; i < valid.size(); ++i) valid[i] = order(start + static_cast<std::int64_t>(i));
-  } else {
-    for (std::size_t i = 0; i < valid.size(); ++i) valid[i] = start + static_cast<std::int64_t>(i);
-  }
+  EpochOrder(samples_, options_.order, options_.seed, planned.epoch).indices(start, valid);
   std::fill(indices.begin() + planned.valid, indices.end(), -1);
 }
 

@@ -3,15 +3,23 @@
 #include <cstdint>
 #include <span>
 
+#include "dataio/order.h"
+
 namespace millrace {
+
+/// What becomes of the samples that fill no whole batch.
+enum class Tail : std::uint8_t {
+  drop,  ///< They are left out of this epoch.
+  pad    ///< They make a last batch, whose other places are masked: never a sample twice.
+};
 
 struct SamplerOptions {
   std::int64_t batch_size = 64;  ///< The global batch, over all shards.
   int shards = 1;                ///< Equal pieces of a batch; a power of two that divides it.
   int first_shard = 0;           ///< This process's shards are [first_shard, first_shard + local_shards).
   int local_shards = 0;          ///< 0 means all.
-  bool drop_last = true;         ///< Else the short last batch is padded.
-  bool shuffle = true;           ///< Else samples come in the data set's order.
+  Tail tail = Tail::drop;
+  OrderOptions order = {};
   std::uint64_t seed = 0;
 };
 
@@ -26,11 +34,11 @@ struct PlannedShard {
 
 /// Which samples make up each shard of each batch: a function of (seed, epoch, step, shard) alone.
 ///
-/// Step g of an epoch covers the positions [g B, (g + 1) B) of the epoch's permutation, B the batch size;
+/// Step g of an epoch covers the positions [g B, (g + 1) B) of the epoch's order, B the batch size;
 /// shard s of V covers the s-th of V equal pieces of them. Immutable, so any thread may ask.
 class Sampler {
  public:
-  /// @throws InputError when there are no samples or not one whole batch of them (with drop_last), or when
+  /// @throws InputError when there are no samples or not one whole batch of them (with Tail::drop), or when
   /// the shards are not a power of two that divides the batch, or the local ones lie outside of them.
   Sampler(std::int64_t samples, SamplerOptions options);
 

@@ -150,7 +150,8 @@ double accuracy_on(Loader& test, Net& net) {
 double classifier(const std::string& name) {
   // 1. Images come in batches of 4, normalized to [-1, 1], in an order of their own each epoch.
   Loader train(open_dataset(name), {.batch_size = 4});
-  Loader test(open_dataset(name, {.train = false}), {.batch_size = 4, .shuffle = false, .drop_last = false});
+  Loader test(open_dataset(name, {.train = false}),
+              {.batch_size = 4, .order = {Order::sequential}, .tail = Tail::pad});
 
   // 2, 3. The network, the loss and the optimizer.
   Net net(3);

@@ -78,7 +78,7 @@ int main() {
   Loader loader{std::make_shared<Stripes>(4096),
                 {.batch_size = 64, .transforms = "normalize", .custom_transforms = {shift}, .shards = 2}};
   Loader test{std::make_shared<Stripes>(512),
-              {.batch_size = 64, .shuffle = false, .drop_last = false, .shards = 2}};
+              {.batch_size = 64, .order = {Order::sequential}, .tail = Tail::pad, .shards = 2}};
   Trainer trainer{
       [] { return std::make_unique<Net>(); },
       {.learning_rate = 0.1, .momentum = 0.9},

@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <opencv2/core/utility.hpp>
+#include <optional>
+#include <utility>
 
-#include "dataio/sampler.h"
 #include "pipeline/execute.h"
 #include "pipeline/loader_graph.h"
 #include "pipeline/trainer.h"
@@ -32,7 +33,7 @@ int Batch::shards() const { return state_ ? static_cast<int>(state_->shards.size
 Batch Batch::share(int i) const {
   shard(i);  // checks i
   Batch one;
-  one.state_ = std::make_shared<State>(State{{state_->shards[static_cast<std::size_t>(i)]}});
+  one.state_ = std::make_shared<State>(Batch::State{{state_->shards[static_cast<std::size_t>(i)]}});
   return one;
 }
 
@@ -80,6 +81,9 @@ LoaderOptions checked(LoaderOptions options, const Sampler& sampler) {
   if (options.threads > kMaxLoaderThreads) {
     throw InputError("loader: got {} threads, expected at most {}", options.threads, kMaxLoaderThreads);
   }
+  if (options.epochs < 1) {
+    throw InputError("loader: got {} epochs, expected at least 1", options.epochs);
+  }
   options.timeout_seconds =
       std::min(options.timeout_seconds, 1e8);  // three years; a clock cannot add for ever
   options.local_shards = sampler.options().local_shards;
@@ -101,8 +105,8 @@ SamplerOptions sampler_options(const LoaderOptions& options) {
           .shards = options.shards,
           .first_shard = options.first_shard,
           .local_shards = options.local_shards,
-          .drop_last = options.drop_last,
-          .shuffle = options.shuffle,
+          .tail = options.tail,
+          .order = options.order,
           .seed = options.seed};
 }
 
@@ -115,12 +119,37 @@ struct Loader::Impl {
         executor(std::move(dataset), options),
         graph(executor, sampler, options.threads, options.slabs, options.chunk) {}
 
+  /// Makes `epoch` and `step` the next batch's; what the graph has prepared for it is kept.
+  void start(std::int64_t to_epoch, std::int64_t to_step);
+
   Sampler sampler;
   LoaderOptions options;
   SampleExecutor executor;
   LoaderGraph graph;
-  std::int64_t steps_left = 0;
+  std::int64_t epoch = 0, step = 0;     // of the next batch
+  std::int64_t planned = -1, end = -1;  // the graph's next step and its last, counted over all epochs
+  bool restored = false;                // and nothing taken or started since
+  std::vector<SlabLease> gathered;      // shards of the next batch
+  std::optional<std::uint64_t> fingerprint;
 };
+
+void Loader::Impl::start(std::int64_t to_epoch, std::int64_t to_step) {
+  const std::int64_t steps = sampler.steps_per_epoch(), shards = options.local_shards;
+  const std::int64_t most = (std::int64_t{1} << 62) / sampler.shards_per_epoch();
+  if (to_epoch < 0 || to_epoch >= most) {
+    throw InputError("loader: asked for epoch {}; they count from 0 to {}", to_epoch, most - 1);
+  }
+  epoch = to_epoch;
+  step = to_step;
+  const std::int64_t begin = epoch * steps + step;
+  if (begin == planned && begin < end) {
+    return;  // it is being made already
+  }
+  gathered.clear();
+  planned = begin;
+  end = std::max(epoch + 1, std::min(options.epochs, most)) * steps;
+  graph.start(planned * shards, end * shards);
+}
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options) {
   if (dataset == nullptr) {
@@ -138,24 +167,24 @@ std::int64_t Loader::steps_per_epoch() const { return impl_->sampler.steps_per_e
 const Shape& Loader::image_shape() const { return impl_->executor.image_shape(); }
 
 Loader::Epoch Loader::epoch(std::int64_t number) {
-  if (number < 0) {
-    throw InputError("loader: asked for epoch {}; they count from 0", number);
-  }
-  impl_->graph.start(number);
-  impl_->steps_left = steps_per_epoch();
+  const bool goes_on = std::exchange(impl_->restored, false) && number == impl_->epoch;
+  impl_->start(number, goes_on ? impl_->step : 0);
   return Epoch(*this);
 }
 
 bool Loader::next(Batch& batch) {
   batch.release();
-  if (impl_->steps_left == 0) {
+  if (impl_->planned < 0 || impl_->step == steps_per_epoch()) {
     return false;
   }
-  auto state = std::make_shared<Batch::State>();
-  for (int i = 0; i < impl_->options.local_shards; ++i) {
-    state->shards.push_back(impl_->graph.next(std::chrono::duration<double>(impl_->options.timeout_seconds)));
+  impl_->restored = false;
+  while (std::ssize(impl_->gathered) < impl_->options.local_shards) {  // a timeout leaves what came before it
+    impl_->gathered.push_back(
+        impl_->graph.next(std::chrono::duration<double>(impl_->options.timeout_seconds)));
   }
-  --impl_->steps_left;
+  ++impl_->step;
+  ++impl_->planned;
+  auto state = std::make_shared<Batch::State>(Batch::State{std::exchange(impl_->gathered, {})});
   for (const SlabLease& shard : state->shards) {
     if (shard->error) {
       std::rethrow_exception(shard->error);
@@ -163,6 +192,30 @@ bool Loader::next(Batch& batch) {
   }
   batch.state_ = std::move(state);
   return true;
+}
+
+LoaderState Loader::state() const {
+  const SamplerOptions& order = impl_->sampler.options();
+  if (!impl_->fingerprint) {
+    impl_->fingerprint = dataset().fingerprint();  // once: it may take long
+  }
+  return {.epoch = impl_->epoch,
+          .step = impl_->step,
+          .order = order.order,
+          .seed = order.seed,
+          .batch_size = order.batch_size,
+          .samples = impl_->sampler.samples(),
+          .fingerprint = *impl_->fingerprint};
+}
+
+void Loader::restore(const LoaderState& state) {
+  this->state().require_same_order(state);
+  if (state.step < 0 || state.step > steps_per_epoch()) {
+    throw InputError("loader: the state is at step {} of an epoch, and this loader's have {}", state.step,
+                     steps_per_epoch());
+  }
+  impl_->start(state.epoch, state.step);
+  impl_->restored = true;
 }
 
 Loader::Epoch::Iterator Loader::Epoch::begin() { return ++Iterator(this); }

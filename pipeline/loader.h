@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "dataio/dataset.h"
+#include "dataio/sampler.h"
 #include "pipeline/decode.h"
+#include "pipeline/loader_state.h"
 #include "pipeline/slab.h"
 #include "pipeline/transform.h"
 
@@ -22,15 +24,18 @@ struct LoaderOptions {
   std::vector<float> std = {0.5f};
   DecodeOptions decode = {};  ///< Orientation, and limits against hostile files.
   DType dtype = DType::f32;   ///< Of the images: f32, bf16, or u8 (which is not normalized).
-  bool shuffle = true;
-  bool drop_last = true;  ///< Else the short last batch is padded and the padding masked.
-  int shards = 1;         ///< Equal pieces of a batch; a power of two that divides it.
-  int first_shard = 0;    ///< This process loads shards [first_shard, first_shard + local_shards).
-  int local_shards = 0;   ///< 0 means all.
-  int threads = 0;        ///< Loader workers; 0 means this process's cores.
-  int slabs = 0;          ///< 0 means twice local_shards plus one; bounds memory and prefetching.
-  int chunk = 0;          ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
+  OrderOptions order = {};
+  Tail tail = Tail::drop;
+  int shards = 1;        ///< Equal pieces of a batch; a power of two that divides it.
+  int first_shard = 0;   ///< This process loads shards [first_shard, first_shard + local_shards).
+  int local_shards = 0;  ///< 0 means all.
+  int threads = 0;       ///< Loader workers; 0 means this process's cores.
+  int slabs = 0;         ///< 0 means twice local_shards plus one; bounds memory and prefetching.
+  int chunk = 0;         ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
   std::uint64_t seed = 0;
+  /// Epochs that will be run, from 0 on: while one ends, batches of the next are prepared already. With 1,
+  /// each epoch starts when it is asked for.
+  std::int64_t epochs = 1;
   /// How long `next` waits for a batch before it says which stage is stuck.
   double timeout_seconds = 300;
 };
@@ -87,7 +92,7 @@ class Loader {
   const Shape& image_shape() const;
 
   /// Starts epoch `number` from its first batch: `for (const Batch& batch : loader.epoch(0))`. Ends the one
-  /// before.
+  /// before. Right after `restore`, the state's epoch goes on behind the batches that were taken.
   class Epoch;
   Epoch epoch(std::int64_t number);
   /// The next batch of the epoch that was started; false at its end. What `batch` held before is released
@@ -96,6 +101,14 @@ class Loader {
   /// after it.
   /// @throws MachineError when none came within the timeout, naming the stage that is stuck.
   bool next(Batch& batch);
+
+  /// What was taken so far: the batches that `next` and the loops over an epoch gave, failed ones included,
+  /// not what is prepared.
+  LoaderState state() const;
+  /// Goes on where a loader was when it gave `state`, with `next` or with `epoch(state.epoch)`; this one may
+  /// have other threads, slabs, shards and local shards.
+  /// @throws InputError when this loader's order, seed, batch size or data set is another; it names both.
+  void restore(const LoaderState& state);
 
  private:
   struct Impl;

@@ -16,7 +16,7 @@ namespace {
 namespace flow = tbb::flow;
 
 /// One step of the plan; `sequence` numbers what the graph makes, `planned` says what that is.
-struct Order {
+struct PlanStep {
   PlannedShard planned;
   std::uint64_t sequence = 0;
   std::int64_t generation = 0;
@@ -52,14 +52,14 @@ struct SlabPool {
 };
 
 struct LoaderGraph::Nodes {
-  using Join = flow::join_node<std::tuple<Order, SlabJob*>, flow::reserving>;
+  using Join = flow::join_node<std::tuple<PlanStep, SlabJob*>, flow::reserving>;
   using Spread = flow::multifunction_node<Join::output_type, std::tuple<Chunk>>;
   using Work = flow::multifunction_node<Chunk, std::tuple<SlabJob*>>;
 
   Nodes(Impl& impl, int threads);
 
   flow::graph graph;
-  flow::input_node<Order> plan;
+  flow::input_node<PlanStep> plan;
   flow::buffer_node<SlabJob*> free;
   Join join;
   Spread spread;
@@ -107,8 +107,8 @@ struct LoaderGraph::Impl {
     SampleExecutor::Scratch* scratch;
   };
 
-  Order next_order(tbb::flow_control& control);
-  void spread(const Order& order, SlabJob* job, Nodes::Spread::output_ports_type& chunks);
+  PlanStep next_step(tbb::flow_control& control);
+  void spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& chunks);
   bool work(const Chunk& chunk);
   void deliver(SlabJob* job);
   std::string stuck_stage();
@@ -125,7 +125,7 @@ struct LoaderGraph::Impl {
   std::mutex mutex;  // of what follows, up to the arena
   std::condition_variable changed;
   std::int64_t position = 0, end = 0;  // in the sampler's plan
-  std::uint64_t sequence = 0;          // the next order's
+  std::uint64_t sequence = 0;          // the next step's
   std::deque<SlabJob*> ready;
   std::int64_t spread_jobs = 0, delivered_jobs = 0;
   std::atomic<std::int64_t> generation = 0;  // read without the mutex by the workers
@@ -136,7 +136,7 @@ struct LoaderGraph::Impl {
 };
 
 LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
-    : plan(graph, [&impl](tbb::flow_control& control) { return impl.next_order(control); }),
+    : plan(graph, [&impl](tbb::flow_control& control) { return impl.next_step(control); }),
       free(graph),
       join(graph),
       spread(graph, flow::serial,
@@ -160,7 +160,7 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
   flow::make_edge(order, deliver);
 }
 
-Order LoaderGraph::Impl::next_order(tbb::flow_control& control) {
+PlanStep LoaderGraph::Impl::next_step(tbb::flow_control& control) {
   const std::lock_guard lock(mutex);
   if (position == end) {
     control.stop();
@@ -169,20 +169,20 @@ Order LoaderGraph::Impl::next_order(tbb::flow_control& control) {
   return {sampler.planned(position++), sequence++, generation};
 }
 
-void LoaderGraph::Impl::spread(const Order& order, SlabJob* job, Nodes::Spread::output_ports_type& chunks) {
+void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& chunks) {
   {
     const std::lock_guard lock(mutex);
     ++spread_jobs;
   }
   Slab& slab = job->slab;
-  job->planned = order.planned;
-  job->sequence = order.sequence;
-  job->generation = order.generation;
+  job->planned = step.planned;
+  job->sequence = step.sequence;
+  job->generation = step.generation;
   job->error = nullptr;
-  slab.valid = order.planned.valid;
-  slab.first_position = order.planned.first_position;
+  slab.valid = step.planned.valid;
+  slab.first_position = step.planned.first_position;
   const std::int64_t samples = slab.samples();
-  sampler.indices(order.planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(samples)});
+  sampler.indices(step.planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(samples)});
   job->chunks_left.store(static_cast<int>((samples + chunk - 1) / chunk), std::memory_order_relaxed);
   for (std::int64_t begin = 0; begin < samples; begin += chunk) {
     std::get<0>(chunks).try_put({job, begin, std::min(begin + chunk, samples)});
@@ -262,13 +262,13 @@ LoaderGraph::~LoaderGraph() {
   }
 }
 
-void LoaderGraph::start(std::int64_t epoch) {
+void LoaderGraph::start(std::int64_t begin, std::int64_t end) {
   std::deque<SlabJob*> dropped;
   {
     const std::lock_guard lock(impl_->mutex);
     ++impl_->generation;
-    impl_->position = epoch * impl_->sampler.shards_per_epoch();
-    impl_->end = impl_->position + impl_->sampler.shards_per_epoch();
+    impl_->position = begin;
+    impl_->end = end;
     dropped.swap(impl_->ready);
   }
   for (SlabJob* job : dropped) {

@@ -51,10 +51,11 @@ class LoaderGraph {
   LoaderGraph(const LoaderGraph&) = delete;
   LoaderGraph& operator=(const LoaderGraph&) = delete;
 
-  /// Begins `epoch`; whatever is left of the one before is dropped.
-  void start(std::int64_t epoch);
+  /// Makes the shards [begin, end) of the sampler's plan; what was made of an earlier range and not taken is
+  /// dropped.
+  void start(std::int64_t begin, std::int64_t end);
   /// The next slab of the plan, in order; it may hold an error. @throws MachineError after `timeout`, naming
-  /// the stage that is stuck. One consumer; it must not ask for more than the epoch has.
+  /// the stage that is stuck. One consumer; it must not ask for more than was started.
   SlabLease next(std::chrono::duration<double> timeout);
 
  private:

@@ -41,11 +41,11 @@ TEST(Sampler, FollowsThePermutationWhateverTheShards) {
 }
 
 TEST(Sampler, ProcessesTogetherCoverTheBatchesOfOne) {
-  const Sampler whole(100, {.batch_size = 24, .shards = 8, .drop_last = false, .seed = 5});
+  const Sampler whole(100, {.batch_size = 24, .shards = 8, .tail = Tail::pad, .seed = 5});
   const Sampler first(
       100,
-      {.batch_size = 24, .shards = 8, .first_shard = 0, .local_shards = 2, .drop_last = false, .seed = 5});
-  const Sampler second(100, {.batch_size = 24, .shards = 8, .first_shard = 2, .drop_last = false, .seed = 5});
+      {.batch_size = 24, .shards = 8, .first_shard = 0, .local_shards = 2, .tail = Tail::pad, .seed = 5});
+  const Sampler second(100, {.batch_size = 24, .shards = 8, .first_shard = 2, .tail = Tail::pad, .seed = 5});
   EXPECT_EQ(second.options().local_shards, 6);
   for (std::int64_t number = 0; number < 3 * whole.shards_per_epoch(); ++number) {
     const PlannedShard planned = whole.planned(number);
@@ -62,7 +62,7 @@ TEST(Sampler, ProcessesTogetherCoverTheBatchesOfOne) {
 }
 
 TEST(Sampler, PadsTheLastBatchAndVisitsEachSampleOnce) {
-  const Sampler sampler(21, {.batch_size = 8, .shards = 4, .drop_last = false, .seed = 3});
+  const Sampler sampler(21, {.batch_size = 8, .shards = 4, .tail = Tail::pad, .seed = 3});
   EXPECT_EQ(sampler.steps_per_epoch(), 3);
   std::vector<std::int64_t> valid;
   for (std::int64_t number = 0; number < sampler.shards_per_epoch(); ++number)
@@ -77,7 +77,7 @@ TEST(Sampler, PadsTheLastBatchAndVisitsEachSampleOnce) {
 }
 
 TEST(Sampler, WithoutShufflingKeepsTheOrder) {
-  const Sampler sampler(7, {.batch_size = 2, .shuffle = false, .seed = 3});
+  const Sampler sampler(7, {.batch_size = 2, .order = {Order::sequential}, .seed = 3});
   for (const std::int64_t epoch : {0, 1}) {
     EXPECT_EQ(epoch_of(sampler, epoch), (std::vector<std::int64_t>{0, 1, 2, 3, 4, 5}));
   }
@@ -98,7 +98,7 @@ TEST(Sampler, WhatCannotBeSampledIsNamed) {
               testing::AllOf(HasSubstr("9 samples"), HasSubstr("one batch of 10")));
   EXPECT_THAT(error(100, {.batch_size = 8, .shards = 4, .first_shard = 3, .local_shards = 2}),
               HasSubstr("3 to 4"));
-  EXPECT_EQ(Sampler(9, {.batch_size = 10, .drop_last = false}).steps_per_epoch(), 1);
+  EXPECT_EQ(Sampler(9, {.batch_size = 10, .tail = Tail::pad}).steps_per_epoch(), 1);
 }
 
 }  // namespace

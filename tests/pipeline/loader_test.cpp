@@ -88,7 +88,7 @@ std::vector<std::byte> bytes_of_epoch(Loader& loader, std::int64_t epoch) {
 TEST_F(LoaderTest, BitsDoNotDependOnThreadsSlabsOrChunks) {
   const auto data = std::make_shared<Noise>(75, 9, 11);
   LoaderOptions options{
-      .batch_size = 16, .transforms = kTransforms, .drop_last = false, .shards = 4, .seed = 11};
+      .batch_size = 16, .transforms = kTransforms, .tail = Tail::pad, .shards = 4, .seed = 11};
   options.threads = 1;
   Loader first(data, options);
   const auto expected = bytes_of_epoch(first, 0), next = bytes_of_epoch(first, 1);
@@ -134,7 +134,7 @@ TEST_F(LoaderTest, DeliversWhatTheExecutorMakesInTheSamplersOrder) {
 
 TEST_F(LoaderTest, EachSampleComesExactlyOnceAndPaddingIsMasked) {
   const auto data = std::make_shared<Noise>(53, 4, 4);
-  Loader loader(data, {.batch_size = 12, .drop_last = false, .shards = 2, .threads = 3});
+  Loader loader(data, {.batch_size = 12, .tail = Tail::pad, .shards = 2, .threads = 3});
   EXPECT_EQ(loader.steps_per_epoch(), 5);
   std::vector<int> seen(53);
   std::int64_t valid = 0;
@@ -186,7 +186,7 @@ TEST_F(LoaderTest, LocalShardsAreThoseOfTheWholeBatch) {
 TEST_F(LoaderTest, AFailedSampleIsThrownWhenItsBatchComes) {
   auto data = std::make_shared<Noise>(40, 4, 4);
   data->failing = {21, 20, 37};
-  Loader loader(data, {.batch_size = 8, .shuffle = false, .threads = 3, .chunk = 1});
+  Loader loader(data, {.batch_size = 8, .order = {Order::sequential}, .threads = 3, .chunk = 1});
   for (int again = 0; again < 3; ++again) {
     loader.epoch(again);
     Batch batch;
@@ -222,6 +222,63 @@ TEST_F(LoaderTest, CanBeDestroyedAndRestartedAnywhere) {
     kept.push_back(std::move(batch));  // outlives its loader
   }
   EXPECT_EQ(kept.back().labels().at({0}), kept.back().ids().at({0}));
+}
+
+/// Waits until `count` samples were read; false after some seconds.
+bool wait_for_reads(const Noise& data, int count) {
+  for (int i = 0; i < 5000 && data.reads < count; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return data.reads >= count;
+}
+
+TEST_F(LoaderTest, TheNextEpochIsPreparedBeforeThisOneEnds) {
+  const auto data = std::make_shared<Noise>(32, 4, 4);
+  Loader loader(data, {.batch_size = 8, .threads = 2, .slabs = 3, .epochs = 2});
+  const int before = data->reads;  // the size of the first image was asked for
+  Batch last;
+  loader.epoch(0);
+  for (int step = 0; step < 4; ++step) {
+    ASSERT_TRUE(loader.next(last));
+  }
+  EXPECT_TRUE(wait_for_reads(*data, before + 32 + 16)) << "two slabs are free while the last batch is held";
+  loader.epoch(1);
+  Batch first;
+  ASSERT_TRUE(loader.next(first));
+  EXPECT_EQ(first.epoch(), 1);
+  EXPECT_EQ(first.step(), 0);
+  last.release();
+  while (loader.next(first)) {
+  }
+  EXPECT_EQ(data->reads, before + 64) << "nothing was made twice, and nothing beyond the last epoch";
+}
+
+TEST_F(LoaderTest, NothingIsPreparedThatWasNotAskedFor) {
+  const auto data = std::make_shared<Noise>(32, 4, 4);
+  Loader loader(data, {.batch_size = 8, .order = {Order::sequential}, .threads = 2, .slabs = 8});
+  const int before = data->reads;
+  for (int again = 0; again < 3; ++again) {
+    for (const Batch& batch : loader.epoch(0)) {
+      EXPECT_EQ(batch.epoch(), 0);
+    }
+  }
+  EXPECT_EQ(data->reads, before + 3 * 32);
+}
+
+TEST_F(LoaderTest, JumpingElsewhereDropsWhatWasPrepared) {
+  const auto data = std::make_shared<Noise>(64, 4, 4);
+  const LoaderOptions options{
+      .batch_size = 8, .transforms = kTransforms, .threads = 2, .seed = 6, .epochs = 9};
+  Loader plain(data, {.batch_size = 8, .transforms = kTransforms, .threads = 1, .seed = 6});
+  Loader loader(data, options);
+  Batch batch;
+  loader.epoch(0);
+  for (int step = 0; step < 8; ++step) {
+    ASSERT_TRUE(loader.next(batch));
+  }
+  for (const std::int64_t epoch : {5, 5, 6, 2, 9, 10, 0, 1}) {
+    EXPECT_EQ(bytes_of_epoch(loader, epoch), bytes_of_epoch(plain, epoch)) << "epoch " << epoch;
+  }
 }
 
 TEST_F(LoaderTest, ManySmallBatchesPassOneThreadWithABusyConsumer) {
@@ -304,7 +361,9 @@ TEST_F(LoaderTest, ATimeoutNamesTheStageThatIsStuck) {
   }
   auto stuck = std::make_shared<Noise>(64, 3, 3);
   stuck->blocked = 13;
-  Loader loader(stuck, {.batch_size = 8, .shuffle = false, .threads = 2, .slabs = 3, .timeout_seconds = 0.2});
+  Loader loader(
+      stuck,
+      {.batch_size = 8, .order = {Order::sequential}, .threads = 2, .slabs = 3, .timeout_seconds = 0.2});
   loader.epoch(0);
   EXPECT_THAT(timeout_of(loader, held), HasSubstr("noise 13"));
   EXPECT_EQ(held.size(), 1u);
@@ -329,7 +388,7 @@ class Uneven final : public Dataset {
 
 TEST_F(LoaderTest, ImagesOfUnequalSizeNeedATransformThatResizes) {
   const auto data = std::make_shared<Uneven>();
-  Loader plain(data, {.batch_size = 4, .shuffle = false, .threads = 2});
+  Loader plain(data, {.batch_size = 4, .order = {Order::sequential}, .threads = 2});
   plain.epoch(0);
   Batch batch;
   ASSERT_TRUE(plain.next(batch));
@@ -423,12 +482,14 @@ TEST_F(LoaderTest, WrongOptionsAreErrors) {
   EXPECT_THAT(error_of({.batch_size = 8, .shards = 4, .slabs = 3}), HasSubstr("3 slabs"));
   EXPECT_THAT(error_of({.batch_size = 8, .custom_transforms = {std::make_shared<Outside>()}}),
               HasSubstr("inside"));
+  EXPECT_THAT(error_of({.batch_size = 8, .epochs = 0}), HasSubstr("0 epochs"));
   EXPECT_THROW(Loader(nullptr, {}), InputError);
   for (const int channels : {0, -3}) {
     EXPECT_THROW(Loader(std::make_shared<Noise>(8, 4, 4, channels), {.batch_size = 8}), InputError);
   }
   Loader loader(data, {.batch_size = 8, .shards = 2, .threads = 1});
   EXPECT_THROW(loader.epoch(-1), InputError);
+  EXPECT_THROW(loader.epoch(std::numeric_limits<std::int64_t>::max()), InputError);
   Batch batch;
   EXPECT_FALSE(loader.next(batch)) << "no epoch was started";
   loader.epoch(0);

@@ -26,8 +26,8 @@ Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype
                 {.batch_size = batch_size,
                  .transforms = "random_crop:4,horizontal_flip,normalize",
                  .dtype = dtype,
-                 .shuffle = train,
-                 .drop_last = false,
+                 .order = {train ? Order::shuffled : Order::sequential},
+                 .tail = Tail::pad,
                  .shards = shards,
                  .threads = 1,
                  .seed = 3});
