@@ -51,8 +51,7 @@ void add_eval(CLI::App& app) {
   EvalOptions& o = *options;
   CLI::App& command = *app.add_subcommand("eval", "Measure a saved model's accuracy");
   command.add_option("--weights", o.weights, "A file that train --save wrote")->required();
-  command.add_option("--data", o.data, "images:DIR, cifar10:DIR, idx:DIR or synthetic:N; their test part")
-      ->required();
+  command.add_option("--data", o.data, fmt::format("Its test part is used: {}", kDatasetKinds))->required();
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
   command.add_flag("--json", o.json, "Print one JSON object");

@@ -1,10 +1,17 @@
 #include "dataio/dataset.h"
 
+#include <algorithm>
+
 #include "dataio/formats.h"
 #include "dataio/hash.h"
 #include "tensor/error.h"
 
 namespace millrace {
+
+std::int64_t Dataset::label(std::int64_t index) const {
+  std::vector<std::byte> scratch;
+  return read(index, scratch).label;
+}
 
 std::uint64_t Dataset::fingerprint() const {
   const DatasetInfo& common = info();
@@ -14,21 +21,36 @@ std::uint64_t Dataset::fingerprint() const {
   return hash.value();
 }
 
+std::map<std::string, std::string> take_options(std::string& where,
+                                                std::initializer_list<std::string_view> known) {
+  std::map<std::string, std::string> options;
+  while (true) {
+    const std::size_t comma = where.rfind(','), equals = where.find('=', std::min(comma, where.size()));
+    if (comma == std::string::npos || equals == std::string::npos) return options;
+    std::string name = where.substr(comma + 1, equals - comma - 1);
+    if (std::find(known.begin(), known.end(), name) == known.end()) return options;
+    options.emplace(std::move(name), where.substr(equals + 1));
+    where.resize(comma);
+  }
+}
+
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
-  constexpr std::string_view kKinds = "cifar10:DIR, images:DIR, idx:DIR, records:GLOB, synthetic:N";
   const std::size_t colon = name.find(':');
   if (colon == std::string_view::npos) {
-    throw InputError("data set '{}' names no kind; expected one of {}", name, kKinds);
+    throw InputError("data set '{}' names no kind; expected one of {}", name, kDatasetKinds);
   }
   const std::string_view kind = name.substr(0, colon);
   const std::string where(name.substr(colon + 1));
-  if (where.empty()) throw InputError("data set '{}' says no place; expected one of {}", name, kKinds);
+  if (where.empty()) throw InputError("data set '{}' says no place; expected one of {}", name, kDatasetKinds);
   if (kind == "cifar10") return open_cifar10(where, options);
-  if (kind == "images") return open_image_folder(where);
+  if (kind == "cifar100") return open_cifar100(where, options);
+  if (kind == "images") return open_images(where, options);
+  if (kind == "tar") return open_webdataset(where, options);
   if (kind == "idx") return open_idx(where, options.train);
   if (kind == "records") return open_records(where, options);
   if (kind == "synthetic") return make_synthetic(where, options.train);
-  throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind, kKinds);
+  throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind,
+                   kDatasetKinds);
 }
 
 }  // namespace millrace

@@ -43,6 +43,8 @@ class Dataset {
   /// Sample `index` of [0, size()). `scratch` holds its bytes where they are not in memory already.
   /// @throws InputError naming the file when it cannot be read.
   virtual Sample read(std::int64_t index, std::vector<std::byte>& scratch) const = 0;
+  /// The label that `read` gives; the default reads the sample.
+  virtual std::int64_t label(std::int64_t index) const;
   /// Where a sample comes from, for messages: a path, "data_batch_1.bin, record 17".
   virtual std::string describe(std::int64_t index) const = 0;
   /// Tells whether two data sets hold the same samples in the same order, wherever they are stored. The
@@ -67,7 +69,10 @@ struct OpenOptions {
   Verify verify = Verify::first_read;
 };
 
-/// Opens `kind:where`: "cifar10:DIR", "images:DIR", "idx:DIR", "records:GLOB", "synthetic:N".
+inline constexpr std::string_view kDatasetKinds =
+    "images:DIR, images:FILE.tar, records:GLOB, tar:GLOB, cifar10:DIR, cifar100:DIR, idx:DIR, synthetic:N";
+
+/// Opens `kind:where`; README says what each of kDatasetKinds holds.
 /// @throws InputError that lists the kinds, or names what is missing.
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options = {});
 

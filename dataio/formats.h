@@ -1,23 +1,44 @@
 #pragma once
 
+#include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "dataio/dataset.h"
 
 namespace millrace {
 
+/// Takes ",NAME=VALUE" off the end of `where` for as long as NAME is one of `known`.
+std::map<std::string, std::string> take_options(std::string& where,
+                                                std::initializer_list<std::string_view> known);
+
 // One function a format, each in a file of its own; `open_dataset` picks by the kind in front of the colon.
 
-/// The binary batches of CIFAR-10 in `folder` or its subfolder cifar-10-batches-bin.
+/// The official CIFAR-10 in `folder` or its subfolder of the official name: the binary batches or Python's
+/// pickles.
 std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptions& options);
 
-/// A folder of class folders of JPEG and PNG files, or one flat folder of them: a single class.
+/// Likewise CIFAR-100, with its fine labels; "DIR,labels=coarse" gives the 20 coarse ones.
+std::unique_ptr<Dataset> open_cifar100(std::string where, const OpenOptions& options);
+
+/// A folder of class folders of JPEG and PNG files, or one flat folder of them: a single class; or the same
+/// in a tar file.
 ///
 /// Classes and files come in the order of their names' bytes; hidden ones are skipped. A file counts as an
 /// image by its ending or else by its first bytes; how it is decoded follows from its first bytes alone, when
 /// it is read.
-std::unique_ptr<Dataset> open_image_folder(const std::string& folder);
+std::unique_ptr<Dataset> open_images(const std::string& where, const OpenOptions& options);
+
+/// JPEG and PNG files in one tar file, read in place and in the archive's order. Each folder in it is a
+/// class, in the order of their names' bytes, named from where the folders differ.
+std::unique_ptr<Dataset> open_image_tar(const std::string& path, const OpenOptions& options);
+
+/// The tar files of WebDataset that match a shell pattern. A sample is the consecutive files of one name with
+/// an ending jpg, jpeg or png and one of cls (a number) or json (an object with "label" or "cls"). A
+/// classes.txt beside the files names the classes, one a line.
+std::unique_ptr<Dataset> open_webdataset(const std::string& pattern, const OpenOptions& options);
 
 /// Images and labels in MNIST's format, gzipped or not, held in memory.
 std::unique_ptr<Dataset> open_idx(const std::string& folder, bool train);

@@ -14,10 +14,11 @@ std::vector<fs::path> files_named(const std::string& pattern) {
   std::error_code error;
   if (fs::is_regular_file(pattern, error)) return {pattern};
   glob_t found{};
-  const int result = ::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
+  const int result = ::glob(pattern.c_str(), GLOB_NOSORT | GLOB_BRACE, nullptr, &found);
   std::vector<fs::path> files;
   for (std::size_t i = 0; i < found.gl_pathc; ++i) {
-    if (fs::is_regular_file(found.gl_pathv[i], error)) files.emplace_back(found.gl_pathv[i]);
+    const fs::path file = found.gl_pathv[i];
+    if (file.extension() != ".mlx" && fs::is_regular_file(file, error)) files.push_back(file);
   }
   ::globfree(&found);
   if (result == GLOB_NOSPACE) throw std::bad_alloc();

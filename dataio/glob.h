@@ -7,7 +7,7 @@
 namespace millrace {
 
 /// The regular files that `pattern` names, in the order of their names' bytes: the file of that very name, or
-/// else all that match it as the shell would (`*`, `?`, `[...]`).
+/// else all that match it as the shell would (`*`, `?`, `[...]`, `{a,b}`), but for kept indexes (.mlx).
 /// @throws InputError when there is none.
 std::vector<std::filesystem::path> files_named(const std::string& pattern);
 

@@ -144,12 +144,11 @@ class Idx final : public Dataset {
   Sample read(std::int64_t index, std::vector<std::byte>&) const override {
     const auto pixels = static_cast<std::size_t>(images_.sizes[1] * images_.sizes[2]);
     const auto image = std::span(images_.values).subspan(static_cast<std::size_t>(index) * pixels, pixels);
-    return {image,
-            Encoding::raw_hwc,
-            info_.height,
-            info_.width,
-            1,
-            std::to_integer<std::int64_t>(labels_.values[static_cast<std::size_t>(index)])};
+    return {image, Encoding::raw_hwc, info_.height, info_.width, 1, label(index)};
+  }
+
+  std::int64_t label(std::int64_t index) const override {
+    return std::to_integer<std::int64_t>(labels_.values[static_cast<std::size_t>(index)]);
   }
 
   std::string describe(std::int64_t index) const override {

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cerrno>
 #include <fcntl.h>
 #include <filesystem>
@@ -8,6 +7,7 @@
 #include <unistd.h>
 #include <vector>
 
+#include "dataio/encoding.h"
 #include "dataio/file.h"
 #include "dataio/formats.h"
 #include "dataio/hash.h"
@@ -19,35 +19,15 @@ namespace {
 
 namespace fs = std::filesystem;
 
-enum class Magic { jpeg, png, none };
-
-Magic magic_of(std::span<const std::byte> bytes) {
-  constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
-  constexpr std::array<std::byte, 8> kPng = {std::byte{0x89}, std::byte{'P'},  std::byte{'N'},
-                                             std::byte{'G'},  std::byte{'\r'}, std::byte{'\n'},
-                                             std::byte{0x1A}, std::byte{'\n'}};
-  const auto starts_with = [&](const auto& magic) {
-    return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
-  };
-  return starts_with(kJpeg) ? Magic::jpeg : starts_with(kPng) ? Magic::png : Magic::none;
-}
-
 /// By its ending; else, for regular files named otherwise, by its first bytes.
 bool is_image(const fs::directory_entry& entry) {
-  std::string ending = entry.path().extension().string();
-  std::transform(ending.begin(), ending.end(), ending.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  // Kinds that cannot be read are listed too: they are named in an error when read, and not left out in
-  // silence.
-  for (const char* known : {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) {
-    if (ending == known) return true;
-  }
+  if (has_image_ending(entry.path().native())) return true;
   if (std::error_code error; !entry.is_regular_file(error)) return false;
   const FileDescriptor file(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC));
   std::array<std::byte, 8> start{};
   const ssize_t got = file.get() < 0 ? -1 : ::read(file.get(), start.data(), start.size());
   if (got < 0) throw_errno("read", entry.path());
-  return magic_of(std::span(start).first(static_cast<std::size_t>(got))) != Magic::none;
+  return encoding_of(std::span(start).first(static_cast<std::size_t>(got))).has_value();
 }
 
 struct Listing {
@@ -103,19 +83,17 @@ class ImageFolder final : public Dataset {
     // Not to wait for a writer, should it be a pipe.
     const FileDescriptor file(openat(directory_.get(), name(index), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file.get() < 0) throw_errno("open", describe(index));
-    Sample sample{.bytes = read_all(file.get(), index, scratch), .label = label(index)};
-    switch (magic_of(sample.bytes)) {
-      case Magic::jpeg:
-        sample.encoding = Encoding::jpeg;
-        return sample;
-      case Magic::png:
-        sample.encoding = Encoding::other;
-        return sample;
-      case Magic::none:
-        break;
+    const auto bytes = read_all(file.get(), index, scratch);
+    const auto encoding = encoding_of(bytes);
+    if (!encoding) {
+      throw InputError("images: {} is neither a JPEG nor a PNG file ({} bytes); remove it or convert it",
+                       describe(index), bytes.size());
     }
-    throw InputError("images: {} is neither a JPEG nor a PNG file ({} bytes); remove it or convert it",
-                     describe(index), sample.bytes.size());
+    return {.bytes = bytes, .encoding = *encoding, .label = label(index)};
+  }
+
+  std::int64_t label(std::int64_t index) const override {
+    return std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
   }
 
   std::string describe(std::int64_t index) const override { return (root_ / name(index)).string(); }
@@ -135,10 +113,6 @@ class ImageFolder final : public Dataset {
   /// Relative to the root.
   const char* name(std::int64_t index) const {
     return names_.data() + starts_[static_cast<std::size_t>(index)];
-  }
-
-  std::int64_t label(std::int64_t index) const {
-    return std::upper_bound(ends_.begin(), ends_.end(), index) - ends_.begin();
   }
 
   std::span<const std::byte> read_all(int file, std::int64_t index, std::vector<std::byte>& scratch) const {
@@ -171,8 +145,11 @@ class ImageFolder final : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_image_folder(const std::string& folder) {
-  return std::make_unique<ImageFolder>(folder);
+std::unique_ptr<Dataset> open_images(const std::string& where, const OpenOptions& options) {
+  if (std::error_code error; where.ends_with(".tar") && fs::is_regular_file(where, error)) {
+    return open_image_tar(where, options);
+  }
+  return std::make_unique<ImageFolder>(where);
 }
 
 }  // namespace millrace

@@ -168,19 +168,21 @@ class Synthetic final : public Dataset {
       : size_(size),
         images_(std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(size) * kBytes)) {
     const std::uint64_t key = mix(kStream, train ? 0 : 1);
-    for (std::int64_t i = 0; i < size; ++i) kDraw[label(i)](drawing(i, key), image(i));
+    for (std::int64_t i = 0; i < size; ++i)
+      kDraw[static_cast<std::size_t>(label(i))](drawing(i, key), image(i));
   }
 
   std::int64_t size() const override { return size_; }
   const DatasetInfo& info() const override { return info_; }
   Sample read(std::int64_t index, std::vector<std::byte>&) const override {
-    return {std::as_bytes(std::span(image(index), kBytes)), Encoding::raw_hwc, kSide, kSide, 3,
-            static_cast<std::int64_t>(label(index))};
+    return {std::as_bytes(std::span(image(index), kBytes)), Encoding::raw_hwc, kSide, kSide, 3, label(index)};
+  }
+  std::int64_t label(std::int64_t index) const override {
+    return index % static_cast<std::int64_t>(kDraw.size());
   }
   std::string describe(std::int64_t index) const override { return fmt::format("synthetic image {}", index); }
 
  private:
-  static std::size_t label(std::int64_t index) { return static_cast<std::size_t>(index) % kDraw.size(); }
   std::uint8_t* image(std::int64_t index) const {
     return images_.get() + static_cast<std::size_t>(index) * kBytes;
   }

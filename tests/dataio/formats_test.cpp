@@ -30,7 +30,7 @@ std::string read_error(const Dataset& dataset, std::int64_t index) {
 
 TEST(OpenDataset, UnknownKindsAreNamedWithTheKnownOnes) {
   EXPECT_THAT(open_error("folder"), AllOf(HasSubstr("'folder'"), HasSubstr("synthetic:N")));
-  EXPECT_THAT(open_error("tar:x"), AllOf(HasSubstr("'tar'"), HasSubstr("images:DIR")));
+  EXPECT_THAT(open_error("zip:x"), AllOf(HasSubstr("'zip'"), HasSubstr("images:DIR")));
   EXPECT_THAT(open_error("idx:"), HasSubstr("'idx:' says no place"));
 }
 
@@ -219,7 +219,8 @@ TEST(Idx, ReadsPlainAndGzippedFiles) {
   folder.write("train-labels-idx1-ubyte", idx_labels({7, 0, 9}));
   write_gzipped(folder, "t10k-images-idx3-ubyte.gz", idx_images(2));
   write_gzipped(folder, "t10k-labels-idx1-ubyte.gz", idx_labels({1, 2}));
-  const auto train = open_dataset("idx:" + folder.path()), test = open_dataset("idx:" + folder.path(), {.train = false});
+  const auto train = open_dataset("idx:" + folder.path()),
+             test = open_dataset("idx:" + folder.path(), {.train = false});
   ASSERT_EQ(train->size(), 3);
   ASSERT_EQ(test->size(), 2);
   std::vector<std::byte> scratch;
@@ -293,7 +294,8 @@ TEST(Idx, DamagedGzipFilesAreNamed) {
 
 TEST(Synthetic, IsBalancedSeededAndTheSameEverywhere) {
   const auto train = open_dataset("synthetic:2000"), again = open_dataset("synthetic:2000");
-  const auto shorter = open_dataset("synthetic:1000"), test = open_dataset("synthetic:2000", {.train = false});
+  const auto shorter = open_dataset("synthetic:1000"),
+             test = open_dataset("synthetic:2000", {.train = false});
   EXPECT_EQ(train->info().classes.size(), 10u);
   std::vector<std::byte> scratch;
   std::map<std::int64_t, int> counts;

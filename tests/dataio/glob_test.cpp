@@ -13,9 +13,10 @@ std::vector<std::string> names(const std::string& pattern) {
 
 TEST(Glob, FilesInTheOrderOfTheirNames) {
   test::TemporaryFolder folder;
-  for (const char* name : {"b-10", "b-9", "B-1", "a", "b-[1]", "b-1"}) folder.write(name, "x");
+  for (const char* name : {"b-10", "b-9", "B-1", "a", "b-[1]", "b-1", "b-1.mlx"}) folder.write(name, "x");
   std::filesystem::create_directory(folder.path("b-folder"));
   EXPECT_THAT(names(folder.path("b-*")), testing::ElementsAre("b-1", "b-10", "b-9", "b-[1]"));
+  EXPECT_THAT(names(folder.path("b-{9,1}")), testing::ElementsAre("b-1", "b-9"));
   EXPECT_THAT(names(folder.path("?")), testing::ElementsAre("a"));
   EXPECT_THAT(names(folder.path("b-[1]")), testing::ElementsAre("b-[1]")) << "the very name comes first";
   EXPECT_THAT(test::input_error([&] { files_named(folder.path("c*")); }), testing::HasSubstr("c*"));

@@ -1,0 +1,203 @@
+#include "dataio/tar.h"
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+
+#include "tensor/error.h"
+
+namespace millrace {
+
+namespace {
+
+constexpr std::uint64_t kBlock = 512;
+constexpr std::uint64_t kMostText = 1 << 20;  // of a long name or a pax header
+
+/// A header's fields, by their offsets in POSIX's ustar format.
+class Header {
+ public:
+  explicit Header(std::span<const std::byte> block)
+      : text_(reinterpret_cast<const char*>(block.data()), block.size()) {}
+
+  bool is_zero() const { return text_.find_first_not_of('\0') == std::string_view::npos; }
+  char type() const { return text_[156]; }
+  std::optional<std::uint64_t> size() const { return number(124, 12); }
+
+  std::string name() const {
+    const std::string_view name = field(0, 100);
+    // GNU's own format keeps other things where ustar has the prefix.
+    const std::string_view prefix =
+        text_.substr(257, 6) == std::string_view("ustar\0", 6) ? field(345, 155) : "";
+    return prefix.empty() ? std::string(name) : fmt::format("{}/{}", prefix, name);
+  }
+
+  /// The sum of all bytes, the sum itself taken as spaces; old programs added signed bytes.
+  bool checksum_holds() const {
+    std::int64_t sum = 0, signed_sum = 0;
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      const char c = i >= 148 && i < 156 ? ' ' : text_[i];
+      sum += static_cast<unsigned char>(c);
+      signed_sum += static_cast<signed char>(c);
+    }
+    const auto stored = number(148, 8);
+    return stored &&
+           (static_cast<std::int64_t>(*stored) == sum || static_cast<std::int64_t>(*stored) == signed_sum);
+  }
+
+ private:
+  std::string_view field(std::size_t offset, std::size_t size) const {
+    const std::string_view whole = text_.substr(offset, size);
+    return whole.substr(0, whole.find('\0'));
+  }
+
+  /// Octal digits; or, when the first bit is set, GNU's binary numbers.
+  std::optional<std::uint64_t> number(std::size_t offset, std::size_t size) const {
+    std::string_view digits = text_.substr(offset, size);
+    std::uint64_t value = 0;
+    if (const auto first = static_cast<unsigned char>(digits[0]); first & 0x80) {
+      if (first != 0x80) return std::nullopt;  // negative, or beyond 88 bits
+      for (const char c : digits.substr(1)) {
+        if (value >> 55 != 0) return std::nullopt;
+        value = value << 8 | static_cast<unsigned char>(c);
+      }
+      return value;
+    }
+    digits = digits.substr(0, digits.find('\0'));
+    digits.remove_prefix(std::min(digits.find_first_not_of(' '), digits.size()));
+    digits = digits.substr(0, digits.find_last_not_of(' ') + 1);
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 8);
+    if (digits.empty()) return 0;
+    if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
+    return value;
+  }
+
+  std::string_view text_;
+};
+
+void strip_dots(std::string& name) {
+  while (name.starts_with("./")) name.erase(0, 2);
+}
+
+}  // namespace
+
+bool TarReader::next(TarMember& member) {
+  while (true) {
+    const std::uint64_t at = position_;
+    if (at > file_.size() || file_.size() - at < kBlock) {
+      throw InputError("tar: {} is cut: it has {} bytes, at offset {} a header or the end mark should follow",
+                       file_.path().string(), file_.size(), at);
+    }
+    const Header header(file_.read(at, kBlock, scratch_));
+    if (header.is_zero()) {
+      check_end();
+      return false;
+    }
+    const auto own_size = header.size();
+    if (!header.checksum_holds() || !own_size) {
+      throw InputError("tar: {} has no good header at offset {}; it is damaged or no tar file",
+                       file_.path().string(), at);
+    }
+    const char type = header.type();
+    std::string name = extension_.name.empty() ? header.name() : std::move(extension_.name);
+    std::uint64_t size = extension_.has_size ? extension_.size : *own_size;
+    if (type >= '1' && type <= '6') size = 0;  // links, devices and directories have no bytes
+    const std::uint64_t room = file_.size() - at - kBlock;
+    if (size > room) {
+      throw InputError("tar: {} is cut: the {} bytes of {} at offset {} should follow, {} do",
+                       file_.path().string(), size, name, at, room);
+    }
+    position_ = at + kBlock + (size + kBlock - 1) / kBlock * kBlock;
+    const bool extends = type == 'L' || type == 'K' || type == 'x' || type == 'g';
+    if (!extends) extension_ = {};
+    switch (type) {
+      case 'L':
+        extension_.name = read_text(at, at + kBlock, size);
+        extension_.name.resize(std::min(extension_.name.find('\0'), extension_.name.size()));
+        break;
+      case 'x':
+        read_pax(at, read_text(at, at + kBlock, size));
+        break;
+      case 'S':
+        throw InputError("tar: {} holds {} at offset {} as a sparse file; make the archive without --sparse",
+                         file_.path().string(), name, at);
+      case '0':
+      case '\0':
+      case '7':
+        if (name.ends_with('/')) break;  // a directory, as very old programs write it
+        strip_dots(name);
+        member = {std::move(name), at, at + kBlock, size};
+        return true;
+      default:
+        break;
+    }
+  }
+}
+
+std::string TarReader::read_text(std::uint64_t header, std::uint64_t offset, std::uint64_t size) {
+  if (size > kMostText) {
+    throw InputError(
+        "tar: {} has a name or pax header of {} bytes at offset {}, expected at most {}; it is damaged",
+        file_.path().string(), size, header, kMostText);
+  }
+  const auto bytes = file_.read(offset, size, scratch_);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+/// Lines of "LENGTH KEY=VALUE\n", where the length counts the whole line.
+void TarReader::read_pax(std::uint64_t header, const std::string& text) {
+  const auto damaged = [&] {
+    return InputError("tar: {} has a damaged pax header at offset {}", file_.path().string(), header);
+  };
+  const auto number = [&](std::string_view digits) {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc() || end != digits.data() + digits.size()) throw damaged();
+    return value;
+  };
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::size_t space = std::min(rest.find(' '), rest.size());
+    const std::uint64_t length = number(rest.substr(0, space));
+    if (length < space + 2 || length > rest.size() || rest[length - 1] != '\n') throw damaged();
+    const std::string_view line = rest.substr(space + 1, length - space - 2);
+    rest.remove_prefix(length);
+    const std::size_t equals = line.find('=');
+    if (equals == std::string_view::npos) throw damaged();
+    const std::string_view key = line.substr(0, equals), value = line.substr(equals + 1);
+    if (key == "path") extension_.name = value.substr(0, value.find('\0'));
+    if (key == "size") {
+      extension_.size = number(value);
+      extension_.has_size = true;
+    }
+    if (key.starts_with("GNU.sparse.")) {
+      throw InputError("tar: {} holds a sparse file at offset {}; make the archive without --sparse",
+                       file_.path().string(), header);
+    }
+  }
+}
+
+/// After the end mark there is only filling: else samples would be lost in silence.
+void TarReader::check_end() {
+  constexpr std::uint64_t kPiece = 1 << 16;
+  for (std::uint64_t at = position_; at < file_.size();) {
+    const auto piece = file_.read(at, std::min(kPiece, file_.size() - at), scratch_);
+    const auto other =
+        std::find_if(piece.begin(), piece.end(), [](std::byte b) { return b != std::byte{0}; });
+    if (other != piece.end()) {
+      throw InputError(
+          "tar: {} has an end mark at offset {}, but more data at {}; it is damaged, or several archives in "
+          "one "
+          "file: unpack and join them",
+          file_.path().string(), position_, at + static_cast<std::uint64_t>(other - piece.begin()));
+    }
+    at += piece.size();
+  }
+}
+
+std::string tar_name_at(const DataFile& file, std::uint64_t offset) {
+  std::vector<std::byte> scratch;
+  std::string name = Header(file.read(offset - kBlock, kBlock, scratch)).name();
+  strip_dots(name);
+  return name;
+}
+
+}  // namespace millrace
