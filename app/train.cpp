@@ -5,6 +5,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "app/report.h"
+#include "dataio/subset.h"
 #include "tensor/config.h"
 
 namespace millrace::app {
@@ -18,6 +19,7 @@ struct TrainOptions {
   std::string model = "lenet5";
   std::int64_t epochs = 10, batch_size = 64;
   nn::SgdOptions sgd{.learning_rate = 0.01, .momentum = 0.9};
+  double validation_fraction = 0;
   std::string schedule = "constant";
   double warm_up = 0, label_smoothing = 0;
   std::string transform = "normalize", test_transform;
@@ -94,13 +96,21 @@ void train(const TrainOptions& o) {
     throw InputError("--save and --log-json are both {}; give each a file of its own", o.save.string());
   }
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
-  Loader loader{open_dataset(o.data), training_loader(o, trainer_options)};
+  std::shared_ptr<const Dataset> data = open_dataset(o.data), test_data;
+  if (o.validation_fraction > 0) {
+    ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
+    data = std::move(split.train);
+    test_data = std::move(split.validation);
+  }
+  if (!o.test_data.empty()) {
+    test_data = open_dataset(o.test_data, {.train = false});
+  }
+  Loader loader{data, training_loader(o, trainer_options)};
   const ModelDescription model = describe_model(o, loader);
   std::unique_ptr<Loader> test;
-  if (!o.test_data.empty()) {
-    test = std::make_unique<Loader>(open_dataset(o.test_data, {.train = false}),
-                                    evaluation_loader(model, trainer_options, o.compute.threads));
-    check_fits(*test, model, o.test_data);
+  if (test_data) {
+    test = std::make_unique<Loader>(test_data, evaluation_loader(model, trainer_options, o.compute.threads));
+    check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
   }
   trainer_options.schedule = parse_schedule(o.schedule, loader.steps_per_epoch(), o.epochs, o.warm_up);
   Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.sgd, trainer_options};
@@ -151,8 +161,12 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
   TrainOptions& o = *options;
   CLI::App& command = *app.add_subcommand("train", "Train a network");
-  command.add_option("--data", o.data, "images:DIR, cifar10:DIR, idx:DIR or synthetic:N")->required();
+  command.add_option("--data", o.data, std::string(kDatasetKinds))->required();
   command.add_option("--test-data", o.test_data, "Measure accuracy on this data set after each epoch");
+  command
+      .add_option("--val-split", o.validation_fraction,
+                  "Hold this part of every class out of training; without --test-data, measure on it")
+      ->check(in_range(0, 1));
   command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
   add_recipe(command, o);
   command.add_option("--transform", o.transform,
