@@ -83,8 +83,8 @@ std::string to_text(const ShardIndex& index, std::uint64_t key) {
   return text;
 }
 
-/// Nothing when it is not the whole index for `key`.
-std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key) {
+/// Nothing when it is not the whole index for `key` of a file of `file_size` bytes.
+std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, std::uint64_t file_size) {
   Start start;
   std::uint64_t hash = 0;
   if (text.size() < sizeof start + sizeof hash) return std::nullopt;
@@ -100,8 +100,9 @@ std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key) {
   index.entries.resize(start.entries);
   parser.take(index.entries.data(), start.entries * sizeof(ShardEntry));
   for (const ShardEntry& entry : index.entries) {
-    if (entry.image_begin > entry.size || entry.image_size > entry.size - entry.image_begin ||
-        entry.label < 0 || entry.label >= ShardIndex::kMostClasses) {
+    if (entry.offset > file_size || entry.size > file_size - entry.offset || entry.image_begin > entry.size ||
+        entry.image_size > entry.size - entry.image_begin || entry.label < 0 ||
+        entry.label >= ShardIndex::kMostClasses) {
       return std::nullopt;
     }
   }
@@ -143,8 +144,12 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
   const std::uint64_t key = key_of(file, recipe);
   fs::path path = file.path();
   path += ".mlx";
-  if (auto index = from_text(read_text(path), key)) return std::move(*index);
+  if (auto index = from_text(read_text(path), key, file.size())) return std::move(*index);
+  mapped_reads_intact();  // forgets what was read before
   ShardIndex index = build(file);
+  if (!mapped_reads_intact()) {
+    throw InputError("{}: was cut while its samples were listed", file.path().string());
+  }
   keep(path, to_text(index, key));
   return index;
 }

@@ -70,6 +70,15 @@ class Shards final : public Dataset {
     return where;
   }
 
+  void will_need(std::span<const std::int64_t> indices) const override {
+    std::vector<FileRange> ranges;
+    for (const std::int64_t index : indices) {
+      const auto [shard, entry] = find(index);
+      if (const MappedFile* file = shard.file.advised()) ranges.push_back({file, entry.offset, entry.size});
+    }
+    millrace::will_need(ranges);
+  }
+
   std::uint64_t fingerprint() const override {
     Hash hash;
     hash.add(format_.kind).add(size());

@@ -300,6 +300,13 @@ class Training(Command):
         self.train("--data", "synthetic:64", "--log-json", "run.jsonl")
         self.assertIsNone(self.events("run.jsonl")[-1]["test_accuracy"])
 
+    def test_validation_split(self):
+        self.train("--data", "synthetic:200", "--val-split", 0.1, "--log-json", "run.jsonl")
+        self.assertEqual(self.events("run.jsonl")[0]["images"], 180)
+        self.assertIsNotNone(self.events("run.jsonl")[-1]["test_accuracy"])
+        self.bad(2, ["--val-split", "got 1", "less than 1"], "train", "--data", "synthetic:200", "--val-split", 1)
+        self.bad(2, ["0.001 of 200 samples", "0 to validate on"], "train", "--data", "synthetic:200", "--val-split", 0.001)
+
     def test_options_change_the_weights(self):
         hashes = set()
         for extra in [[], ["--seed", 1], ["--weight-decay", 0.1], ["--nesterov"], ["--schedule", "cosine"],
