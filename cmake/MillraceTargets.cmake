@@ -23,6 +23,8 @@ if(MILLRACE_SANITIZE)
   target_compile_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all -fno-sanitize=vptr -Wno-uninitialized -Wno-maybe-uninitialized)
   target_link_options(millrace_flags INTERFACE -fsanitize=${MILLRACE_SANITIZE})
+  # Clang's loops by OpenMP cannot use structured bindings.
+  target_compile_options(millrace_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-fno-openmp-simd -Wno-unknown-warning-option>)
 endif()
 
 function(millrace_add_library name)

@@ -102,7 +102,8 @@ void RecordFile::verify(std::uint64_t record, const RecordEntry& entry,
 Sample RecordFile::read(std::uint64_t record, std::vector<std::byte>& scratch) const {
   const RecordEntry entry = this->entry(record, scratch);
   const bool with_name = verify_ != Verify::never;  // the checksum covers it
-  const auto bytes = file_.read(entry.offset, entry.size + (with_name ? entry.name_size : 0u), scratch);
+  const auto bytes =
+      file_.read(entry.offset, std::size_t{entry.size} + (with_name ? entry.name_size : 0u), scratch);
   if (with_name) verify(record, entry, bytes);
   return {.bytes = bytes.first(entry.size),
           .encoding = entry.encoding,

@@ -1,0 +1,68 @@
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "dataio/hash.h"
+#include "input_file.h"
+#include "nn/state.h"
+#include "pipeline/loader_state.h"
+#include "targets.h"
+#include "tensor/npy.h"
+
+namespace millrace::fuzz {
+namespace {
+
+std::string_view as_text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+void add(Hash& hash, const Tensor& tensor) {
+  hash.add(static_cast<std::int64_t>(tensor.dtype()));
+  for (const std::int64_t size : tensor.shape()) hash.add(size);
+  const Tensor dense = tensor.contiguous();
+  hash.add(as_text({dense.raw(), static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype())}));
+}
+
+std::uint64_t npy(std::span<const std::byte> bytes) {
+  const InputFile file(bytes);
+  Hash hash;
+  add(hash, load_npy(file.path()));
+  return hash.value();
+}
+
+std::uint64_t safetensors(std::span<const std::byte> bytes) {
+  const InputFile file(bytes);
+  const nn::SafetensorsFile loaded = nn::load_safetensors(file.path());
+  Hash hash;
+  for (const auto& [name, tensor] : loaded.tensors) {
+    hash.add(name);
+    add(hash, tensor);
+  }
+  for (const auto& [key, text] : loaded.metadata) hash.add(key).add(text);
+  return hash.value();
+}
+
+std::uint64_t loader_state(std::span<const std::byte> bytes) {
+  const auto again = LoaderState::from_bytes(bytes).to_bytes();
+  if (!std::equal(again.begin(), again.end(), bytes.begin(), bytes.end())) {
+    throw std::logic_error("a loader's state is not written as it was read");
+  }
+  return Hash().add(as_text(again)).value();
+}
+
+/// The checksum, a hash of the rest, comes last.
+void seal_loader_state(std::vector<std::byte>& bytes) {
+  bytes.resize(LoaderState::kBytes);
+  const std::uint64_t hash = Hash().add(as_text(std::span(bytes).first(LoaderState::kBytes - 8))).value();
+  for (std::size_t i = 0; i < 8; ++i)
+    bytes[LoaderState::kBytes - 8 + i] = static_cast<std::byte>(hash >> 8 * i);
+}
+
+constexpr Target kTargets[] = {
+    {"loader_state", loader_state, true, seal_loader_state}, {"npy", npy}, {"safetensors", safetensors}};
+
+}  // namespace
+
+std::span<const Target> state_targets() { return kTargets; }
+
+}  // namespace millrace::fuzz
