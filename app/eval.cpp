@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <fmt/core.h>
 
 #include "app/commands.h"
@@ -28,6 +29,10 @@ void eval(const EvalOptions& o) {
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
   const Evaluation evaluation = trainer.evaluate(loader);
+  if (!std::isfinite(evaluation.loss)) {
+    throw InputError("{}: gives no finite scores for {}; train again with a smaller --lr", o.weights.string(),
+                     o.data);
+  }
   if (!o.grid.empty()) {
     draw_grid(o.grid, trainer.module(), model.description, data);
   }

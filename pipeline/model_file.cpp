@@ -9,6 +9,7 @@
 #include "nn/state.h"
 #include "pipeline/transform.h"
 #include "tensor/config.h"
+#include "tensor/ops.h"
 
 namespace millrace {
 
@@ -24,6 +25,17 @@ std::string need(const nn::SafetensorsFile& file, const std::filesystem::path& p
         path.string(), key);
   }
   return found->second;
+}
+
+void check_finite(const nn::StateDict& state, const std::filesystem::path& path) {
+  for (const auto& [name, tensor] : state) {
+    if (is_floating(tensor.dtype()) && sum(tensor * 0).item() != 0) {  // 0 times infinity is not a number
+      throw InputError(
+          "{}: {} holds values that are not finite; the training went astray, train again with a smaller "
+          "--lr",
+          path.string(), name);
+    }
+  }
 }
 
 }  // namespace
@@ -50,6 +62,7 @@ void save_model(const std::filesystem::path& path, const nn::Module& net,
                 const ModelDescription& description) {
   nn::SafetensorsFile file;
   file.tensors = nn::state_dict(net);
+  check_finite(file.tensors, path);
   file.metadata = {{"format", "pt"},
                    {"millrace", kVersion},
                    {"model", description.model},
@@ -63,6 +76,7 @@ void save_model(const std::filesystem::path& path, const nn::Module& net,
 
 LoadedModel load_model(const std::filesystem::path& path) {
   const nn::SafetensorsFile file = nn::load_safetensors(path);
+  check_finite(file.tensors, path);
   LoadedModel loaded;
   ModelDescription& description = loaded.description;
   description.model = need(file, path, "model");

@@ -199,10 +199,24 @@ class WrongData(Command):
         self.train("--data", "synthetic:64", "--save", "w.safetensors")
         whole = (self.folder / "w.safetensors").read_bytes()
         start = 8 + struct.unpack("<Q", whole[:8])[0]
-        nan = struct.pack("<f", float("nan"))
-        (self.folder / "w.safetensors").write_bytes(whole[:start] + nan * ((len(whole) - start) // 4))
+        first, _ = json.loads(whole[8:start])["fc2.bias"]["data_offsets"]
+        (self.folder / "x.png").write_bytes(picture(0, random.Random(1)))
+        for value in ["nan", "inf", "-inf"]:
+            number = struct.pack("<f", float(value))
+            (self.folder / "w.safetensors").write_bytes(whole[:start + first + 4] + number + whole[start + first + 8:])
+            for words in [["predict", "--weights", "w.safetensors", "x.png"],
+                          ["eval", "--weights", "w.safetensors", "--data", "synthetic:64"]]:
+                self.bad(2, ["w.safetensors", "fc2.bias", "not finite"], *words)
+
+    def test_weights_that_overflow(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        whole = (self.folder / "w.safetensors").read_bytes()
+        start = 8 + struct.unpack("<Q", whole[:8])[0]
+        huge = struct.pack("<f", 3e38)
+        (self.folder / "w.safetensors").write_bytes(whole[:start] + huge * ((len(whole) - start) // 4))
         (self.folder / "x.png").write_bytes(picture(0, random.Random(1)))
         self.bad(2, ["w.safetensors", "x.png"], "predict", "--weights", "w.safetensors", "x.png")
+        self.bad(2, ["w.safetensors", "synthetic:64"], "eval", "--weights", "w.safetensors", "--data", "synthetic:64")
 
     def test_weights_of_an_unknown_model(self):
         self.train("--data", "synthetic:64", "--save", "w.safetensors")
