@@ -4,8 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <opencv2/core.hpp>
-#include <opencv2/imgproc.hpp>
 
 namespace millrace {
 namespace {
@@ -176,23 +174,6 @@ Pixels interleaved(const Pixels& image, std::vector<std::uint8_t>& memory) {
   return {memory.data(), image.height, image.width, image.channels, stride};
 }
 
-/// `crop` at the plan's resized size.
-Pixels resize_crop(const SamplePlan& plan, const Pixels& crop, PixelWriter::Scratch& scratch) {
-  const Pixels pixels = interleaved(crop, scratch.interleaved);
-  const int type = CV_8UC(pixels.channels);
-  const cv::Mat source(static_cast<int>(pixels.height), static_cast<int>(pixels.width), type,
-                       const_cast<std::uint8_t*>(pixels.data),  // only read
-                       static_cast<std::size_t>(pixels.stride));
-  const auto height = static_cast<int>(plan.resized.height), width = static_cast<int>(plan.resized.width);
-  const std::int64_t stride = plan.resized.width * pixels.channels;
-  scratch.resized.resize(static_cast<std::size_t>(plan.resized.height * stride));
-  cv::Mat resized(height, width, type, scratch.resized.data());
-  // Averaging where it shrinks: interpolating alone would skip pixels.
-  const bool shrinks = source.rows >= height && source.cols >= width;
-  cv::resize(source, resized, resized.size(), 0, 0, shrinks ? cv::INTER_AREA : cv::INTER_LINEAR);
-  return {scratch.resized.data(), plan.resized.height, plan.resized.width, pixels.channels, stride};
-}
-
 }  // namespace
 
 PixelWriter::PixelWriter(int channels, Size2 output, DType dtype, std::span<const float> mean,
@@ -262,7 +243,8 @@ template <typename T>
 void PixelWriter::write_as(const SamplePlan& plan, const Pixels& crop, std::byte* destination,
                            Scratch& scratch) const {
   const bool resizes = plan.resized != Size2(crop.height, crop.width);
-  const Pixels pixels = resizes ? resize_crop(plan, crop, scratch) : crop;
+  const Pixels pixels =
+      resizes ? scratch.resampler.resample(interleaved(crop, scratch.interleaved), plan.resized) : crop;
   const Gather gather{plan, pixels, scratch.interleaved};
   const std::int64_t elements = output_.width * channels_;
   auto* out = reinterpret_cast<T*>(destination);

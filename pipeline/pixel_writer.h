@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pipeline/decode.h"
+#include "pipeline/resample.h"
 #include "pipeline/transform.h"
 #include "tensor/dtype.h"
 
@@ -20,7 +21,7 @@ class PixelWriter {
     std::vector<std::uint8_t>
         band;  // rows of u8, cropped and flipped, small enough for the first-level cache
     std::vector<std::uint8_t> interleaved;  // planar pixels
-    std::vector<std::uint8_t> resized;
+    Resampler resampler;
   };
 
   /// @param output height and width of all images; `mean` and `std` are per channel, or one for all, of [0,
