@@ -1,6 +1,7 @@
 #include "pipeline/jpeg_decoder.h"
 
 #include <algorithm>
+#include <array>
 
 #include "pipeline/orientation.h"
 
@@ -20,6 +21,17 @@ T* at_least(std::vector<T>& memory, std::int64_t size) {
   }
   return memory.data();
 }
+
+/// libjpeg-turbo decodes fast while more bytes than the largest unit takes lie ahead. In small files they
+/// never do, so such are copied in front of end markers.
+constexpr std::size_t kSmallFile = 16384;
+constexpr auto kAhead = [] {
+  std::array<std::byte, 512 * D_MAX_BLOCKS_IN_MCU> markers{};
+  for (std::size_t i = 0; i < markers.size(); ++i) {
+    markers[i] = std::byte(i % 2 == 0 ? 0xFF : JPEG_EOI);
+  }
+  return markers;
+}();
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -123,7 +135,7 @@ std::span<const std::byte> JpegDecoder::needed(Window& window) {
   const std::int64_t first = std::max<std::int64_t>(crop.top - 1, 0) / unit;
   const std::int64_t last = std::min(divide_up(crop.top + crop.height + 1, unit), header_.unit_rows());
   if (!header_.has_restart_rows() || last - first == header_.unit_rows()) {
-    return bytes_;
+    return bytes_.size() > kSmallFile ? bytes_ : padded();
   }
   const auto cut = cut_rows(bytes_, header_, first, last, cut_);
   if (cut.empty()) {
@@ -132,6 +144,13 @@ std::span<const std::byte> JpegDecoder::needed(Window& window) {
   crop.top -= first * unit;
   window.whole.height = std::min(window.whole.height, last * unit) - first * unit;
   return cut;
+}
+
+std::span<const std::byte> JpegDecoder::padded() {
+  const std::size_t size = bytes_.size() + kAhead.size();
+  std::byte* copy = at_least(cut_, static_cast<std::int64_t>(size));
+  std::copy(kAhead.begin(), kAhead.end(), std::copy(bytes_.begin(), bytes_.end(), copy));
+  return {copy, size};
 }
 
 bool JpegDecoder::start(std::span<const std::byte> bytes, int channels, Window& window) {

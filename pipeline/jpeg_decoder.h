@@ -37,6 +37,7 @@ class JpegDecoder {
   Window place(const Rectangle& crop) const;
   /// The file, or one of those rows alone that `window` needs; it moves up by the rows left out.
   std::span<const std::byte> needed(Window& window);
+  std::span<const std::byte> padded();
   bool start(std::span<const std::byte> bytes, int channels, Window& window);
   bool read_rows(const Window& window);
 
