@@ -8,6 +8,8 @@ namespace millrace::app {
 void add_train(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_predict(CLI::App& app);
+void add_convert(CLI::App& app);
+void add_inspect(CLI::App& app);
 void add_devices(CLI::App& app);
 void add_bench_train(CLI::App& bench);
 void add_bench_loader(CLI::App& bench);

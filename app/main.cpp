@@ -97,6 +97,8 @@ int run(int argc, char** argv) {
   millrace::app::add_train(app);
   millrace::app::add_eval(app);
   millrace::app::add_predict(app);
+  millrace::app::add_convert(app);
+  millrace::app::add_inspect(app);
   CLI::App& bench = *app.add_subcommand("bench", "Measure speed");
   bench.require_subcommand(1);
   millrace::app::add_bench_train(bench);

@@ -11,7 +11,7 @@ namespace millrace::app {
 Progress::Progress(std::string title, std::int64_t steps)
     : title_(std::move(title)), steps_(steps), on_terminal_(::isatty(STDERR_FILENO) == 1) {}
 
-void Progress::update(std::int64_t step, double loss, std::int64_t images) {
+void Progress::update(std::int64_t step, std::int64_t images, std::optional<double> loss) {
   if (!on_terminal_) {
     return;
   }
@@ -23,8 +23,8 @@ void Progress::update(std::int64_t step, double loss, std::int64_t images) {
   constexpr std::int64_t kWidth = 30;
   const auto filled = static_cast<std::size_t>(kWidth * step / std::max<std::int64_t>(steps_, 1));
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  fmt::print(stderr, "\r{} [{}{}] {}/{}  loss {:.3f}  {} images/s\033[K", title_, std::string(filled, '='),
-             std::string(kWidth - filled, ' '), step, steps_, loss,
+  fmt::print(stderr, "\r{} [{}{}] {}/{}{}  {} images/s\033[K", title_, std::string(filled, '='),
+             std::string(kWidth - filled, ' '), step, steps_, loss ? fmt::format("  loss {:.3f}", *loss) : "",
              with_commas(static_cast<double>(images) / std::max(seconds, 1e-9)));
   std::fflush(stderr);
   drawn_ = true;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace millrace::app {
@@ -14,8 +15,8 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  /// `loss` and `images` are over the steps so far.
-  void update(std::int64_t step, double loss, std::int64_t images);
+  /// `images` and `loss`, where there is one, are over the steps so far.
+  void update(std::int64_t step, std::int64_t images, std::optional<double> loss = {});
   /// Wipes the bar, so that a line can be printed.
   void clear();
 

@@ -34,7 +34,7 @@ void Report::step(const StepResult& result) {
     throw InputError("train: the loss became {} at epoch {}, step {}; try a smaller --lr", result.loss,
                      epoch_, step_);
   }
-  progress_->update(step_, whole_.mean(), whole_.images);
+  progress_->update(step_, whole_.images, whole_.mean());
   if (step_ % log_every_ != 0) {
     return;
   }
