@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <functional>
+#include <iterator>
 
 #include "dataio/mapping.h"
 
@@ -49,6 +51,33 @@ void prefetch(const Sample& sample) {
   }
 }
 
+/// Copies bytes that lie elsewhere, in a mapped file say, into the sample's own memory.
+void own(Sample& sample, std::vector<std::byte>& bytes) {
+  const std::less_equal<> before;
+  const bool inside = before(bytes.data(), sample.bytes.data()) &&
+                      before(sample.bytes.data() + sample.bytes.size(), bytes.data() + bytes.size());
+  if (inside) {
+    return;
+  }
+  if (bytes.size() < sample.bytes.size()) {
+    bytes.resize(sample.bytes.size());
+  }
+  std::copy(sample.bytes.begin(), sample.bytes.end(), bytes.begin());
+  sample.bytes = std::span(bytes).first(sample.bytes.size());
+}
+
+/// Leaves no sample marked as being made.
+class Current {
+ public:
+  explicit Current(SampleExecutor::Scratch& scratch) : sample_(scratch.sample) {}
+  ~Current() { sample_.store(-1, std::memory_order_relaxed); }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+ private:
+  std::atomic<std::int64_t>& sample_;
+};
+
 }  // namespace
 
 SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options)
@@ -81,6 +110,7 @@ void SampleExecutor::learn_sizes() {
   constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
   const std::int64_t elements = output_.height * output_.width * channels_;
   chunk_ = encoded ? 2 : static_cast<int>(std::clamp<std::int64_t>(kTaskElements / elements, 1, 64));
+  timed_every_ = elements * 16 <= kTaskElements ? 16 : 1;
 }
 
 std::vector<FieldSpec> SampleExecutor::fields() const {
@@ -109,16 +139,46 @@ void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t
         size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width,
         first_size_.height);
   }
-  writer_->write(plan, scratch.decoder.decode(plan), image, scratch.pixels);
+  const Pixels pixels = scratch.decoder.decode(plan);
+  scratch.clock.lap(Stage::decode, index);
+  writer_->write(plan, pixels, image, scratch.pixels);
+  scratch.clock.lap(Stage::write, index);
+}
+
+void SampleExecutor::fetch(const Slab& slab, std::int64_t begin, std::int64_t end, Fetched& fetched,
+                           Scratch& scratch) const {
+  const Current current(scratch);
+  const auto count = static_cast<std::size_t>(end - begin);
+  fetched.samples.resize(count);
+  fetched.errors.resize(count);
+  fetched.bytes.resize(count);
+  scratch.clock.begin(1);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int64_t id = slab.ids().data<std::int64_t>()[begin + static_cast<std::int64_t>(i)];
+    if (id < 0) {
+      break;  // the padding comes last
+    }
+    scratch.sample.store(id, std::memory_order_relaxed);
+    do {
+      fetched.errors[i] = nullptr;
+      try {
+        fetched.samples[i] = dataset_->read(id, fetched.bytes[i]);
+        own(fetched.samples[i], fetched.bytes[i]);
+      } catch (...) {
+        fetched.errors[i] = std::current_exception();
+      }
+    } while (!mapped_reads_intact());
+    scratch.clock.lap(Stage::read, id);
+  }
 }
 
 void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
-                             Scratch& scratch) const {
+                             Scratch& scratch, const Fetched* fetched) const {
   std::exception_ptr error;
   do {
     error = nullptr;
     try {
-      fill(slab, epoch, begin, end, scratch);
+      fill(slab, epoch, begin, end, scratch, fetched);
     } catch (...) {
       error = std::current_exception();
     }
@@ -129,22 +189,32 @@ void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin,
 }
 
 void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
-                          Scratch& scratch) const {
-  const struct Done {
-    std::atomic<std::int64_t>& sample;
-    ~Done() { sample.store(-1, std::memory_order_relaxed); }
-  } done{scratch.sample};
+                          Scratch& scratch, const Fetched* fetched) const {
+  const Current current(scratch);
   const std::size_t bytes = writer_->bytes_per_image();
   const auto* ids = slab.ids().data<std::int64_t>();
   auto* labels = slab.field("label").data<std::int64_t>();
   std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(begin) * bytes;
   const std::int64_t valid = std::find(ids + begin, ids + end, -1) - ids;  // the padding comes last
   const auto read = [&](std::int64_t i) {
+    if (fetched != nullptr) {
+      const auto place = static_cast<std::size_t>(i - begin);
+      if (fetched->errors[place]) {
+        std::rethrow_exception(fetched->errors[place]);
+      }
+      return fetched->samples[place];
+    }
     scratch.sample.store(ids[i], std::memory_order_relaxed);
-    return dataset_->read(ids[i], scratch.bytes[i % 2]);
+    const Sample sample = dataset_->read(ids[i], scratch.bytes[i % 2]);
+    scratch.clock.lap(Stage::read, ids[i]);
+    return sample;
   };
+  scratch.clock.begin(timed_every_ == 1);
+  std::int64_t bytes_read = 0;
   Sample next = begin < valid ? read(begin) : Sample{};
   for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
+    scratch.clock.begin(i % timed_every_ == 0 ? timed_every_ : 0);
+    bytes_read += std::ssize(next.bytes);
     // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
     const Sample sample = next;
     std::exception_ptr failed;
@@ -166,6 +236,7 @@ void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, st
       std::rethrow_exception(failed);
     }
   }
+  scratch.clock.count(std::max(valid, begin) - begin, bytes_read);
   std::fill(labels + std::max(begin, valid), labels + end, std::int64_t{-1});
   std::memset(image, 0, static_cast<std::size_t>(end - std::max(begin, valid)) * bytes);
 }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "pipeline/loader.h"
 #include "pipeline/pixel_writer.h"
 #include "pipeline/slab.h"
+#include "pipeline/stage_clock.h"
 #include "pipeline/transform.h"
 
 namespace millrace {
@@ -28,6 +30,13 @@ class SampleExecutor {
     PixelWriter::Scratch pixels;
     std::atomic<std::int64_t> sample =
         -1;  ///< Being made now, for whoever wants to know where a thread hangs.
+    StageClock clock;
+  };
+  /// Samples that a reader thread has brought into memory, or why it could not.
+  struct Fetched {
+    std::vector<Sample> samples;
+    std::vector<std::exception_ptr> errors;
+    std::vector<std::vector<std::byte>> bytes;
   };
 
   /// Learns the image size from the data set, or from its first image where the data set does not know it.
@@ -44,12 +53,18 @@ class SampleExecutor {
   /// How many samples make a task long enough to hide its cost and short enough to share out.
   int chunk() const { return chunk_; }
 
-  /// Fills samples [begin, end) of `slab` with those that its `ids()` name; -1 becomes zeros, label -1.
+  /// Brings samples [begin, end) of `slab` into memory for `execute`, also those that are mapped.
+  void fetch(const Slab& slab, std::int64_t begin, std::int64_t end, Fetched& fetched,
+             Scratch& scratch) const;
+  /// Fills samples [begin, end) of `slab` with those that its `ids()` name; -1 becomes zeros, label -1. It
+  /// reads them, unless they were fetched.
   /// @throws InputError naming the sample that cannot be read, decoded or fitted into the slab.
-  void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
+  void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
+               const Fetched* fetched = nullptr) const;
 
  private:
-  void fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch) const;
+  void fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
+            const Fetched* fetched) const;
   void make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
             Scratch& scratch) const;
   SamplePlan make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const;
@@ -62,6 +77,7 @@ class SampleExecutor {
   DType dtype_;
   int channels_;
   int chunk_ = 0;
+  int timed_every_ = 1;  // so many samples: reading the clock costs as much as a small image's stage
   Size2 first_size_ = 0, output_ = 0;  // of sample 0, before and after the transforms
   Shape image_shape_;
   std::optional<PixelWriter> writer_;

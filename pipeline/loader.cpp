@@ -78,8 +78,9 @@ LoaderOptions checked(LoaderOptions options, const Sampler& sampler) {
         "loader: got {} threads, {} slabs, a chunk of {} and a timeout of {} s; none may be negative",
         options.threads, options.slabs, options.chunk, options.timeout_seconds);
   }
-  if (options.threads > kMaxLoaderThreads) {
-    throw InputError("loader: got {} threads, expected at most {}", options.threads, kMaxLoaderThreads);
+  if (std::max(options.threads, options.reader_threads) > kMaxLoaderThreads || options.reader_threads < 0) {
+    throw InputError("loader: got {} threads and {} reader threads, expected at most {} of each",
+                     options.threads, options.reader_threads, kMaxLoaderThreads);
   }
   if (options.epochs < 1) {
     throw InputError("loader: got {} epochs, expected at least 1", options.epochs);
@@ -117,7 +118,12 @@ struct Loader::Impl {
       : sampler(dataset->size(), sampler_options(wanted)),
         options(checked(wanted, sampler)),
         executor(std::move(dataset), options),
-        graph(executor, sampler, options.threads, options.slabs, options.chunk) {}
+        graph(executor, sampler, options),
+        track(options.trace ? &options.trace->track("consumer") : nullptr) {}
+
+  enum class Did : std::uint8_t { use, wait };
+  /// What the consumer did since the last call: use the batch that it had, or wait for one.
+  void account(Did did);
 
   /// Makes `epoch` and `step` the next batch's; what the graph has prepared for it is kept.
   void start(std::int64_t to_epoch, std::int64_t to_step);
@@ -131,6 +137,9 @@ struct Loader::Impl {
   bool restored = false;                // and nothing taken or started since
   std::vector<SlabLease> gathered;      // shards of the next batch
   std::optional<std::uint64_t> fingerprint;
+  LoaderStatistics consumer;  // its side alone
+  Trace::Track* track;
+  Trace::Clock::time_point since = Trace::Clock::now();
 };
 
 void Loader::Impl::start(std::int64_t to_epoch, std::int64_t to_step) {
@@ -141,6 +150,7 @@ void Loader::Impl::start(std::int64_t to_epoch, std::int64_t to_step) {
   }
   epoch = to_epoch;
   step = to_step;
+  since = Trace::Clock::now();
   const std::int64_t begin = epoch * steps + step;
   if (begin == planned && begin < end) {
     return;  // it is being made already
@@ -149,6 +159,17 @@ void Loader::Impl::start(std::int64_t to_epoch, std::int64_t to_step) {
   planned = begin;
   end = std::max(epoch + 1, std::min(options.epochs, most)) * steps;
   graph.start(planned * shards, end * shards);
+}
+
+void Loader::Impl::account(Did did) {
+  const auto now = Trace::Clock::now();
+  const double took = std::chrono::duration<double>(now - since).count();
+  consumer.seconds += took;
+  consumer.consumer_wait += did == Did::wait ? took : 0;
+  if (track != nullptr) {
+    track->add(did == Did::wait ? "wait" : "use", since, now, "batch", consumer.batches);
+  }
+  since = now;
 }
 
 Loader::Loader(std::shared_ptr<const Dataset> dataset, LoaderOptions options) {
@@ -174,6 +195,7 @@ Loader::Epoch Loader::epoch(std::int64_t number) {
 
 bool Loader::next(Batch& batch) {
   batch.release();
+  impl_->account(Impl::Did::use);
   if (impl_->planned < 0 || impl_->step == steps_per_epoch()) {
     return false;
   }
@@ -184,6 +206,8 @@ bool Loader::next(Batch& batch) {
   }
   ++impl_->step;
   ++impl_->planned;
+  impl_->account(Impl::Did::wait);
+  ++impl_->consumer.batches;
   auto state = std::make_shared<Batch::State>(Batch::State{std::exchange(impl_->gathered, {})});
   for (const SlabLease& shard : state->shards) {
     if (shard->error) {
@@ -216,6 +240,15 @@ void Loader::restore(const LoaderState& state) {
   }
   impl_->start(state.epoch, state.step);
   impl_->restored = true;
+}
+
+LoaderStatistics Loader::statistics() const {
+  LoaderStatistics all = impl_->graph.statistics();
+  all.seconds = impl_->consumer.seconds;
+  all.consumer_wait = impl_->consumer.consumer_wait;
+  all.batches = impl_->consumer.batches;
+  all.ready /= impl_->options.local_shards;
+  return all;
 }
 
 Loader::Epoch::Iterator Loader::Epoch::begin() { return ++Iterator(this); }

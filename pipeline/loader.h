@@ -10,6 +10,8 @@
 #include "pipeline/decode.h"
 #include "pipeline/loader_state.h"
 #include "pipeline/slab.h"
+#include "pipeline/statistics.h"
+#include "pipeline/trace.h"
 #include "pipeline/transform.h"
 
 namespace millrace {
@@ -26,18 +28,20 @@ struct LoaderOptions {
   DType dtype = DType::f32;   ///< Of the images: f32, bf16, or u8 (which is not normalized).
   OrderOptions order = {};
   Tail tail = Tail::drop;
-  int shards = 1;        ///< Equal pieces of a batch; a power of two that divides it.
-  int first_shard = 0;   ///< This process loads shards [first_shard, first_shard + local_shards).
-  int local_shards = 0;  ///< 0 means all.
-  int threads = 0;       ///< Loader workers; 0 means this process's cores.
-  int slabs = 0;         ///< 0 means twice local_shards plus one; bounds memory and prefetching.
-  int chunk = 0;         ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
+  int shards = 1;          ///< Equal pieces of a batch; a power of two that divides it.
+  int first_shard = 0;     ///< This process loads shards [first_shard, first_shard + local_shards).
+  int local_shards = 0;    ///< 0 means all.
+  int threads = 0;         ///< Loader workers; 0 means this process's cores.
+  int reader_threads = 0;  ///< Bring samples into memory ahead of the workers; 0 means that the workers do.
+  int slabs = 0;           ///< 0 means twice local_shards plus one; bounds memory and prefetching.
+  int chunk = 0;           ///< Samples a task; 0 means 64 small raw images or 2 encoded ones.
   std::uint64_t seed = 0;
   /// Epochs that will be run, from 0 on: while one ends, batches of the next are prepared already. With 1,
   /// each epoch starts when it is asked for.
   std::int64_t epochs = 1;
   /// How long `next` waits for a batch before it says which stage is stuck.
   double timeout_seconds = 300;
+  std::shared_ptr<Trace> trace = nullptr;  ///< Shows what its threads, slabs and consumer do.
 };
 
 /// The local shards of one step. Moves only; its slabs go back to the loader when it is destroyed or
@@ -109,6 +113,9 @@ class Loader {
   /// have other threads, slabs, shards and local shards.
   /// @throws InputError when this loader's order, seed, batch size or data set is another; it names both.
   void restore(const LoaderState& state);
+
+  /// Where the time went so far. Asked by the consumer's thread.
+  LoaderStatistics statistics() const;
 
  private:
   struct Impl;

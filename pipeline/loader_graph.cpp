@@ -10,6 +10,8 @@
 #include <string>
 #include <tuple>
 
+#include "pipeline/reader_threads.h"
+
 namespace millrace {
 namespace {
 
@@ -25,6 +27,7 @@ struct PlanStep {
 struct Chunk {
   SlabJob* job = nullptr;
   std::int64_t begin = 0, end = 0;
+  SampleExecutor::Fetched* fetched = nullptr;  // by a reader thread
 };
 
 /// oneTBB gives at most cores - 1 workers unless it is allowed more; a lower limit that the application sets
@@ -42,6 +45,7 @@ struct SlabPool {
   std::mutex mutex;
   flow::buffer_node<SlabJob*>* free = nullptr;  // null once the graph is closing
   int leased = 0;
+  std::shared_ptr<Trace> trace;  // as long as a slab may be shown on it
 
   void give_back(SlabJob* job) {
     const std::lock_guard lock(mutex);
@@ -54,6 +58,7 @@ struct SlabPool {
 struct LoaderGraph::Nodes {
   using Join = flow::join_node<std::tuple<PlanStep, SlabJob*>, flow::reserving>;
   using Spread = flow::multifunction_node<Join::output_type, std::tuple<Chunk>>;
+  using Fetch = flow::async_node<Chunk, Chunk>;
   using Work = flow::multifunction_node<Chunk, std::tuple<SlabJob*>>;
 
   Nodes(Impl& impl, int threads);
@@ -63,30 +68,37 @@ struct LoaderGraph::Nodes {
   flow::buffer_node<SlabJob*> free;
   Join join;
   Spread spread;
+  Fetch fetch;
   Work work;
   flow::sequencer_node<SlabJob*> order;
   flow::function_node<SlabJob*> deliver;
 };
 
 struct LoaderGraph::Impl {
-  Impl(const SampleExecutor& executor_in, const Sampler& sampler_in, int threads, int slabs, int chunk_in)
+  Impl(const SampleExecutor& executor_in, const Sampler& sampler_in, const LoaderOptions& options)
       : executor(executor_in),
         sampler(sampler_in),
-        chunk(chunk_in > 0 ? chunk_in : executor_in.chunk()),
+        chunk(options.chunk > 0 ? options.chunk : executor_in.chunk()),
+        threads(options.threads),
         scratch(static_cast<std::size_t>(std::max(threads, 2))),  // an arena has two places at least
+        reader_scratch(static_cast<std::size_t>(options.reader_threads)),
         arena(threads,
               0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
     for (SampleExecutor::Scratch& each : scratch) {
       free_scratch.push_back(&each);
     }
-    for (int i = 0; i < slabs; ++i) {
+    for (int i = 0; i < options.slabs; ++i) {
       pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor.fields()));
+    }
+    if (options.trace) {
+      show_on(options.trace);
     }
     arena.execute([&] { nodes.emplace(*this, threads); });
     pool->free = &nodes->free;
     for (const auto& job : pool->jobs) {
       nodes->free.try_put(job.get());
     }
+    readers.emplace(options.reader_threads);
   }
 
   /// A scratch for the time of one chunk. The arena's thread index will not do: it can exceed
@@ -108,19 +120,27 @@ struct LoaderGraph::Impl {
   };
 
   PlanStep next_step(tbb::flow_control& control);
+  void show_on(const std::shared_ptr<Trace>& trace);
   void spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& chunks);
+  void fetch(Chunk& chunk, SampleExecutor::Scratch& reader);
   bool work(const Chunk& chunk);
+  void make(const Chunk& chunk);
+  void will_need(Slab& slab);
   void deliver(SlabJob* job);
   std::string stuck_stage();
 
   const SampleExecutor executor;
   const Sampler sampler;
   const std::int64_t chunk;
+  const int threads;
   const std::shared_ptr<SlabPool> pool = std::make_shared<SlabPool>();
   std::vector<SampleExecutor::Scratch> scratch;  // one for each chunk that may be under way
 
+  std::vector<SampleExecutor::Scratch> reader_scratch;  // one a reader thread
+
   std::mutex scratch_mutex;
   std::vector<SampleExecutor::Scratch*> free_scratch;
+  std::vector<std::unique_ptr<SampleExecutor::Fetched>> free_fetched;  // at most one a chunk of all slabs
 
   std::mutex mutex;  // of what follows, up to the arena
   std::condition_variable changed;
@@ -128,12 +148,38 @@ struct LoaderGraph::Impl {
   std::uint64_t sequence = 0;          // the next step's
   std::deque<SlabJob*> ready;
   std::int64_t spread_jobs = 0, delivered_jobs = 0;
-  std::atomic<std::int64_t> generation = 0;  // read without the mutex by the workers
+  std::int64_t ready_found = 0;
+  std::chrono::nanoseconds slab_wait{};
+  std::optional<Trace::Clock::time_point> idle_since;  // with work planned and no slab to do it in
+  std::atomic<std::int64_t> generation = 0;            // read without the mutex by the workers
 
   tbb::global_control parallelism{tbb::global_control::max_allowed_parallelism, kMostParallelism};
   tbb::task_arena arena;
   std::optional<Nodes> nodes;
+  std::optional<ReaderThreads> readers;
 };
+
+void SlabJob::show(const char* what) {
+  if (track == nullptr) {
+    return;
+  }
+  const auto now = Trace::Clock::now();
+  track->add(what, since, now, "step", planned.step);
+  since = now;
+}
+
+void LoaderGraph::Impl::show_on(const std::shared_ptr<Trace>& trace) {
+  pool->trace = trace;
+  for (std::size_t i = 0; i < scratch.size(); ++i) {
+    scratch[i].clock.show_on(trace->track(fmt::format("worker {}", i)));
+  }
+  for (std::size_t i = 0; i < reader_scratch.size(); ++i) {
+    reader_scratch[i].clock.show_on(trace->track(fmt::format("reader {}", i)));
+  }
+  for (std::size_t i = 0; i < pool->jobs.size(); ++i) {
+    pool->jobs[i]->track = &trace->track(fmt::format("slab {}", i));
+  }
+}
 
 LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
     : plan(graph, [&impl](tbb::flow_control& control) { return impl.next_step(control); }),
@@ -143,6 +189,15 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
              [&impl](const Join::output_type& input, Spread::output_ports_type& ports) {
                impl.spread(std::get<0>(input), std::get<1>(input), ports);
              }),
+      fetch(graph, flow::serial,
+            [&impl](const Chunk& chunk, Fetch::gateway_type& gateway) {
+              gateway.reserve_wait();
+              impl.readers->push([&impl, &gateway, chunk = Chunk(chunk)](int reader) mutable {
+                impl.fetch(chunk, impl.reader_scratch[static_cast<std::size_t>(reader)]);
+                gateway.try_put(chunk);
+                gateway.release_wait();
+              });
+            }),
       // As many at once as there are threads and the rest queued, so that earlier slabs are done first.
       work(graph, static_cast<std::size_t>(threads),
            [&impl](const Chunk& chunk, Work::output_ports_type& ports) {
@@ -155,7 +210,12 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
   flow::make_edge(plan, flow::input_port<0>(join));
   flow::make_edge(free, flow::input_port<1>(join));
   flow::make_edge(join, spread);
-  flow::make_edge(flow::output_port<0>(spread), work);
+  if (impl.reader_scratch.empty()) {
+    flow::make_edge(flow::output_port<0>(spread), work);
+  } else {
+    flow::make_edge(flow::output_port<0>(spread), fetch);
+    flow::make_edge(fetch, work);
+  }
   flow::make_edge(flow::output_port<0>(work), order);
   flow::make_edge(order, deliver);
 }
@@ -173,6 +233,9 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   {
     const std::lock_guard lock(mutex);
     ++spread_jobs;
+    if (idle_since) {
+      slab_wait += Trace::Clock::now() - *std::exchange(idle_since, std::nullopt);
+    }
   }
   Slab& slab = job->slab;
   job->planned = step.planned;
@@ -183,9 +246,54 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   slab.first_position = step.planned.first_position;
   const std::int64_t samples = slab.samples();
   sampler.indices(step.planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(samples)});
+  if (job->track != nullptr) {
+    job->since = Trace::Clock::now();
+  }
+  will_need(slab);
   job->chunks_left.store(static_cast<int>((samples + chunk - 1) / chunk), std::memory_order_relaxed);
   for (std::int64_t begin = 0; begin < samples; begin += chunk) {
     std::get<0>(chunks).try_put({job, begin, std::min(begin + chunk, samples)});
+  }
+}
+
+/// The order is known: storage can start on this slab while the ones before it are made.
+void LoaderGraph::Impl::will_need(Slab& slab) {
+  try {
+    executor.dataset().will_need({slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.valid)});
+  } catch (const std::exception&) {  // only advice; what is wrong shows when the sample is read
+  }
+}
+
+void LoaderGraph::Impl::fetch(Chunk& chunk, SampleExecutor::Scratch& reader) {
+  if (chunk.job->generation != generation.load(std::memory_order_relaxed)) {
+    return;
+  }
+  std::unique_ptr<SampleExecutor::Fetched> fetched;
+  {
+    const std::lock_guard lock(scratch_mutex);
+    if (!free_fetched.empty()) {
+      fetched = std::move(free_fetched.back());
+      free_fetched.pop_back();
+    }
+  }
+  try {
+    if (fetched == nullptr) {
+      fetched = std::make_unique<SampleExecutor::Fetched>();
+    }
+    executor.fetch(chunk.job->slab, chunk.begin, chunk.end, *fetched, reader);
+    chunk.fetched = fetched.release();
+  } catch (const std::bad_alloc&) {  // the worker reads, with the memory that it has
+  }
+}
+
+void LoaderGraph::Impl::make(const Chunk& chunk) {
+  const Borrowed borrowed(*this);
+  SampleExecutor::Scratch& worker = *borrowed.scratch;
+  Trace::Track* track = worker.clock.track();
+  const auto begin = track != nullptr ? Trace::Clock::now() : Trace::Clock::time_point();
+  executor.execute(chunk.job->slab, chunk.job->planned.epoch, chunk.begin, chunk.end, worker, chunk.fetched);
+  if (track != nullptr) {
+    track->add("chunk", begin, Trace::Clock::now(), "step", chunk.job->planned.step);
   }
 }
 
@@ -194,8 +302,7 @@ bool LoaderGraph::Impl::work(const Chunk& chunk) {
   SlabJob& job = *chunk.job;
   try {
     if (job.generation == generation.load(std::memory_order_relaxed)) {
-      const Borrowed borrowed(*this);
-      executor.execute(job.slab, job.planned.epoch, chunk.begin, chunk.end, *borrowed.scratch);
+      make(chunk);
     }
   } catch (...) {
     const std::lock_guard lock(job.error_mutex);
@@ -204,14 +311,22 @@ bool LoaderGraph::Impl::work(const Chunk& chunk) {
       job.error_chunk = chunk.begin;
     }
   }
+  if (chunk.fetched != nullptr) {
+    const std::lock_guard lock(scratch_mutex);
+    free_fetched.emplace_back(chunk.fetched);
+  }
   return job.chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1;
 }
 
 void LoaderGraph::Impl::deliver(SlabJob* job) {
   bool wanted;
+  job->show("fill");
   {
     const std::lock_guard lock(mutex);
     ++delivered_jobs;
+    if (spread_jobs == delivered_jobs && position < end) {
+      idle_since = Trace::Clock::now();
+    }
     wanted = job->generation == generation;
     if (wanted) {
       ready.push_back(job);
@@ -224,10 +339,13 @@ void LoaderGraph::Impl::deliver(SlabJob* job) {
 }
 
 std::string LoaderGraph::Impl::stuck_stage() {
-  for (const SampleExecutor::Scratch& each : scratch) {
-    const std::int64_t sample = each.sample.load(std::memory_order_relaxed);
-    if (sample >= 0) {
-      return fmt::format("a worker is reading or decoding {}", executor.dataset().describe(sample));
+  for (const auto& [threads, what] : {std::pair{&reader_scratch, "a reader thread is reading {}"},
+                                      std::pair{&scratch, "a worker is reading or decoding {}"}}) {
+    for (const SampleExecutor::Scratch& each : *threads) {
+      const std::int64_t sample = each.sample.load(std::memory_order_relaxed);
+      if (sample >= 0) {
+        return fmt::format(fmt::runtime(what), executor.dataset().describe(sample));
+      }
     }
   }
   const std::lock_guard lock(pool->mutex);
@@ -240,9 +358,8 @@ std::string LoaderGraph::Impl::stuck_stage() {
          "loader's threads";
 }
 
-LoaderGraph::LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs,
-                         int chunk)
-    : impl_(std::make_shared<Impl>(executor, sampler, threads, slabs, chunk)) {}
+LoaderGraph::LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, const LoaderOptions& options)
+    : impl_(std::make_shared<Impl>(executor, sampler, options)) {}
 
 LoaderGraph::~LoaderGraph() {
   {
@@ -270,6 +387,7 @@ void LoaderGraph::start(std::int64_t begin, std::int64_t end) {
     impl_->position = begin;
     impl_->end = end;
     dropped.swap(impl_->ready);
+    impl_->idle_since.reset();
   }
   for (SlabJob* job : dropped) {
     impl_->pool->give_back(job);
@@ -281,6 +399,7 @@ SlabLease LoaderGraph::next(std::chrono::duration<double> timeout) {
   SlabJob* job = nullptr;
   {
     std::unique_lock lock(impl_->mutex);
+    impl_->ready_found += std::ssize(impl_->ready);
     const bool came = impl_->changed.wait_for(lock, timeout, [&] { return !impl_->ready.empty(); });
     if (!came) {
       lock.unlock();
@@ -290,17 +409,42 @@ SlabLease LoaderGraph::next(std::chrono::duration<double> timeout) {
     impl_->ready.pop_front();
   }
   const auto pool = impl_->pool;
+  job->show("ready");
   {
     const std::lock_guard lock(pool->mutex);
     ++pool->leased;
   }
   return {job, [pool](SlabJob* leased) {
+            leased->show("held");
             {
               const std::lock_guard lock(pool->mutex);
               --pool->leased;
             }
             pool->give_back(leased);
           }};
+}
+
+LoaderStatistics LoaderGraph::statistics() const {
+  LoaderStatistics sum;
+  sum.threads = impl_->threads;
+  sum.reader_threads = static_cast<int>(impl_->reader_scratch.size());
+  for (const auto* threads : {&impl_->scratch, &impl_->reader_scratch}) {
+    for (const SampleExecutor::Scratch& each : *threads) {
+      sum.read += each.clock.seconds(Stage::read);
+      sum.decode += each.clock.seconds(Stage::decode);
+      sum.write += each.clock.seconds(Stage::write);
+      sum.samples += each.clock.samples();
+      sum.bytes += each.clock.bytes();
+    }
+  }
+  const std::lock_guard lock(impl_->mutex);
+  auto slab_wait = impl_->slab_wait;
+  if (impl_->idle_since) {
+    slab_wait += Trace::Clock::now() - *impl_->idle_since;
+  }
+  sum.slab_wait = std::chrono::duration<double>(slab_wait).count();
+  sum.ready = impl_->ready_found;
+  return sum;
 }
 
 }  // namespace millrace

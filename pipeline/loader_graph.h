@@ -11,6 +11,8 @@
 #include "dataio/sampler.h"
 #include "pipeline/execute.h"
 #include "pipeline/slab.h"
+#include "pipeline/statistics.h"
+#include "pipeline/trace.h"
 
 namespace millrace {
 
@@ -29,6 +31,11 @@ struct SlabJob {
   std::mutex error_mutex;
   std::exception_ptr error;      ///< Of the first failed sample, whichever thread comes upon it when.
   std::int64_t error_chunk = 0;  ///< Where its chunk begins.
+  Trace::Track* track = nullptr;
+  Trace::Clock::time_point since = {};
+
+  /// Shows what it did since the last call, if there is a trace.
+  void show(const char* what);
 };
 
 /// Goes back to the free slabs when the last copy is gone; may outlive the graph.
@@ -42,10 +49,12 @@ using SlabLease = std::shared_ptr<SlabJob>;
 ///   buffer_node (slabs) -'                                                                            |
 ///        ^---------------------------- lease is gone <----------------------------- next() <----------'
 ///
-/// The number of slabs is the only back-pressure. The consumer never joins the arena.
+/// With reader threads, chunks pass an async_node between spread and work: they wait for storage, and workers
+/// never do. The number of slabs is the only back-pressure. The consumer never joins the arena.
 class LoaderGraph {
  public:
-  LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, int threads, int slabs, int chunk);
+  /// Of `options` it takes the threads, slabs, chunk, reader threads and trace, which must be filled in.
+  LoaderGraph(const SampleExecutor& executor, const Sampler& sampler, const LoaderOptions& options);
   /// Stops early where work is under way; leases that are still out stay valid.
   ~LoaderGraph();
   LoaderGraph(const LoaderGraph&) = delete;
@@ -57,6 +66,8 @@ class LoaderGraph {
   /// The next slab of the plan, in order; it may hold an error. @throws MachineError after `timeout`, naming
   /// the stage that is stuck. One consumer; it must not ask for more than was started.
   SlabLease next(std::chrono::duration<double> timeout);
+  /// What the threads did; the consumer's side is left open. `ready` counts slabs.
+  LoaderStatistics statistics() const;
 
  private:
   struct Nodes;
