@@ -16,7 +16,9 @@ namespace millrace::app {
 
 namespace {
 
-constexpr std::int64_t kLookedAt = 1000;  // samples
+// Of larger data sets, this many samples are drawn at random.
+constexpr std::int64_t kLookedAt = 1000;
+constexpr std::int64_t kCounted = 10'000'000;  // labels
 
 struct InspectOptions {
   std::string data;
@@ -27,14 +29,12 @@ struct InspectOptions {
 struct Survey {
   std::int64_t samples = 0, bytes = 0, unreadable = 0;
   std::array<std::int64_t, 4> encodings{};
-  std::vector<std::int64_t> classes;
   std::vector<Size2> sizes;  ///< Sorted by their pixels.
 };
 
 Survey survey(const Dataset& data) {
   Survey result;
   result.samples = std::min(data.size(), kLookedAt);
-  result.classes.resize(data.info().classes.size());
   const Permutation order(data.size(), 0, 0);
   std::vector<std::byte> scratch;
   Decoder decoder;
@@ -45,9 +45,6 @@ Survey survey(const Dataset& data) {
       result.sizes.push_back(decoder.open(sample, raw ? sample.channels : 3));
       result.bytes += static_cast<std::int64_t>(sample.bytes.size());
       ++result.encodings[static_cast<std::size_t>(sample.encoding)];
-      if (const auto label = static_cast<std::size_t>(sample.label); label < result.classes.size()) {
-        ++result.classes[label];
-      }
     } catch (const InputError&) {
       ++result.unreadable;
     }
@@ -59,20 +56,32 @@ Survey survey(const Dataset& data) {
 
 std::string commas(std::int64_t value) { return with_commas(static_cast<double>(value)); }
 
-/// "cat 10, dog 12", the most frequent ones first.
-std::string class_counts(const Survey& survey, const std::vector<std::string>& names) {
+/// "2: cat 12, dog 10", the most frequent ones first.
+std::string classes(const Dataset& data) {
   constexpr std::size_t kShown = 10;
-  std::vector<std::size_t> order(names.size());
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    order[i] = i;
+  const std::vector<std::string>& names = data.info().classes;
+  std::vector<std::pair<std::int64_t, std::size_t>> counts;  // negative, so that they sort as they are shown
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    counts.emplace_back(0, i);
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return survey.classes[a] > survey.classes[b]; });
-  std::string text;
-  for (std::size_t i = 0; i < std::min(order.size(), kShown); ++i) {
-    text += fmt::format("{}{} {}", i == 0 ? "" : ", ", names[order[i]], commas(survey.classes[order[i]]));
+  const Permutation order(data.size(), 0, 0);
+  const std::int64_t counted = std::min(data.size(), kCounted);
+  for (std::int64_t i = 0; i < counted && !names.empty(); ++i) {
+    try {
+      const auto label = static_cast<std::size_t>(data.label(counted == data.size() ? i : order(i)));
+      if (label < counts.size()) {
+        --counts[label].first;
+      }
+    } catch (const InputError&) {  // unreadable; counted elsewhere
+    }
   }
-  return text + (order.size() > kShown ? ", ..." : "");
+  std::sort(counts.begin(), counts.end());
+  std::string text = commas(static_cast<std::int64_t>(names.size()));
+  for (std::size_t i = 0; i < std::min(counts.size(), kShown); ++i) {
+    text += fmt::format("{}{} {}", i == 0 ? ": " : ", ", names[counts[i].second], commas(-counts[i].first));
+  }
+  return text + (counts.size() > kShown ? ", ..." : "") +
+         (counted < data.size() ? fmt::format(" (of {} drawn at random)", commas(counted)) : "");
 }
 
 void print_records(const Records& records) {
@@ -88,17 +97,13 @@ void print_records(const Records& records) {
 
 void print(const Dataset& data, const std::string& name) {
   const Survey seen = survey(data);
-  const DatasetInfo& info = data.info();
   fmt::print("{}\n  samples      {}\n", name, commas(data.size()));
   if (const auto* records = dynamic_cast<const Records*>(&data)) {
     print_records(*records);
   }
-  fmt::print("  classes      {}\n", info.classes.size());
+  fmt::print("  classes      {}\n", classes(data));
   fmt::print("  fingerprint  {:016x}\n", data.fingerprint());
   fmt::print("in {} of them, drawn at random:\n", commas(seen.samples));
-  if (!info.classes.empty()) {
-    fmt::print("  classes      {}\n", class_counts(seen, info.classes));
-  }
   constexpr std::array<const char*, 4> kNames = {"raw (HWC)", "raw (CHW)", "JPEG", "PNG or other"};
   for (std::size_t i = 0; i < kNames.size(); ++i) {
     if (seen.encodings[i] > 0) {
@@ -145,8 +150,8 @@ void inspect(const InspectOptions& o) {
   std::error_code error;
   const bool is_file = std::filesystem::is_regular_file(o.data, error);
   const std::string name = (is_file ? "records:" : "") + o.data;
-  const auto data =
-      open_dataset(name, {.train = !o.test, .reading = Reading::read, .verify = Verify::always});
+  const auto data = open_dataset(
+      name, {.train = !o.test, .reading = o.verify ? Reading::read : Reading::map, .verify = Verify::always});
   print(*data, name);
   if (o.verify) {
     verify(*data, name);

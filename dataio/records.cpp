@@ -113,6 +113,22 @@ Sample RecordFile::read(std::uint64_t record, std::vector<std::byte>& scratch) c
           .label = entry.label};
 }
 
+std::int64_t RecordFile::label(std::uint64_t record) const {
+  std::vector<std::byte> scratch;
+  return entry(record, scratch).label;
+}
+
+void RecordFile::will_need(std::uint64_t record, std::vector<FileRange>& ranges) const {
+  const MappedFile* mapped = file_.advised();
+  if (mapped == nullptr) return;
+  try {
+    std::vector<std::byte> scratch;
+    const RecordEntry entry = this->entry(record, scratch);
+    ranges.push_back({mapped, entry.offset, std::uint64_t{entry.size} + entry.name_size});
+  } catch (const InputError&) {  // reading it will say so
+  }
+}
+
 std::string RecordFile::describe(std::uint64_t record) const {
   std::string source;
   try {
@@ -173,19 +189,34 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
   }
 }
 
-std::size_t Records::file_of(std::int64_t index) const {
-  return static_cast<std::size_t>(std::upper_bound(starts_.begin(), starts_.end(), index) - starts_.begin() -
-                                  1);
+Records::Place Records::find(std::int64_t index) const {
+  const auto file = std::upper_bound(starts_.begin(), starts_.end(), index) - starts_.begin() - 1;
+  const auto i = static_cast<std::size_t>(file);
+  return {files_[i], static_cast<std::uint64_t>(index - starts_[i])};
 }
 
 Sample Records::read(std::int64_t index, std::vector<std::byte>& scratch) const {
-  const std::size_t file = file_of(index);
-  return files_[file].read(static_cast<std::uint64_t>(index - starts_[file]), scratch);
+  const auto [file, record] = find(index);
+  return file.read(record, scratch);
+}
+
+std::int64_t Records::label(std::int64_t index) const {
+  const auto [file, record] = find(index);
+  return file.label(record);
 }
 
 std::string Records::describe(std::int64_t index) const {
-  const std::size_t file = file_of(index);
-  return files_[file].describe(static_cast<std::uint64_t>(index - starts_[file]));
+  const auto [file, record] = find(index);
+  return file.describe(record);
+}
+
+void Records::will_need(std::span<const std::int64_t> indices) const {
+  std::vector<FileRange> ranges;
+  for (const std::int64_t index : indices) {
+    const auto [file, record] = find(index);
+    file.will_need(record, ranges);
+  }
+  millrace::will_need(ranges);
 }
 
 std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOptions& options) {

@@ -25,8 +25,11 @@ class RecordFile {
 
   /// @throws InputError naming the record, its offset and its source when it is damaged.
   Sample read(std::uint64_t record, std::vector<std::byte>& scratch) const;
+  std::int64_t label(std::uint64_t record) const;
   /// "train.mlr, record 17 (cat/3.jpg)"
   std::string describe(std::uint64_t record) const;
+  /// Adds the record to what is needed soon, where the file wants to be told.
+  void will_need(std::uint64_t record, std::vector<FileRange>& ranges) const;
 
  private:
   RecordEntry entry(std::uint64_t record, std::vector<std::byte>& scratch) const;
@@ -55,11 +58,17 @@ class Records final : public Dataset {
   std::int64_t size() const override { return starts_.back(); }
   const DatasetInfo& info() const override { return info_; }
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override;
+  std::int64_t label(std::int64_t index) const override;
   std::string describe(std::int64_t index) const override;
   std::uint64_t fingerprint() const override { return fingerprint_; }
+  void will_need(std::span<const std::int64_t> indices) const override;
 
  private:
-  std::size_t file_of(std::int64_t index) const;
+  struct Place {
+    const RecordFile& file;
+    std::uint64_t record;
+  };
+  Place find(std::int64_t index) const;
 
   std::vector<RecordFile> files_;
   std::vector<std::int64_t> starts_;  // the first record of each file, and the end

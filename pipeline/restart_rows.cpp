@@ -116,6 +116,9 @@ class RestartRows::Jpeg {
     }
     jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&in_);
     jpeg_copy_critical_parameters(&in_, &out_);
+    // No marker that was not there: decoders tell from them what the colours mean.
+    out_.write_JFIF_header = in_.saw_JFIF_marker;
+    out_.write_Adobe_marker = in_.saw_Adobe_marker;
     out_.optimize_coding = TRUE;
     out_.restart_in_rows = 1;
     jpeg_write_coefficients(&out_, coefficients);

@@ -66,6 +66,7 @@ void expect_written(const Dataset& dataset) {
     EXPECT_EQ(text(got.bytes), payload(i));
     EXPECT_EQ(got.encoding, i % 2 ? Encoding::jpeg : Encoding::other);
     EXPECT_EQ(got.label, i % 3);
+    EXPECT_EQ(dataset.label(i), i % 3);
     EXPECT_THAT(dataset.describe(i), HasSubstr("source " + std::to_string(i)));
   }
 }

@@ -83,6 +83,14 @@ TEST(RestartRows, PixelsStayAndEachRowOfUnitsEndsInAMarker) {
   }
 }
 
+/// Four inks without Adobe's marker are not inverted, and must not be taken for inverted ones afterwards.
+TEST(RestartRows, NoMarkerIsAdded) {
+  auto source = test_jpeg({.space = JCS_CMYK, .horizontal = 1, .vertical = 1});
+  ASSERT_EQ(source[3], std::byte{0xEE});
+  source.erase(source.begin() + 2, source.begin() + 2 + 16);
+  EXPECT_EQ(decoded(RestartRows().rewrite(source)), decoded(source));
+}
+
 TEST(RestartRows, OtherMarkersAreKept) {
   auto source = test_jpeg({});
   const std::string text = std::string(
