@@ -89,7 +89,7 @@ IdxFile read_idx(const fs::path& path, int dimensions) {
     }
   }
   // In pieces: a damaged header must not make us ask for more memory than the file fills.
-  constexpr std::size_t kPiece = std::size_t{1} << 24;
+  constexpr std::size_t kPiece = std::size_t{1} << 20;
   std::size_t got = 0;
   while (got < expected) {
     idx.values.resize(std::min(expected, got + kPiece));

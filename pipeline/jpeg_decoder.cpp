@@ -8,8 +8,6 @@
 namespace millrace {
 namespace {
 
-/// A Huffman-coded block takes a bit at least, and there are eight blocks to 32 x 32 pixels at the sparsest.
-constexpr std::int64_t kMostPixelsPerByte = 1024;
 /// Each scan of a progressive image goes over all of its blocks; real ones have about ten.
 constexpr int kMaxScans = 100;
 
@@ -101,15 +99,7 @@ Size2 JpegDecoder::open(std::span<const std::byte> bytes, const DecodeOptions& o
   bytes_ = bytes;
   header_ = read_jpeg_header(bytes);
   const Size2 size = header_.size;
-  const std::int64_t pixels = size.height * size.width;
-  if (pixels > options.max_pixels) {
-    throw InputError("JPEG of {} x {} (height x width) is larger than {} pixels; shrink or remove it",
-                     size.height, size.width, options.max_pixels);
-  }
-  if (!header_.arithmetic && pixels / kMostPixelsPerByte > static_cast<std::int64_t>(bytes.size())) {
-    throw InputError("damaged JPEG: {} x {} (height x width) in {} bytes; replace or remove it", size.height,
-                     size.width, bytes.size());
-  }
+  check_jpeg_size(header_, bytes.size(), options.max_pixels);
   if (!options.exif_orientation) {
     header_.orientation = 1;
   }

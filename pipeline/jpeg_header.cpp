@@ -122,6 +122,21 @@ JpegHeader read_jpeg_header(std::span<const std::byte> bytes) {
   }
 }
 
+void check_jpeg_size(const JpegHeader& header, std::size_t bytes, std::int64_t max_pixels) {
+  // A Huffman-coded block takes a bit at least, and there are eight blocks to 32 x 32 pixels at the sparsest.
+  constexpr std::int64_t kMostPixelsPerByte = 1024;
+  const Size2 size = header.size;
+  const std::int64_t pixels = size.height * size.width;
+  if (pixels > max_pixels) {
+    throw InputError("JPEG of {} x {} (height x width) is larger than {} pixels; shrink or remove it",
+                     size.height, size.width, max_pixels);
+  }
+  if (!header.arithmetic && pixels / kMostPixelsPerByte > static_cast<std::int64_t>(bytes)) {
+    throw InputError("damaged JPEG: {} x {} (height x width) in {} bytes; replace or remove it", size.height,
+                     size.width, bytes);
+  }
+}
+
 bool has_jpeg_end(std::span<const std::byte> bytes, std::size_t begin) {
   for (std::size_t size = bytes.size(); size > begin;) {
     const void* ff = memrchr(bytes.data() + begin, 0xFF, size - begin);

@@ -31,6 +31,10 @@ struct JpegHeader {
 /// @throws InputError when the markers lead astray.
 JpegHeader read_jpeg_header(std::span<const std::byte> bytes);
 
+/// Against memory for pixels that cannot be there.
+/// @throws InputError when there are more than `max_pixels`, or more than a file of so many bytes can hold.
+void check_jpeg_size(const JpegHeader& header, std::size_t bytes, std::int64_t max_pixels);
+
 /// Whether an end marker follows on the coded bytes at `begin`. Takes no time where it comes last, as it
 /// should.
 bool has_jpeg_end(std::span<const std::byte> bytes, std::size_t begin);

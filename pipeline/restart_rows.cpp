@@ -10,6 +10,7 @@
 #include <jpeglib.h>
 
 #include "pipeline/decode.h"
+#include "pipeline/jpeg_header.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -61,6 +62,7 @@ class RestartRows::Jpeg {
   }
 
   std::vector<std::byte> rewrite(std::span<const std::byte> jpeg) {
+    check_jpeg_size(read_jpeg_header(jpeg), jpeg.size(), DecodeOptions{}.max_pixels);
     const bool done = transcode(jpeg);
     const std::size_t size = buffer_.size() - destination_.free_in_buffer;
     const std::int64_t height = in_.image_height, width = in_.image_width;
@@ -111,9 +113,6 @@ class RestartRows::Jpeg {
     }
     jpeg_mem_src(&in_, reinterpret_cast<const unsigned char*>(jpeg.data()), jpeg.size());
     jpeg_read_header(&in_, TRUE);
-    if (static_cast<std::int64_t>(in_.image_height) * in_.image_width > DecodeOptions{}.max_pixels) {
-      ERREXIT1(&in_, JERR_IMAGE_TOO_BIG, JPEG_MAX_DIMENSION);
-    }
     jvirt_barray_ptr* coefficients = jpeg_read_coefficients(&in_);
     jpeg_copy_critical_parameters(&in_, &out_);
     // No marker that was not there: decoders tell from them what the colours mean.

@@ -1,5 +1,7 @@
 #include <algorithm>
 #include <array>
+#include <fstream>
+#include <iterator>
 #include <optional>
 #include <string>
 
@@ -142,13 +144,64 @@ void seal_tar(std::vector<std::byte>& bytes) {
   }
 }
 
+/// A tar file of one sample, for an index to lie beside.
+class ShardWithIndex {
+ public:
+  ShardWithIndex() {
+    std::vector<std::byte> bytes(6 * 512);
+    const auto write = [&](std::size_t at, std::string_view text) {
+      std::copy_n(std::as_bytes(std::span(text)).begin(), text.size(),
+                  bytes.begin() + static_cast<std::ptrdiff_t>(at));
+    };
+    write(0, "0.png");
+    write(124, "00000000010");
+    write(512, "\x89PNG\r\n\x1A\n");
+    write(1024, "0.cls");
+    write(1024 + 124, "00000000001");
+    write(1536, "0");
+    seal_tar(bytes);
+    std::ofstream(shard_, std::ios::binary) << as_text(bytes);
+    open_dataset("tar:" + shard_);
+    std::ifstream index(index_, std::ios::binary);
+    start_.assign(std::istreambuf_iterator<char>(index), {});
+    start_.resize(16);
+  }
+
+  std::uint64_t read_with(std::span<const std::byte> index) const {
+    std::ofstream(index_, std::ios::binary) << as_text(index);
+    return read_all("tar:" + shard_, shard_);
+  }
+  const std::string& start() const { return start_; }
+
+ private:
+  InputFolder folder_;
+  std::string shard_ = folder_.path() + "/shard.tar", index_ = shard_ + ".mlx";
+  std::string start_;  // the mark and the key of its index
+};
+
+const ShardWithIndex& shard_with_index() {
+  static const ShardWithIndex shard;
+  return shard;
+}
+
+/// An index that does not fit is no error: a new one is made.
+std::uint64_t tar_index(std::span<const std::byte> bytes) { return shard_with_index().read_with(bytes); }
+
+void seal_tar_index(std::vector<std::byte>& bytes) {
+  const auto start = std::as_bytes(std::span(shard_with_index().start()));
+  if (bytes.size() < start.size() + 8) return;
+  std::copy(start.begin(), start.end(), bytes.begin());
+  put(bytes, bytes.size() - 8, Hash().add(as_text(std::span(bytes).first(bytes.size() - 8))).value(), 8);
+}
+
 constexpr Target kTargets[] = {{"cifar10", cifar10},
                                {"cifar10_python", cifar10_python},
                                {"idx", idx},
                                {"image_tar", image_tar, false, seal_tar},
                                {"pickle", pickle},
                                {"records", records, true, seal_records},
-                               {"tar", tar, false, seal_tar}};
+                               {"tar", tar, false, seal_tar},
+                               {"tar_index", tar_index, false, seal_tar_index}};
 
 }  // namespace
 
