@@ -45,6 +45,7 @@ std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& 
   if (kind == "cifar10") return open_cifar10(where, options);
   if (kind == "cifar100") return open_cifar100(where, options);
   if (kind == "images") return open_images(where, options);
+  if (kind == "list") return open_list(where);
   if (kind == "tar") return open_webdataset(where, options);
   if (kind == "idx") return open_idx(where, options.train);
   if (kind == "records") return open_records(where, options);
