@@ -96,7 +96,9 @@ double measure_bare(const SampleExecutor& executor, const Sampler& sampler, int 
         Slab& slab = slabs[turn % slabs.size()];
         const PlannedShard planned = sampler.planned(next_batch++);
         sampler.indices(planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.samples())});
+        slab.valid = planned.valid;
         executor.execute(slab, planned.epoch, 0, slab.samples(), scratch);
+        executor.finish(slab, planned);
         images += slab.samples();
       }
     } catch (...) {

@@ -14,6 +14,7 @@ namespace {
 struct EvalOptions {
   std::filesystem::path weights, grid;
   std::string data;
+  BadSampleChoice bad_samples;
   ComputeOptions compute;
   bool json = false;
 };
@@ -25,7 +26,9 @@ void eval(const EvalOptions& o) {
   const LoadedModel model = load_model(o.weights);
   TrainerOptions options = o.compute.resolve(0, 0);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, {.train = false});
-  Loader loader{data, evaluation_loader(model.description, options, o.compute.threads)};
+  LoaderOptions loading = evaluation_loader(model.description, options, o.compute.threads);
+  o.bad_samples.apply_to_evaluation(loading);
+  Loader loader{data, loading};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
   const Evaluation evaluation = trainer.evaluate(loader);
@@ -57,6 +60,7 @@ void add_eval(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("eval", "Measure a saved model's accuracy");
   command.add_option("--weights", o.weights, "A file that train --save wrote")->required();
   command.add_option("--data", o.data, fmt::format("Its test part is used: {}", kDatasetKinds))->required();
+  o.bad_samples.add_to(command);
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
   command.add_flag("--json", o.json, "Print one JSON object");

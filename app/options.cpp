@@ -121,6 +121,27 @@ OrderOptions OrderChoice::resolve() const {
   return resolved;
 }
 
+void BadSampleChoice::add_to(CLI::App& command) {
+  command
+      .add_option("--bad-samples", what,
+                  "Samples that cannot be read: fail, mask (leave their places out) or substitute")
+      ->check(CLI::IsMember({"fail", "mask", "substitute"}));
+  command.add_option("--max-bad-rate", max_rate, "The share of them at which it fails all the same")
+      ->check(in_range(1e-9, 1.0000001));
+}
+
+void BadSampleChoice::apply(LoaderOptions& options) const {
+  options.bad_samples = parse_bad_samples(what);
+  options.max_bad_rate = max_rate;
+}
+
+void BadSampleChoice::apply_to_evaluation(LoaderOptions& options) const {
+  apply(options);
+  if (options.bad_samples == BadSamples::substitute) {
+    options.bad_samples = BadSamples::mask;
+  }
+}
+
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
                             double warm_up_epochs) {
   const auto warm_up_steps = static_cast<std::int64_t>(warm_up_epochs * static_cast<double>(steps_per_epoch));

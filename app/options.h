@@ -42,6 +42,17 @@ struct OrderChoice {
   OrderOptions resolve() const;
 };
 
+/// What becomes of samples that cannot be read: `--bad-samples`, `--max-bad-rate`.
+struct BadSampleChoice {
+  std::string what = "fail";
+  double max_rate = LoaderOptions().max_bad_rate;
+
+  void add_to(CLI::App& command);
+  void apply(LoaderOptions& options) const;
+  /// An evaluation counts each sample once, so a bad one is masked rather than substituted.
+  void apply_to_evaluation(LoaderOptions& options) const;
+};
+
 /// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.
 /// @throws InputError that lists the kinds.
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,

@@ -25,6 +25,7 @@ struct TrainOptions {
   std::string transform = "normalize", test_transform;
   std::vector<float> mean = {0.5f}, std = {0.5f};
   OrderChoice order;
+  BadSampleChoice bad_samples;
   ComputeOptions compute;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
@@ -43,6 +44,7 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.threads = o.compute.threads;
   options.seed = o.seed;
   options.epochs = o.epochs;
+  o.bad_samples.apply(options);
   return options;
 }
 
@@ -109,13 +111,15 @@ void train(const TrainOptions& o) {
   const ModelDescription model = describe_model(o, loader);
   std::unique_ptr<Loader> test;
   if (test_data) {
-    test = std::make_unique<Loader>(test_data, evaluation_loader(model, trainer_options, o.compute.threads));
+    LoaderOptions options = evaluation_loader(model, trainer_options, o.compute.threads);
+    o.bad_samples.apply_to_evaluation(options);
+    test = std::make_unique<Loader>(test_data, options);
     check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
   }
   trainer_options.schedule = parse_schedule(o.schedule, loader.steps_per_epoch(), o.epochs, o.warm_up);
   Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.sgd, trainer_options};
   const LossFunction loss = [smoothing = o.label_smoothing](nn::Module& net, const Batch& batch) {
-    return cross_entropy(net(batch.images()), batch.labels(),
+    return cross_entropy(net(batch.images()), batch.targets(),
                          {.label_smoothing = smoothing, .reduction = Reduction::sum});
   };
 
@@ -134,6 +138,10 @@ void train(const TrainOptions& o) {
   }
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);
+  }
+  if (loader.bad_samples() > 0) {
+    fmt::print("{} of the training data could not be read, over all epochs\n",
+               counted(loader.bad_samples(), "sample"));
   }
   report.finish(trainer.weights_hash());
 }
@@ -177,6 +185,7 @@ void add_train(CLI::App& app) {
       ->delimiter(',');
   command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
   o.order.add_to(command);
+  o.bad_samples.add_to(command);
   o.compute.add_to(command, true);
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");

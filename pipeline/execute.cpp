@@ -11,6 +11,9 @@
 namespace millrace {
 namespace {
 
+// So that these draws have nothing in common with those of samples.
+constexpr std::uint64_t kSubstituteKey = 0x73756273, kMixKey = 0x6D697865;
+
 /// Transforms of the user's own may plan anything; the writer trusts the plan.
 void check(const SamplePlan& plan, Size2 source) {
   constexpr std::int64_t kMost = 1 << 17;  // pixels; far from where sums overflow
@@ -82,7 +85,7 @@ class Current {
 
 SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const LoaderOptions& options)
     : dataset_(std::move(dataset)),
-      transforms_(parse_transforms(options.transforms)),
+      bad_samples_(options.bad_samples),
       decode_(options.decode),
       seed_(options.seed),
       dtype_(options.dtype),
@@ -91,20 +94,42 @@ SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const Loa
     throw InputError("loader: the data set says that its images have {} channels, expected at least 1",
                      channels_);
   }
+  std::string list = options.transforms;
+  mix_ = BatchMix::take_from(list);
+  if (mix_.active() && dataset_->info().classes.empty()) {
+    throw InputError("transforms: mixup and cutmix need to know the classes, and the data set names none");
+  }
+  transforms_ = parse_transforms(list);
   transforms_.insert(transforms_.end(), options.custom_transforms.begin(), options.custom_transforms.end());
   learn_sizes();
   image_shape_ = {channels_, output_.height, output_.width};
   writer_.emplace(channels_, output_, dtype_, options.mean, options.std);
 }
 
+/// From the first sample, or the first good one where bad ones may come.
 void SampleExecutor::learn_sizes() {
+  constexpr std::int64_t kMostTries = 100;
+  const std::int64_t tries =
+      bad_samples_ == BadSamples::fail ? 1 : std::clamp<std::int64_t>(dataset_->size(), 1, kMostTries);
+  std::exception_ptr error;
+  for (first_ = 0; first_ < tries; ++first_) {
+    try {
+      return learn_sizes_from(first_);
+    } catch (const InputError&) {
+      error = error ? error : std::current_exception();
+    }
+  }
+  std::rethrow_exception(error);
+}
+
+void SampleExecutor::learn_sizes_from(std::int64_t index) {
   Scratch scratch;
-  const Sample sample = dataset_->read(0, scratch.bytes[0]);
+  const Sample sample = dataset_->read(index, scratch.bytes[0]);
   try {
     first_size_ = scratch.decoder.open(sample, channels_, decode_);
-    output_ = make_plan(first_size_, 0, 0).output();
+    output_ = make_plan(first_size_, index, 0).output();
   } catch (const InputError& error) {
-    throw InputError("{}: {}", dataset_->describe(0), error.what());
+    throw InputError("{}: {}", dataset_->describe(index), error.what());
   }
   const bool encoded = sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other;
   constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
@@ -114,7 +139,11 @@ void SampleExecutor::learn_sizes() {
 }
 
 std::vector<FieldSpec> SampleExecutor::fields() const {
-  return {{"image", dtype_, image_shape_}, {"label", DType::i64, {}}};
+  std::vector<FieldSpec> fields = {{"image", dtype_, image_shape_}, {"label", DType::i64, {}}};
+  if (mix_.active()) {
+    fields.push_back({"soft_label", DType::f32, {std::ssize(dataset_->info().classes)}});
+  }
+  return fields;
 }
 
 SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const {
@@ -129,20 +158,28 @@ SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int6
 
 void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
                           Scratch& scratch) const {
-  const Size2 size = scratch.decoder.open(sample, channels_, decode_);
-  const SamplePlan plan = make_plan(size, index, epoch);
-  if (plan.output() != output_) {
-    throw InputError(
-        "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one batch; "
-        "add a "
-        "transform that resizes, such as --transform resize:{}",
-        size.height, size.width, dataset_->describe(0), first_size_.height, first_size_.width,
-        first_size_.height);
+  try {
+    const Size2 size = scratch.decoder.open(sample, channels_, decode_);
+    const SamplePlan plan = make_plan(size, index, epoch);
+    if (plan.output() != output_) {
+      throw InputError(
+          "its size is {} x {} (height x width) and that of {} is {} x {}, so they do not fit into one "
+          "batch; "
+          "add a transform that resizes, such as --transform resize:{}",
+          size.height, size.width, dataset_->describe(first_), first_size_.height, first_size_.width,
+          first_size_.height);
+    }
+    const std::int64_t classes = std::ssize(dataset_->info().classes);
+    if (mix_.active() && (sample.label < 0 || sample.label >= classes)) {
+      throw InputError("its label is {}, and there are {} classes to mix", sample.label, classes);
+    }
+    const Pixels pixels = scratch.decoder.decode(plan);
+    scratch.clock.lap(Stage::decode, index);
+    writer_->write(plan, pixels, image, scratch.pixels);
+    scratch.clock.lap(Stage::write, index);
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", dataset_->describe(index), error.what());
   }
-  const Pixels pixels = scratch.decoder.decode(plan);
-  scratch.clock.lap(Stage::decode, index);
-  writer_->write(plan, pixels, image, scratch.pixels);
-  scratch.clock.lap(Stage::write, index);
 }
 
 void SampleExecutor::fetch(const Slab& slab, std::int64_t begin, std::int64_t end, Fetched& fetched,
@@ -175,14 +212,23 @@ void SampleExecutor::fetch(const Slab& slab, std::int64_t begin, std::int64_t en
 void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
                              Scratch& scratch, const Fetched* fetched) const {
   std::exception_ptr error;
-  do {
+  scratch.bad.clear();
+  for (;;) {
     error = nullptr;
     try {
       fill(slab, epoch, begin, end, scratch, fetched);
     } catch (...) {
       error = std::current_exception();
     }
-  } while (!mapped_reads_intact());  // once more: what is lost is then an error of its own
+    if (mapped_reads_intact()) {
+      break;
+    }
+    // Once more: what is lost is then an error of its own, and what was taken for bad may not be.
+    for (const BadSample& bad : scratch.bad) {
+      slab.ids().data<std::int64_t>()[bad.place] = bad.id;
+    }
+    scratch.bad.clear();
+  }
   if (error) {
     std::rethrow_exception(error);
   }
@@ -191,54 +237,98 @@ void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin,
 void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
                           Scratch& scratch, const Fetched* fetched) const {
   const Current current(scratch);
+  struct Read {
+    Sample sample;
+    std::exception_ptr error;
+  };
   const std::size_t bytes = writer_->bytes_per_image();
   const auto* ids = slab.ids().data<std::int64_t>();
   auto* labels = slab.field("label").data<std::int64_t>();
   std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(begin) * bytes;
   const std::int64_t valid = std::find(ids + begin, ids + end, -1) - ids;  // the padding comes last
-  const auto read = [&](std::int64_t i) {
+  const auto read = [&](std::int64_t i) -> Read {
     if (fetched != nullptr) {
       const auto place = static_cast<std::size_t>(i - begin);
-      if (fetched->errors[place]) {
-        std::rethrow_exception(fetched->errors[place]);
-      }
-      return fetched->samples[place];
-    }
-    scratch.sample.store(ids[i], std::memory_order_relaxed);
-    const Sample sample = dataset_->read(ids[i], scratch.bytes[i % 2]);
-    scratch.clock.lap(Stage::read, ids[i]);
-    return sample;
-  };
-  scratch.clock.begin(timed_every_ == 1);
-  std::int64_t bytes_read = 0;
-  Sample next = begin < valid ? read(begin) : Sample{};
-  for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
-    scratch.clock.begin(i % timed_every_ == 0 ? timed_every_ : 0);
-    bytes_read += std::ssize(next.bytes);
-    // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
-    const Sample sample = next;
-    std::exception_ptr failed;
-    if (i + 1 < valid) {
-      try {
-        prefetch(next = read(i + 1));
-      } catch (...) {
-        failed = std::current_exception();
-      }
+      return {fetched->samples[place], fetched->errors[place]};
     }
     scratch.sample.store(ids[i], std::memory_order_relaxed);
     try {
-      make(sample, ids[i], epoch, image, scratch);
-    } catch (const InputError& error) {
-      throw InputError("{}: {}", dataset_->describe(ids[i]), error.what());
+      const Sample sample = dataset_->read(ids[i], scratch.bytes[i % 2]);
+      scratch.clock.lap(Stage::read, ids[i]);
+      prefetch(sample);
+      return {sample, nullptr};
+    } catch (...) {
+      return {{}, std::current_exception()};
     }
-    labels[i] = sample.label;
-    if (failed) {
-      std::rethrow_exception(failed);
+  };
+  scratch.clock.begin(timed_every_ == 1);
+  std::int64_t bytes_read = 0;
+  Read next = begin < valid ? read(begin) : Read{};
+  for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
+    scratch.clock.begin(i % timed_every_ == 0 ? timed_every_ : 0);
+    // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
+    const Read now = next;
+    next = i + 1 < valid ? read(i + 1) : Read{};
+    bytes_read += std::ssize(now.sample.bytes);
+    scratch.sample.store(ids[i], std::memory_order_relaxed);
+    try {
+      if (now.error) {
+        std::rethrow_exception(now.error);
+      }
+      make(now.sample, ids[i], epoch, image, scratch);
+      labels[i] = now.sample.label;
+    } catch (const InputError& error) {
+      if (bad_samples_ == BadSamples::fail) {
+        throw;
+      }
+      replace(slab, epoch, i, error.what(), scratch);
     }
   }
   scratch.clock.count(std::max(valid, begin) - begin, bytes_read);
   std::fill(labels + std::max(begin, valid), labels + end, std::int64_t{-1});
   std::memset(image, 0, static_cast<std::size_t>(end - std::max(begin, valid)) * bytes);
+}
+
+/// In a handler's place of sample `i`, which is bad: leaves zeros there, or what comes instead.
+void SampleExecutor::replace(Slab& slab, std::int64_t epoch, std::int64_t i, std::string_view reason,
+                             Scratch& scratch) const {
+  constexpr int kMostTries = 4;
+  const std::size_t bytes = writer_->bytes_per_image();
+  std::int64_t& id = slab.ids().data<std::int64_t>()[i];
+  std::int64_t& label = slab.field("label").data<std::int64_t>()[i];
+  std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(i) * bytes;
+  BadSample bad{.epoch = epoch, .id = id, .reason = std::string(reason), .place = i};
+  const std::uint64_t key =
+      mix(mix(mix(seed_, kSubstituteKey), static_cast<std::uint64_t>(epoch)), static_cast<std::uint64_t>(id));
+  const int tries = bad_samples_ == BadSamples::substitute ? kMostTries : 0;
+  for (int attempt = 0; attempt < tries && bad.substitute < 0; ++attempt) {
+    const auto candidate = static_cast<std::int64_t>(mix(key, static_cast<std::uint64_t>(attempt)) %
+                                                     static_cast<std::uint64_t>(dataset_->size()));
+    try {
+      const Sample sample = dataset_->read(candidate, scratch.bytes[2]);
+      make(sample, candidate, epoch, image, scratch);
+      label = sample.label;
+      bad.substitute = candidate;
+    } catch (const InputError&) {  // the next one then; its own place will tell of it
+    }
+  }
+  id = bad.substitute;
+  if (id < 0) {
+    label = -1;
+    std::memset(image, 0, bytes);
+  }
+  scratch.bad.push_back(std::move(bad));
+}
+
+void SampleExecutor::finish(Slab& slab, const PlannedShard& planned) const {
+  const std::int64_t filled = slab.valid;
+  slab.close_gaps();
+  auto* labels = slab.field("label").data<std::int64_t>();
+  std::fill(labels + slab.valid, labels + filled, std::int64_t{-1});
+  if (mix_.active()) {
+    const std::uint64_t key = mix(mix(seed_, kMixKey), static_cast<std::uint64_t>(planned.step));
+    BatchMix::apply(slab, mix_.draw(SampleRandom(key, planned.epoch, planned.first_position), output_));
+  }
 }
 
 }  // namespace millrace

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
+#include "pipeline/batch_mix.h"
 #include "pipeline/decode.h"
 #include "pipeline/loader.h"
 #include "pipeline/pixel_writer.h"
@@ -25,12 +26,13 @@ namespace millrace {
 class SampleExecutor {
  public:
   struct Scratch {
-    std::array<std::vector<std::byte>, 2> bytes;  // of this sample and the next
+    std::array<std::vector<std::byte>, 3> bytes;  // of this sample, the next, and a substitute
     Decoder decoder;
     PixelWriter::Scratch pixels;
     std::atomic<std::int64_t> sample =
         -1;  ///< Being made now, for whoever wants to know where a thread hangs.
     StageClock clock;
+    std::vector<BadSample> bad;  ///< Of the last `execute`.
   };
   /// Samples that a reader thread has brought into memory, or why it could not.
   struct Fetched {
@@ -48,7 +50,7 @@ class SampleExecutor {
   const Dataset& dataset() const { return *dataset_; }
   /// C, H, W after the transforms.
   const Shape& image_shape() const { return image_shape_; }
-  /// What a slab for these samples holds: "image" and "label".
+  /// What a slab for these samples holds: "image", "label" and, when they are mixed, "soft_label".
   std::vector<FieldSpec> fields() const;
   /// How many samples make a task long enough to hide its cost and short enough to share out.
   int chunk() const { return chunk_; }
@@ -57,28 +59,38 @@ class SampleExecutor {
   void fetch(const Slab& slab, std::int64_t begin, std::int64_t end, Fetched& fetched,
              Scratch& scratch) const;
   /// Fills samples [begin, end) of `slab` with those that its `ids()` name; -1 becomes zeros, label -1. It
-  /// reads them, unless they were fetched.
-  /// @throws InputError naming the sample that cannot be read, decoded or fitted into the slab.
+  /// reads them, unless they were fetched. A sample that cannot be read, decoded or fitted into the slab is
+  /// masked (zeros, id and label -1) or substituted, and told in `scratch.bad`.
+  /// @throws InputError naming the bad sample, when it is to fail.
   void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
                const Fetched* fetched = nullptr) const;
+
+  /// Once a whole slab is executed: moves valid samples up over masked ones, and mixes the samples.
+  void finish(Slab& slab, const PlannedShard& planned) const;
 
  private:
   void fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
             const Fetched* fetched) const;
   void make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,
             Scratch& scratch) const;
+  void replace(Slab& slab, std::int64_t epoch, std::int64_t i, std::string_view reason,
+               Scratch& scratch) const;
   SamplePlan make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const;
   void learn_sizes();
+  void learn_sizes_from(std::int64_t index);
 
   std::shared_ptr<const Dataset> dataset_;
   std::vector<std::shared_ptr<const Transform>> transforms_;
+  BatchMix mix_;
+  BadSamples bad_samples_;
   DecodeOptions decode_;
   std::uint64_t seed_;
   DType dtype_;
   int channels_;
   int chunk_ = 0;
-  int timed_every_ = 1;  // so many samples: reading the clock costs as much as a small image's stage
-  Size2 first_size_ = 0, output_ = 0;  // of sample 0, before and after the transforms
+  int timed_every_ = 1;     // so many samples: reading the clock costs as much as a small image's stage
+  std::int64_t first_ = 0;  // the first sample that is not bad
+  Size2 first_size_ = 0, output_ = 0;  // its size, before and after the transforms
   Shape image_shape_;
   std::optional<PixelWriter> writer_;
 };

@@ -68,6 +68,10 @@ Tensor Batch::field(std::string_view name) const {
   return slab.field(name).narrow(0, 0, slab.valid);
 }
 
+Tensor Batch::targets() const {
+  return field(only_shard(*this).has_field("soft_label") ? "soft_label" : "label");
+}
+
 void Batch::release() { state_.reset(); }
 
 namespace {
@@ -81,6 +85,13 @@ LoaderOptions checked(LoaderOptions options, const Sampler& sampler) {
   if (std::max(options.threads, options.reader_threads) > kMaxLoaderThreads || options.reader_threads < 0) {
     throw InputError("loader: got {} threads and {} reader threads, expected at most {} of each",
                      options.threads, options.reader_threads, kMaxLoaderThreads);
+  }
+  if (!(options.max_bad_rate > 0 && options.max_bad_rate <= 1)) {
+    throw InputError("loader: got a maximum rate of bad samples of {}, expected more than 0 and at most 1",
+                     options.max_bad_rate);
+  }
+  if (!options.on_bad_sample) {
+    options.on_bad_sample = print_bad_samples();
   }
   if (options.epochs < 1) {
     throw InputError("loader: got {} epochs, expected at least 1", options.epochs);
@@ -119,6 +130,7 @@ struct Loader::Impl {
         options(checked(wanted, sampler)),
         executor(std::move(dataset), options),
         graph(executor, sampler, options),
+        bad(options.max_bad_rate, options.on_bad_sample),
         track(options.trace ? &options.trace->track("consumer") : nullptr) {}
 
   enum class Did : std::uint8_t { use, wait };
@@ -132,6 +144,7 @@ struct Loader::Impl {
   LoaderOptions options;
   SampleExecutor executor;
   LoaderGraph graph;
+  BadSampleCount bad;
   std::int64_t epoch = 0, step = 0;     // of the next batch
   std::int64_t planned = -1, end = -1;  // the graph's next step and its last, counted over all epochs
   bool restored = false;                // and nothing taken or started since
@@ -213,10 +226,13 @@ bool Loader::next(Batch& batch) {
     if (shard->error) {
       std::rethrow_exception(shard->error);
     }
+    impl_->bad.add(shard->planned.valid, shard->bad);
   }
   batch.state_ = std::move(state);
   return true;
 }
+
+std::int64_t Loader::bad_samples() const { return impl_->bad.count(); }
 
 LoaderState Loader::state() const {
   const SamplerOptions& order = impl_->sampler.options();

@@ -7,6 +7,7 @@
 
 #include "dataio/dataset.h"
 #include "dataio/sampler.h"
+#include "pipeline/bad_samples.h"
 #include "pipeline/decode.h"
 #include "pipeline/loader_state.h"
 #include "pipeline/slab.h"
@@ -19,6 +20,7 @@ namespace millrace {
 struct LoaderOptions {
   std::int64_t batch_size = 64;  ///< The global batch, over all shards.
   /// Applied in order to each sample; see parse_transforms. Images of unequal size need one that resizes.
+  /// "mixup:ALPHA" and "cutmix:ALPHA" then mix the samples of each shard; see BatchMix.
   std::string transforms = "normalize";
   std::vector<std::shared_ptr<const Transform>> custom_transforms =
       {};                            ///< Run after `transforms`' edits, before decoding.
@@ -28,7 +30,10 @@ struct LoaderOptions {
   DType dtype = DType::f32;   ///< Of the images: f32, bf16, or u8 (which is not normalized).
   OrderOptions order = {};
   Tail tail = Tail::drop;
-  int shards = 1;          ///< Equal pieces of a batch; a power of two that divides it.
+  BadSamples bad_samples = BadSamples::fail;
+  double max_bad_rate = 0.001;         ///< Of the samples taken; a few are always allowed.
+  BadSampleReport on_bad_sample = {};  ///< Called by `next`, batch by batch; else print_bad_samples().
+  int shards = 1;                      ///< Equal pieces of a batch; a power of two that divides it.
   int first_shard = 0;     ///< This process loads shards [first_shard, first_shard + local_shards).
   int local_shards = 0;    ///< 0 means all.
   int threads = 0;         ///< Loader workers; 0 means this process's cores.
@@ -66,6 +71,9 @@ class Batch {
   Tensor images() const;  ///< [valid, C, H, W], channels-last.
   Tensor labels() const;  ///< i64 [valid]
   Tensor ids() const;     ///< i64 [valid]
+  /// What a loss is measured against: f32 [valid, classes] where mixup or cutmix mix the samples, else
+  /// labels.
+  Tensor targets() const;
   Tensor field(std::string_view name) const;
   /// Gives the slabs back early.
   void release();
@@ -80,7 +88,8 @@ class Batch {
 /// place in a slab.
 ///
 /// Which samples a batch holds and which random numbers they get follows from (seed, epoch, sample) alone,
-/// never from threads. A failed sample is an error thrown by the `next` whose batch it is in; nothing hangs.
+/// never from threads. A bad sample is an error thrown by the `next` whose batch it is in, or masked, or
+/// substituted, as the options say; nothing hangs.
 /// One consumer thread.
 class Loader {
  public:
@@ -105,6 +114,9 @@ class Loader {
   /// after it.
   /// @throws MachineError when none came within the timeout, naming the stage that is stuck.
   bool next(Batch& batch);
+
+  /// Samples of the batches taken so far that could not be read or decoded.
+  std::int64_t bad_samples() const;
 
   /// What was taken so far: the batches that `next` and the loops over an epoch gave, failed ones included,
   /// not what is prepared.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
+#include <iterator>
 #include <oneapi/tbb/flow_graph.h>
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/task_arena.h>
@@ -125,6 +126,7 @@ struct LoaderGraph::Impl {
   void fetch(Chunk& chunk, SampleExecutor::Scratch& reader);
   bool work(const Chunk& chunk);
   void make(const Chunk& chunk);
+  void finish(SlabJob& job);
   void will_need(Slab& slab);
   void deliver(SlabJob* job);
   std::string stuck_stage();
@@ -242,6 +244,7 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   job->sequence = step.sequence;
   job->generation = step.generation;
   job->error = nullptr;
+  job->bad.clear();
   slab.valid = step.planned.valid;
   slab.first_position = step.planned.first_position;
   const std::int64_t samples = slab.samples();
@@ -295,6 +298,10 @@ void LoaderGraph::Impl::make(const Chunk& chunk) {
   if (track != nullptr) {
     track->add("chunk", begin, Trace::Clock::now(), "step", chunk.job->planned.step);
   }
+  if (!worker.bad.empty()) {
+    const std::lock_guard lock(chunk.job->mutex);
+    std::move(worker.bad.begin(), worker.bad.end(), std::back_inserter(chunk.job->bad));
+  }
 }
 
 /// @returns whether this was the slab's last chunk.
@@ -305,7 +312,7 @@ bool LoaderGraph::Impl::work(const Chunk& chunk) {
       make(chunk);
     }
   } catch (...) {
-    const std::lock_guard lock(job.error_mutex);
+    const std::lock_guard lock(job.mutex);
     if (job.error == nullptr || chunk.begin < job.error_chunk) {
       job.error = std::current_exception();
       job.error_chunk = chunk.begin;
@@ -315,7 +322,24 @@ bool LoaderGraph::Impl::work(const Chunk& chunk) {
     const std::lock_guard lock(scratch_mutex);
     free_fetched.emplace_back(chunk.fetched);
   }
-  return job.chunks_left.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  if (job.chunks_left.fetch_sub(1, std::memory_order_acq_rel) > 1) {
+    return false;
+  }
+  finish(job);
+  return true;
+}
+
+/// By whoever did a slab's last chunk.
+void LoaderGraph::Impl::finish(SlabJob& job) {
+  if (job.error != nullptr || job.generation != generation.load(std::memory_order_relaxed)) {
+    return;
+  }
+  try {
+    std::sort(job.bad.begin(), job.bad.end(), [](const auto& a, const auto& b) { return a.place < b.place; });
+    executor.finish(job.slab, job.planned);
+  } catch (...) {
+    job.error = std::current_exception();
+  }
 }
 
 void LoaderGraph::Impl::deliver(SlabJob* job) {

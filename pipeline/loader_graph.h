@@ -28,9 +28,10 @@ struct SlabJob {
   std::uint64_t sequence = 0;   ///< Over the life of the graph, without a break: the order of delivery.
   std::int64_t generation = 0;  ///< Which start() asked for it; older ones are skipped.
   std::atomic<int> chunks_left = 0;
-  std::mutex error_mutex;
+  std::mutex mutex;              ///< Of what follows, while chunks are under way.
   std::exception_ptr error;      ///< Of the first failed sample, whichever thread comes upon it when.
   std::int64_t error_chunk = 0;  ///< Where its chunk begins.
+  std::vector<BadSample> bad;    ///< In the order of their places once the slab is delivered.
   Trace::Track* track = nullptr;
   Trace::Clock::time_point since = {};
 

@@ -50,7 +50,7 @@ std::string evaluation_transforms(std::string_view training) {
     if (step.starts_with(kResizedCrop)) {
       kept = "resize:" + std::string(step.substr(kResizedCrop.size()));
     } else if (step.starts_with("random_") || step.starts_with("horizontal_flip") ||
-               step.starts_with("cutout")) {
+               step.starts_with("cutout") || step.starts_with("mixup") || step.starts_with("cutmix")) {
       continue;
     }
     result += (result.empty() ? "" : ",") + kept;

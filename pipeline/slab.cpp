@@ -1,5 +1,6 @@
 #include "pipeline/slab.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace millrace {
@@ -25,6 +26,39 @@ Slab::Slab(std::int64_t samples, const std::vector<FieldSpec>& fields)
   for (const FieldSpec& spec : fields) {
     fields_.emplace_back(spec.name, pinned_zeros(samples, spec));
   }
+}
+
+void Slab::close_gaps() {
+  const auto* ids = ids_.data<std::int64_t>();
+  std::vector<std::int64_t> kept;
+  for (std::int64_t i = 0; i < valid; ++i) {
+    if (ids[i] >= 0) {
+      kept.push_back(i);
+    }
+  }
+  if (std::ssize(kept) == valid) {
+    return;
+  }
+  const auto close = [&](const Tensor& tensor) {
+    const std::size_t size = static_cast<std::size_t>(tensor.numel() / samples_) * size_of(tensor.dtype());
+    std::byte* to = tensor.raw();
+    for (const std::int64_t i : kept) {
+      std::memmove(to, tensor.raw() + static_cast<std::size_t>(i) * size, size);
+      to += size;
+    }
+    std::memset(to, 0, (static_cast<std::size_t>(valid) - kept.size()) * size);
+  };
+  for (const auto& [name, tensor] : fields_) {
+    close(tensor);
+  }
+  close(ids_);
+  std::fill(ids_.data<std::int64_t>() + kept.size(), ids_.data<std::int64_t>() + valid, std::int64_t{-1});
+  valid = std::ssize(kept);
+}
+
+bool Slab::has_field(std::string_view name) const {
+  return std::any_of(fields_.begin(), fields_.end(),
+                     [name](const auto& field) { return field.first == name; });
 }
 
 const Tensor& Slab::field(std::string_view name) const {

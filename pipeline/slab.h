@@ -28,8 +28,12 @@ class Slab {
   /// The whole field, [samples, ...]; images are N, C, H, W in channels-last memory.
   /// @throws InputError on an unknown name; the message lists the known ones.
   const Tensor& field(std::string_view name) const;
+  bool has_field(std::string_view name) const;
   Tensor& ids() { return ids_; }  ///< i64 [samples]: index into the data set, -1 where masked.
   const Tensor& ids() const { return ids_; }
+  /// Valid samples whose id is -1 are taken out: the ones behind move up, in order, and the places that are
+  /// left at the end become zeros with id -1.
+  void close_gaps();
   /// Valid samples; they are the first ones, and the rest is padding.
   std::int64_t valid = 0;
   std::int64_t first_position = 0;  ///< Of the first sample, in the global batch.

@@ -328,22 +328,50 @@ class Training(Command):
         for extra in [[], ["--seed", 1], ["--weight-decay", 0.1], ["--nesterov"], ["--schedule", "cosine"],
                       ["--schedule", "step:1:0.1", "--epochs", 2], ["--warm-up", 0.5], ["--label-smoothing", 0.2],
                       ["--transform", "random_crop:4,normalize"], ["--mean", "0.4,0.5,0.6"], ["--std", 0.25, 0.2, 0.3],
-                      ["--dtype", "bf16"], ["--momentum", 0.5], ["--lr", 0.02]]:
+                      ["--dtype", "bf16"], ["--momentum", 0.5], ["--lr", 0.02], ["--order", "sequential"],
+                      ["--order", "blocks", "--block-size", 8, "--window", 4], ["--transform", "normalize,mixup:0.3"],
+                      ["--transform", "normalize,cutmix:1"]]:
             words = ["--epochs", 1] if "--epochs" not in extra else []
             self.good("train", "--data", "synthetic:256", "--batch-size", 32, "--replicas", 1, "--log-json", "run.jsonl",
                       *words, *extra)
             hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
-        self.assertEqual(len(hashes), 14)
+        self.assertEqual(len(hashes), 18)
 
-    def same_bits(self, epochs, *recipe):
+    def same_bits(self, epochs, *recipe, transform="random_crop:4,horizontal_flip,normalize"):
         def weights(replicas, threads):
             self.good("train", "--data", "synthetic:512", "--epochs", epochs, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
-                      "--transform", "random_crop:4,horizontal_flip,normalize", "--shards", 4, "--replicas", replicas,
+                      "--transform", transform, "--shards", 4, "--replicas", replicas,
                       "--threads", threads, "--log-json", "run.jsonl", *recipe)
             return self.events("run.jsonl")[-1]["weights_hash"]
         expected = weights(1, 1)
         for replicas, threads in [(2, 1), (4, 1), (1, 2), (2, 3), (4, 2)]:
             self.assertEqual(weights(replicas, threads), expected, f"{replicas} replicas, {threads} threads")
+
+    def test_same_bits_mixed(self):
+        self.same_bits(1, transform="random_crop:4,normalize,mixup:0.3,cutmix:1")
+
+    def test_bad_samples(self):
+        data = self.images()
+        (self.folder / "images" / "red" / "cut.jpg").write_bytes(TINY_JPEG[:-60])
+        words = ["train", "--model", "lenet5", "--epochs", 2, "--replicas", 1, "--data", data, "--batch-size", 7, "--test-data", data]
+        self.bad(2, ["cut.jpg"], *words)
+        for what, said in [("mask", "masked"), ("substitute", "instead")]:
+            done = self.run_command(*words, "--bad-samples", what, "--save", "m.safetensors")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("cut.jpg", done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertIn("2 samples of the training data", done.stdout)
+        self.bad(2, ["cut.jpg"], "eval", "--weights", "m.safetensors", "--data", data)
+        done = self.run_command("eval", "--weights", "m.safetensors", "--data", data, "--bad-samples", "mask")
+        self.assertIn("of 48 right", done.stdout)
+
+    def test_too_many_bad_samples(self):
+        data = self.images(each=4)
+        for i in range(20):
+            (self.folder / "images" / "red" / f"cut{i:02}.jpg").write_bytes(TINY_JPEG[:-60])
+        done = self.run_command("train", "--data", data, "--batch-size", 4, "--epochs", 1, "--bad-samples", "mask")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("11 of the first", done.stderr)
 
     def test_same_bits_lenet5(self):
         self.same_bits(2, "--model", "lenet5")
@@ -466,6 +494,12 @@ class Measuring(Command):
         self.assertGreater(result["images_per_second"], 0)
         self.assertGreaterEqual(result["spread"], 0)
         self.assertIn("images/s", self.good("bench", "train", "--model", "lenet5", "--repeats", 2, "--seconds", 0.05))
+
+    def test_bench_loader_order(self):
+        words = ["bench", "loader", "--data", "synthetic:2000", "--batch-size", 64, "--repeats", 1, "--seconds", 0.05,
+                 "--order", "blocks", "--block-size", 10, "--window", 10]
+        self.assertIn("neighbours", self.good(*words))
+        self.assertAlmostEqual(json.loads(self.good(*words, "--json"))["adjacent"], 0.02, delta=0.01)
 
     def test_bench_loader(self):
         result = json.loads(self.good("bench", "loader", "--data", "synthetic:2000", "--batch-size", 64, "--transform",

@@ -11,55 +11,14 @@
 #include <random>
 #include <thread>
 
-#include "dataio/sampler.h"
 #include "pipeline/execute.h"
+#include "tests/pipeline/noise.h"
 
 namespace millrace {
 namespace {
 
 using testing::AllOf;
 using testing::HasSubstr;
-
-/// Noise images in memory; its index is a sample's label. Some samples fail, one may wait.
-class Noise final : public Dataset {
- public:
-  Noise(std::int64_t size, int height, int width, int channels = 3) : size_(size) {
-    info_ = {.height = height, .width = width, .channels = channels};
-    std::mt19937 random(5);
-    bytes_.resize(static_cast<std::size_t>(size * height * width * 3));
-    for (auto& byte : bytes_) {
-      byte = static_cast<std::byte>(random());
-    }
-  }
-  std::int64_t size() const override { return size_; }
-  const DatasetInfo& info() const override { return info_; }
-  Sample read(std::int64_t index, std::vector<std::byte>&) const override {
-    reads.fetch_add(1);
-    if (std::count(failing.begin(), failing.end(), index) > 0) {
-      throw InputError("cannot read {}", describe(index));
-    }
-    while (index == blocked && !released) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    const auto bytes = static_cast<std::size_t>(info_.height * info_.width * 3);
-    return {.bytes = std::span(bytes_).subspan(static_cast<std::size_t>(index) * bytes, bytes),
-            .height = info_.height,
-            .width = info_.width,
-            .channels = 3,
-            .label = index};
-  }
-  std::string describe(std::int64_t index) const override { return fmt::format("noise {}", index); }
-
-  std::vector<std::int64_t> failing;
-  std::int64_t blocked = -1;
-  mutable std::atomic<bool> released = false;
-  mutable std::atomic<int> reads = 0;
-
- private:
-  std::int64_t size_;
-  DatasetInfo info_;
-  std::vector<std::byte> bytes_;
-};
 
 constexpr const char* kTransforms = "random_crop:2,horizontal_flip,cutout:3,normalize";
 
@@ -68,41 +27,28 @@ class LoaderTest : public testing::Test {
   tbb::global_control workers_{tbb::global_control::max_allowed_parallelism, 5};
 };
 
-/// All that an epoch yields, as bytes: ids, labels, pixels, padding included.
-std::vector<std::byte> bytes_of_epoch(Loader& loader, std::int64_t epoch) {
-  std::vector<std::byte> all;
-  const auto append = [&all](const Tensor& tensor) {
-    const auto bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
-    all.insert(all.end(), tensor.raw(), tensor.raw() + bytes);
-  };
-  for (const Batch& batch : loader.epoch(epoch)) {
-    for (int i = 0; i < batch.shards(); ++i) {
-      append(batch.shard(i).ids());
-      append(batch.shard(i).field("label"));
-      append(batch.shard(i).field("image"));
-    }
-  }
-  return all;
-}
-
 TEST_F(LoaderTest, BitsDoNotDependOnThreadsSlabsOrChunks) {
-  const auto data = std::make_shared<Noise>(75, 9, 11);
-  LoaderOptions options{
-      .batch_size = 16, .transforms = kTransforms, .tail = Tail::pad, .shards = 4, .seed = 11};
-  options.threads = 1;
-  Loader first(data, options);
-  const auto expected = bytes_of_epoch(first, 0), next = bytes_of_epoch(first, 1);
-  ASSERT_NE(expected, next);
-  for (const int threads : {1, 2, 3}) {
-    for (const int slabs : {4, 9}) {
-      for (const int chunk : {1, 3, 64}) {
-        options.threads = threads;
-        options.slabs = slabs;
-        options.chunk = chunk;
-        Loader loader(data, options);
-        EXPECT_EQ(bytes_of_epoch(loader, 1), next)
-            << threads << " threads, " << slabs << " slabs, chunk " << chunk;
-        EXPECT_EQ(bytes_of_epoch(loader, 0), expected);
+  const auto data = std::make_shared<Noise>(300, 5, 7);
+  for (const OrderOptions& order : {OrderOptions{}, OrderOptions{Order::blocks, 7, 4}}) {
+    LoaderOptions options{.batch_size = 256, .transforms = kTransforms, .order = order, .tail = Tail::pad};
+    options.shards = 2;
+    options.seed = 11;
+    options.threads = 1;
+    Loader first(data, options);
+    const auto expected = bytes_of_epoch(first, 0), next = bytes_of_epoch(first, 1);
+    ASSERT_NE(expected, next);
+    for (const int threads : {1, 2, 4}) {
+      for (const int slabs : {2, 3, 5, 8}) {
+        for (const int chunk : {1, 3, 64, 128}) {
+          options.threads = threads;
+          options.slabs = slabs;
+          options.chunk = chunk;
+          options.epochs = slabs;  // the next epoch prepared ahead, or not
+          Loader loader(data, options);
+          EXPECT_EQ(bytes_of_epoch(loader, 1), next)
+              << threads << " threads, " << slabs << " slabs, chunk " << chunk;
+          EXPECT_EQ(bytes_of_epoch(loader, 0), expected);
+        }
       }
     }
   }

@@ -1,0 +1,65 @@
+#include "pipeline/bad_samples.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "tensor/error.h"
+
+namespace millrace {
+
+BadSamples parse_bad_samples(std::string_view name) {
+  if (name == "fail") {
+    return BadSamples::fail;
+  }
+  if (name == "mask") {
+    return BadSamples::mask;
+  }
+  if (name == "substitute") {
+    return BadSamples::substitute;
+  }
+  throw InputError("bad samples: got '{}', expected fail, mask or substitute", name);
+}
+
+BadSampleReport print_bad_samples() {
+  constexpr int kMost = 10;
+  return [printed = 0](const BadSample& bad) mutable {
+    if (printed == kMost) {
+      return;
+    }
+    const std::string instead =
+        bad.substitute < 0 ? "masked" : fmt::format("sample {} comes instead", bad.substitute);
+    fmt::print(stderr, "bad sample {} in epoch {} ({}): {}\n", bad.id, bad.epoch, instead, bad.reason);
+    if (++printed == kMost) {
+      fmt::print(stderr, "further bad samples are counted and not printed\n");
+    }
+  };
+}
+
+void BadSampleCount::add(std::int64_t samples, std::span<const BadSample> bad) {
+  constexpr std::size_t kNamed = 3;
+  samples_ += samples;
+  for (const BadSample& each : bad) {
+    ++count_;
+    if (first_.size() < kNamed) {
+      first_.push_back(each.reason);
+    }
+    if (report_) {
+      report_(each);
+    }
+  }
+  if (bad.empty() || count_ <= kAlwaysAllowed ||
+      static_cast<double>(count_) <= max_rate_ * static_cast<double>(samples_)) {
+    return;
+  }
+  std::string named;
+  for (const std::string& reason : first_) {
+    named += (named.empty() ? "" : "; ") + reason;
+  }
+  throw InputError(
+      "loader: {} of the first {} samples are bad, more than the rate of {} that is allowed; repair the data "
+      "or "
+      "raise the rate; the first ones: {}",
+      count_, samples_, max_rate_, named);
+}
+
+}  // namespace millrace
