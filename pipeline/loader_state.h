@@ -23,7 +23,9 @@ struct LoaderState {
   std::uint64_t fingerprint = 0;  ///< Of the data set.
   bool operator==(const LoaderState&) const = default;
 
-  /// A fixed form, little-endian, that ends with a checksum.
+  /// A fixed form, little-endian: "MLRSTAT1"; version and kind of order, 32 bits each; then 64 bits each of
+  /// block size, window, seed, epoch, step, batch size, samples, fingerprint, and the Hash of what stands
+  /// before.
   std::array<std::byte, kBytes> to_bytes() const;
   /// @throws InputError when these are not the bytes of a state, or damaged.
   static LoaderState from_bytes(std::span<const std::byte> bytes);

@@ -202,8 +202,9 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
         batch.shards(), shards());
   }
   impl_->check_images(batch);
-  if (batch.valid() == 0) {
-    throw InputError("trainer: the batch has no valid sample");
+  if (batch.valid() == 0) {  // all of its samples were bad
+    ++impl_->steps;
+    return {};
   }
   impl_->synchronize_if_changed();
   impl_->losses.assign(static_cast<std::size_t>(shards()), 0);

@@ -68,7 +68,8 @@ class Trainer {
   int shards() const;
   /// Parameters whose name contains `word` get options of their own, on all replicas.
   void group(std::string_view word, nn::SgdOptions options);
-  /// One step on one global batch of `shards()` shards. After a failure in a replica every later call throws.
+  /// One step on one global batch of `shards()` shards; without a valid sample it only counts. After a
+  /// failure in a replica every later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
   Evaluation evaluate(Loader& loader);

@@ -189,6 +189,25 @@ TEST_F(BadSamplesTest, TrainedWeightsDoNotDependOnReplicasOrThreads) {
   }
 }
 
+TEST_F(BadSamplesTest, ABatchWithoutAValidSampleChangesNoWeight) {
+  const auto data = std::make_shared<Noise>(kSamples, 32, 32);
+  data->label_classes = 10;
+  for (std::int64_t id = 16; id < 32; ++id) data->failing.push_back(id);
+  LoaderOptions options = make_options(BadSamples::mask);
+  options.order = {Order::sequential};
+  Loader loader(data, options);
+  Trainer trainer{make_small_net, {.learning_rate = 0.05}, {.replicas = 2, .shards = 2, .seed = 5}};
+  Batch batch;
+  loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  trainer.step(batch, sum_of_losses);
+  const std::string before = trainer.weights_hash();
+  ASSERT_TRUE(loader.next(batch));
+  EXPECT_EQ(trainer.step(batch, sum_of_losses).valid, 0);
+  EXPECT_EQ(trainer.weights_hash(), before);
+  EXPECT_EQ(trainer.steps(), 2);
+}
+
 TEST_F(BadSamplesTest, TooManyAreAnErrorThatNamesTheFirst) {
   const auto data = std::make_shared<Noise>(1000, 2, 2);
   for (std::int64_t id = 100; id < 1000; id += 20) data->failing.push_back(id);
