@@ -47,6 +47,7 @@ std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& 
   if (kind == "images") return open_images(where, options);
   if (kind == "list") return open_list(where);
   if (kind == "tar") return open_webdataset(where, options);
+  if (kind == "tfrecord") return open_tfrecord(where, options);
   if (kind == "idx") return open_idx(where, options.train);
   if (kind == "records") return open_records(where, options);
   if (kind == "synthetic") return make_synthetic(where, options.train);

@@ -70,7 +70,8 @@ struct OpenOptions {
 };
 
 inline constexpr std::string_view kDatasetKinds =
-    "images:DIR, images:FILE.tar, list:FILE.csv, records:GLOB, tar:GLOB, cifar10:DIR, cifar100:DIR, idx:DIR, "
+    "images:DIR, images:FILE.tar, list:FILE.csv, records:GLOB, tar:GLOB, tfrecord:GLOB, cifar10:DIR, "
+    "cifar100:DIR, idx:DIR, "
     "synthetic:N";
 
 /// Opens `kind:where`; README says what each of kDatasetKinds holds.

@@ -40,6 +40,10 @@ std::unique_ptr<Dataset> open_image_tar(const std::string& path, const OpenOptio
 /// classes.txt beside the files names the classes, one a line.
 std::unique_ptr<Dataset> open_webdataset(const std::string& pattern, const OpenOptions& options);
 
+/// The TFRecord files that a shell pattern names; see tfrecord.h. ",image=NAME", ",label=NAME" and
+/// ",text=NAME" behind the pattern name the features.
+std::unique_ptr<Dataset> open_tfrecord(std::string where, const OpenOptions& options);
+
 /// The image files that a CSV file names: path,label a line, paths relative to it. See csv.h for quotes. A
 /// first line like "path,label" is passed over. Labels are numbers, or else names, whose order is that of
 /// their bytes.
