@@ -32,16 +32,20 @@ Pixels decode_other(std::span<const std::byte> bytes, int channels, const Decode
         "is not a JPEG, and this build reads nothing else (MILLRACE_IMGCODECS=OFF); convert it to JPEG or "
         "build with -DMILLRACE_IMGCODECS=ON");
   } else {
-    // OpenCV does not write through this pointer.
-    const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
+    // Nothing else: what OpenCV itself does not know it hands to GDAL, some of whose formats name files and
+    // addresses to read.
+    if (!png_is_whole(bytes)) {
+      throw InputError("is neither a JPEG nor a whole PNG file; convert, replace or remove it");
+    }
     if (const Size2 size = png_size(bytes); size.height > options.max_pixels / size.width) {
       throw InputError("PNG of {} x {} (height x width) is larger than {} pixels; shrink or remove it",
                        size.height, size.width, options.max_pixels);
     }
-    const bool is_whole = !bytes.empty() && png_is_whole(bytes);
-    const cv::Mat image = is_whole ? read(view, channels, options.exif_orientation) : cv::Mat();
+    // OpenCV does not write through this pointer.
+    const cv::Mat view(1, static_cast<int>(bytes.size()), CV_8U, const_cast<std::byte*>(bytes.data()));
+    const cv::Mat image = read(view, channels, options.exif_orientation);
     if (image.empty()) {
-      throw InputError("is no image that OpenCV can read, or is damaged; replace or remove it");
+      throw InputError("is a PNG file that OpenCV cannot read, or damaged; replace or remove it");
     }
     const auto pixels = static_cast<std::size_t>(image.rows) * static_cast<std::size_t>(image.cols);
     buffer.resize(pixels * static_cast<std::size_t>(channels));

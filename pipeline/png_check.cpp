@@ -30,7 +30,7 @@ bool png_is_whole(std::span<const std::byte> bytes) {
   constexpr std::size_t kAround = 12;  // length and name before a chunk's data, check sum behind
   const unsigned char* data = data_of(bytes);
   if (!is_png(bytes)) {
-    return true;
+    return false;
   }
   for (std::size_t at = kSignature.size(); at + kAround <= bytes.size();) {
     const std::size_t length = word_at(data + at);

@@ -162,5 +162,15 @@ TEST(Decode, PngComesInRgb) {
   EXPECT_NE(failure(decoder, {}, Encoding::other), "no error");
 }
 
+TEST(Decode, NothingButJpegAndPngReachesOtherReaders) {
+  if (!kWithImgcodecs) GTEST_SKIP() << "built without imgcodecs, which holds the other readers";
+  Decoder decoder;
+  for (const std::string_view text :
+       {"P5\n1 1\n255\n7", "<VRTDataset rasterXSize=\"1\" rasterYSize=\"1\"/>"}) {
+    const auto bytes = std::as_bytes(std::span(text));
+    EXPECT_THAT(failure(decoder, {bytes.begin(), bytes.end()}, Encoding::other), HasSubstr("PNG"));
+  }
+}
+
 }  // namespace
 }  // namespace millrace
