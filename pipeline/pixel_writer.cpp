@@ -252,17 +252,20 @@ void PixelWriter::write_as(const SamplePlan& plan, const Pixels& crop, std::byte
     for (std::int64_t y = 0; y < output_.height; ++y) {
       gather.row(y, out + y * elements);
     }
+    scratch.operations.apply(plan.operations, out, output_, channels_);
   } else {
     const Row& row = plan.normalize ? normalized_ : plain_;
-    if (gather.in_place()) {
+    if (plan.operations.empty() && gather.in_place()) {
       for (std::int64_t y = 0; y < output_.height; ++y) {
         convert(gather.place(y), elements, row.scale.data(), row.bias.data(), out + y * elements);
       }
       return;
     }
     // Bands of rows, so that a row is read some time after it was written: straight after, the loads would
-    // stall.
-    const std::int64_t band = std::clamp<std::int64_t>(kBandBytes / elements, 1, output_.height);
+    // stall. Operations need the image whole.
+    const std::int64_t band = plan.operations.empty()
+                                  ? std::clamp<std::int64_t>(kBandBytes / elements, 1, output_.height)
+                                  : output_.height;
     scratch.band.resize(static_cast<std::size_t>(band * elements));
     for (std::int64_t begin = 0; begin < output_.height; begin += band) {
       const std::int64_t end = std::min(begin + band, output_.height);
@@ -270,6 +273,7 @@ void PixelWriter::write_as(const SamplePlan& plan, const Pixels& crop, std::byte
       for (std::int64_t y = begin; y < end; ++y) {
         gather.row(y, gathered + (y - begin) * elements);
       }
+      scratch.operations.apply(plan.operations, gathered, output_, channels_);
       for (std::int64_t y = begin; y < end; ++y) {
         convert(gathered + (y - begin) * elements, elements, row.scale.data(), row.bias.data(),
                 out + y * elements);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "pipeline/decode.h"
+#include "pipeline/pixel_operations.h"
 #include "pipeline/resample.h"
 #include "pipeline/transform.h"
 #include "tensor/dtype.h"
@@ -22,6 +23,7 @@ class PixelWriter {
         band;  // rows of u8, cropped and flipped, small enough for the first-level cache
     std::vector<std::uint8_t> interleaved;  // planar pixels
     Resampler resampler;
+    PixelOperator operations;
   };
 
   /// @param output height and width of all images; `mean` and `std` are per channel, or one for all, of [0,

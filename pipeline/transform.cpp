@@ -1,7 +1,8 @@
 #include "pipeline/transform.h"
 
-#include <charconv>
 #include <cmath>
+
+#include "pipeline/transform_words.h"
 
 namespace millrace {
 
@@ -21,13 +22,6 @@ std::uint64_t SampleRandom::next() {
   return words_[word];
 }
 
-void Holes::push_back(const Rectangle& hole) {
-  if (count_ == kCapacity) {
-    throw InputError("transform: got more than {} holes in one image", kCapacity);
-  }
-  holes_[static_cast<std::size_t>(count_++)] = hole;
-}
-
 namespace {
 
 /// A window of the crop, where nothing is resized yet, is a smaller crop.
@@ -45,16 +39,12 @@ void fold_window(SamplePlan& plan) {
 }
 
 void require_whole(const SamplePlan& plan, const std::string& name) {
-  if (!plan.is_whole() || !plan.holes.empty()) {
+  if (!plan.is_whole() || !plan.holes.empty() || !plan.operations.empty()) {
     throw InputError(
-        "transforms: {} comes after a crop of a resized or padded image, or after cutout; put it first",
+        "transforms: {} comes after a crop of a resized or padded image, or after cutout, or after a change "
+        "of "
+        "colours; put it first",
         name);
-  }
-}
-
-void require_no_holes(const SamplePlan& plan, const std::string& name) {
-  if (!plan.holes.empty()) {
-    throw InputError("transforms: {} comes after cutout; put it first", name);
   }
 }
 
@@ -88,6 +78,9 @@ class RandomCrop final : public Transform {
 class HorizontalFlip final : public Transform {
  public:
   void edit(SamplePlan& plan, SampleRandom& random) const override {
+    if (!plan.operations.empty()) {
+      throw InputError("transforms: {} comes after a change of colours; put it first", describe());
+    }
     if (random.below(2) == 0) {
       return;
     }
@@ -130,7 +123,9 @@ class CenterCrop final : public Transform {
  public:
   explicit CenterCrop(Size2 size) : size_(size) {}
   void edit(SamplePlan& plan, SampleRandom&) const override {
-    require_no_holes(plan, describe());
+    if (!plan.holes.empty() || !plan.operations.empty()) {
+      throw InputError("transforms: {} comes after cutout or a change of colours; put it first", describe());
+    }
     Rectangle& window = plan.window;
     window = {window.top + (window.height - size_.height) / 2, window.left + (window.width - size_.width) / 2,
               size_.height, size_.width};
@@ -194,48 +189,20 @@ class Normalize final : public Transform {
 
 constexpr std::string_view kKnown =
     "random_crop:P[:reflect], horizontal_flip, cutout:S, resize:S or resize:HxW, center_crop:S, "
-    "random_resized_crop:S, normalize";
-
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') {
-    text.remove_prefix(1);
-  }
-  while (!text.empty() && text.back() == ' ') {
-    text.remove_suffix(1);
-  }
-  return text;
-}
-
-/// Cuts off and returns what stands before `separator`.
-std::string_view take(std::string_view& text, char separator) {
-  const std::size_t end = std::min(text.find(separator), text.size());
-  const std::string_view head = text.substr(0, end);
-  text.remove_prefix(std::min(end + 1, text.size()));
-  return trim(head);
-}
-
-std::int64_t parse_number(std::string_view text, std::string_view word, std::int64_t least) {
-  constexpr std::int64_t kMost = 65500;  // the largest side of a JPEG image
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < least || value > kMost) {
-    throw InputError("transforms: '{}' needs a whole number from {} to {}, got '{}'", word, least, kMost,
-                     text);
-  }
-  return value;
-}
+    "random_resized_crop:S, color_jitter:B:C:S:H, grayscale:P, gaussian_blur:K:MIN:MAX, rand_augment:N:M, "
+    "normalize";
 
 Size2 parse_size(std::string_view text, std::string_view word) {
   const bool is_square = text.find('x') == std::string_view::npos;
-  const std::int64_t rows = parse_number(take(text, 'x'), word, 1);
-  return is_square ? Size2(rows) : Size2(rows, parse_number(text, word, 1));
+  const std::int64_t rows = parse_whole(take(text, 'x'), word, 1);
+  return is_square ? Size2(rows) : Size2(rows, parse_whole(text, word, 1));
 }
 
 std::shared_ptr<const Transform> parse_transform(std::string_view word) {
   std::string_view rest = word;
   const std::string_view name = take(rest, ':');
   if (name == "random_crop") {
-    const std::int64_t padding = parse_number(take(rest, ':'), word, 0);
+    const std::int64_t padding = parse_whole(take(rest, ':'), word, 0);
     if (!rest.empty() && rest != "reflect") {
       throw InputError("transforms: '{}' pads with '{}'; expected random_crop:P or random_crop:P:reflect",
                        word, rest);
@@ -243,7 +210,7 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
     return std::make_shared<RandomCrop>(padding, rest.empty() ? PadMode::zero : PadMode::reflect);
   }
   if (name == "cutout") {
-    return std::make_shared<Cutout>(parse_number(rest, word, 1));
+    return std::make_shared<Cutout>(parse_whole(rest, word, 1));
   }
   if (name == "resize") {
     return std::make_shared<Resize>(parse_size(rest, word));
@@ -259,6 +226,9 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
   }
   if (word == "normalize") {
     return std::make_shared<Normalize>();
+  }
+  if (auto transform = parse_color_transform(word)) {
+    return transform;
   }
   throw InputError("transforms: '{}' is unknown; the known ones are: {}", word, kKnown);
 }

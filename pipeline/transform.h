@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tensor/error.h"
 #include "tensor/kernels.h"
 #include "tensor/philox.h"
 
@@ -36,25 +37,62 @@ struct Rectangle {
   bool operator==(const Rectangle&) const = default;
 };
 
-/// A few rectangles held in place, so that planning a sample allocates nothing.
-class Holes {
+/// A few values held in place, so that planning a sample allocates nothing.
+template <typename T, int kMost>
+class Few {
  public:
-  static constexpr int kCapacity = 4;
+  static constexpr int kCapacity = kMost;
   /// @throws InputError when there are kCapacity already.
-  void push_back(const Rectangle& hole);
+  void push_back(const T& value) {
+    if (count_ == kCapacity) {
+      throw InputError("transforms: more than {} holes or operations on pixel values for one image",
+                       kCapacity);
+    }
+    values_[static_cast<std::size_t>(count_++)] = value;
+  }
   bool empty() const { return count_ == 0; }
-  Rectangle* begin() { return holes_.data(); }
-  Rectangle* end() { return holes_.data() + count_; }
-  const Rectangle* begin() const { return holes_.data(); }
-  const Rectangle* end() const { return holes_.data() + count_; }
+  T* begin() { return values_.data(); }
+  T* end() { return values_.data() + count_; }
+  const T* begin() const { return values_.data(); }
+  const T* end() const { return values_.data() + count_; }
 
  private:
-  std::array<Rectangle, kCapacity> holes_;
+  std::array<T, static_cast<std::size_t>(kMost)> values_;
   int count_ = 0;
 };
 
+/// What can be done to the values of pixels, each as torchvision defines it for bytes.
+enum class PixelChange : std::uint8_t {
+  brightness,  ///< A factor: 0 makes all black, 1 changes nothing.
+  contrast,    ///< A factor: 0 makes all the mean grey.
+  saturation,  ///< A factor: 0 makes the image grey.
+  hue,         ///< A part of the colour circle, -0.5 to 0.5.
+  grayscale,
+  blur,  ///< The deviation of a Gaussian over `size` x `size` pixels.
+  shear_x,
+  shear_y,  ///< Pixels a row or column, from the upper left corner.
+  translate_x,
+  translate_y,  ///< Pixels to the right or down.
+  rotate,       ///< Degrees against the clock, around the middle.
+  sharpness,    ///< A factor: 0 smooths.
+  posterize,    ///< Bits kept, 1 to 8.
+  solarize,     ///< Values from here up are inverted.
+  auto_contrast,
+  equalize
+};
+
+struct PixelOperation {
+  PixelChange change;
+  float amount;
+  int size;
+};
+
+using Holes = Few<Rectangle, 4>;
+using PixelOperations = Few<PixelOperation, 12>;
+
 /// What is to be done to one image, decided before it is decoded; one executor then writes each pixel once.
-/// The crop is resized, a window of that is taken, and it is flipped, normalized and punched with holes.
+/// The crop is resized, a window of that is taken, and it is flipped, its values are changed and normalized,
+/// and it is punched with holes.
 struct SamplePlan {
   explicit SamplePlan(Size2 image)
       : source(image),
@@ -68,6 +106,7 @@ struct SamplePlan {
   Rectangle window;                  ///< Of the resized crop; where it reaches beyond, it is padding.
   PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
   bool flip = false;                 ///< Left to right, after the window.
+  PixelOperations operations = {};   ///< On the output's bytes, in this order.
   Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.
   bool normalize = false;  ///< (x / 255 - mean) / std, else x / 255. Never for u8.
 
@@ -93,6 +132,11 @@ class Transform {
 /// - "center_crop:28" takes the middle, padded where the image is smaller;
 /// - "random_resized_crop:224" resizes a random 8 to 100 % of the area, of aspect 3:4 to 4:3 (as PyTorch
 /// does);
+/// - "color_jitter:B:C:S:H" changes brightness, contrast, saturation and hue in a random order, by factors of
+/// 1 - B to 1 + B and so on, and by up to H of the colour circle;
+/// - "grayscale:P" takes the colour out of a part P of the images;
+/// - "gaussian_blur:K:MIN:MAX" blurs over K x K pixels (K odd) with a deviation between MIN and MAX;
+/// - "rand_augment:N:M" does N random things of strength M, 0 to 30 (Cubuk et al., 2019; torchvision's list);
 /// - "normalize" subtracts the mean and divides by the deviation, once all else is done.
 /// @throws InputError that names the unknown word and lists the known ones.
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list);

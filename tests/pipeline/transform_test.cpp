@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <map>
 #include <set>
 
 #include "tensor/error.h"
@@ -59,7 +60,8 @@ TEST(Transforms, ReadTheirDescriptionsBack) {
   const std::string list =
       "resize:32x48,random_crop:4:reflect,horizontal_flip,cutout:8,normalize,center_crop:28,random_resized_"
       "crop:224,"
-      "random_crop:2,resize:7";
+      "random_crop:2,resize:7,color_jitter:0.4:0.4:0.2:0.1,grayscale:0.2,gaussian_blur:23:0.1:2,rand_augment:"
+      "2:9";
   std::string described;
   for (const auto& transform : parse_transforms(list)) {
     (described += ',') += transform->describe();
@@ -82,6 +84,82 @@ TEST(Transforms, MistakesAreNamed) {
   EXPECT_THAT(error_of("cutout:4,random_crop:4"), HasSubstr("cutout"));
   EXPECT_THAT(error_of("resize:8,random_resized_crop:8"), HasSubstr("drop the resize"));
   EXPECT_THAT(error_of("random_crop:32:reflect"), HasSubstr("larger than the padding"));
+}
+
+TEST(Transforms, MistakesInColoursAreNamed) {
+  using testing::HasSubstr;
+  EXPECT_THAT(error_of("color_jitter:0.4:0.4"), HasSubstr("needs a number"));
+  EXPECT_THAT(error_of("color_jitter:0.4:0.4:0.4:0.6"), HasSubstr("from 0 to 0.5"));
+  EXPECT_THAT(error_of("color_jitter:nan:0:0:0"), HasSubstr("nan"));
+  EXPECT_THAT(error_of("grayscale:2"), HasSubstr("from 0 to 1"));
+  EXPECT_THAT(error_of("gaussian_blur:4:1:2"), HasSubstr("odd"));
+  EXPECT_THAT(error_of("gaussian_blur:5:2:1"), HasSubstr("from 2"));
+  EXPECT_THAT(error_of("gaussian_blur:65:1:2"), HasSubstr("more than there are"));
+  EXPECT_THAT(error_of("rand_augment:2:31"), HasSubstr("from 0 to 30"));
+  EXPECT_THAT(error_of("color_jitter:1:1:1:0.1,horizontal_flip"), HasSubstr("put it first"));
+  EXPECT_THAT(error_of("gaussian_blur:3:1:2,random_crop:4"), HasSubstr("put it first"));
+  EXPECT_THAT(error_of("gaussian_blur:3:1:2,center_crop:4"), HasSubstr("put it first"));
+  EXPECT_THAT(error_of("cutout:4,color_jitter:1:1:1:0.1"), HasSubstr("put it first"));
+  EXPECT_THAT(
+      error_of("rand_augment:12:9,color_jitter:1:1:1:0.1,color_jitter:1:1:1:0.1,color_jitter:1:1:1:0.1,"
+               "color_jitter:1:1:1:0.1"),
+      HasSubstr("more than 12"));
+}
+
+TEST(Transforms, ColorJitterDrawsFactorsInItsRangesInEveryOrder) {
+  std::set<std::vector<PixelChange>> orders;
+  float least = 1, most = 1;
+  for (int sample = 0; sample < 1000; ++sample) {
+    const SamplePlan p = plan("color_jitter:0.4:1.5:0.2:0.1", 32, sample);
+    std::vector<PixelChange> order;
+    for (const PixelOperation& operation : p.operations) {
+      order.push_back(operation.change);
+      const float range = operation.change == PixelChange::brightness ? 0.4f
+                          : operation.change == PixelChange::contrast ? 1.5f
+                          : operation.change == PixelChange::hue      ? 0.1f
+                                                                      : 0.2f;
+      const float middle = operation.change == PixelChange::hue ? 0 : 1;
+      EXPECT_GE(operation.amount, std::max(middle - range, middle - 1));
+      EXPECT_LE(operation.amount, middle + range);
+      if (operation.change == PixelChange::brightness) {
+        least = std::min(least, operation.amount);
+        most = std::max(most, operation.amount);
+      }
+    }
+    orders.insert(order);
+  }
+  EXPECT_EQ(orders.size(), 24u);
+  EXPECT_LT(least, 0.61);
+  EXPECT_GT(most, 1.39);
+  EXPECT_TRUE(plan("color_jitter:0:0:0:0", 32, 0).operations.empty());
+}
+
+TEST(Transforms, RandAugmentDrawsEachOfItsThings) {
+  std::map<PixelChange, std::set<float>> amounts;
+  int nothing = 0;
+  for (int sample = 0; sample < 2000; ++sample) {
+    const SamplePlan p = plan("rand_augment:1:9", {100, 331}, sample);
+    nothing += p.operations.empty();
+    for (const PixelOperation& operation : p.operations) {
+      amounts[operation.change].insert(operation.amount);
+    }
+  }
+  EXPECT_NEAR(nothing, 2000 / 14, 50);
+  EXPECT_EQ(amounts.size(), 13u);
+  EXPECT_EQ(amounts[PixelChange::rotate], (std::set<float>{-9, 9}));
+  EXPECT_EQ(amounts[PixelChange::translate_x], (std::set<float>{-45, 45}));
+  EXPECT_EQ(amounts[PixelChange::translate_y], (std::set<float>{-13, 13}));
+  EXPECT_EQ(amounts[PixelChange::posterize], (std::set<float>{7}));
+  EXPECT_EQ(amounts[PixelChange::solarize], (std::set<float>{178.5f}));
+  EXPECT_NEAR(*amounts[PixelChange::brightness].begin(), 0.73, 1e-6);
+}
+
+TEST(Transforms, GrayscaleTakesItsPart) {
+  int grey = 0;
+  for (int sample = 0; sample < 2000; ++sample) {
+    grey += !plan("grayscale:0.2", 8, sample).operations.empty();
+  }
+  EXPECT_NEAR(grey, 400, 80);
 }
 
 TEST(Transforms, RandomCropReachesEveryOffset) {
