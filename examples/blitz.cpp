@@ -149,7 +149,7 @@ double accuracy_on(Loader& test, Net& net) {
 /// Trains on `name`; the share of the test images that the network then gets right.
 double classifier(const std::string& name) {
   // 1. Images come in batches of 4, normalized to [-1, 1], in an order of their own each epoch.
-  Loader train(open_dataset(name), {.batch_size = 4});
+  Loader train(open_dataset(name), {.batch_size = 4, .epochs = 2});
   Loader test(open_dataset(name, {.train = false}),
               {.batch_size = 4, .order = {Order::sequential}, .tail = Tail::pad});
 

@@ -75,8 +75,9 @@ Variable focal_loss(nn::Module& net, const Batch& batch) {
 
 int main() {
   const auto shift = std::make_shared<Shift>(2);
-  Loader loader{std::make_shared<Stripes>(4096),
-                {.batch_size = 64, .transforms = "normalize", .custom_transforms = {shift}, .shards = 2}};
+  Loader loader{
+      std::make_shared<Stripes>(4096),
+      {.batch_size = 64, .transforms = "normalize", .custom_transforms = {shift}, .shards = 2, .epochs = 3}};
   Loader test{std::make_shared<Stripes>(512),
               {.batch_size = 64, .order = {Order::sequential}, .tail = Tail::pad, .shards = 2}};
   Trainer trainer{

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
-#include <iterator>
 #include <oneapi/tbb/flow_graph.h>
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/task_arena.h>
@@ -23,12 +22,6 @@ struct PlanStep {
   PlannedShard planned;
   std::uint64_t sequence = 0;
   std::int64_t generation = 0;
-};
-
-struct Chunk {
-  SlabJob* job = nullptr;
-  std::int64_t begin = 0, end = 0;
-  SampleExecutor::Fetched* fetched = nullptr;  // by a reader thread
 };
 
 /// oneTBB gives at most cores - 1 workers unless it is allowed more; a lower limit that the application sets
@@ -77,19 +70,15 @@ struct LoaderGraph::Nodes {
 
 struct LoaderGraph::Impl {
   Impl(const SampleExecutor& executor_in, const Sampler& sampler_in, const LoaderOptions& options)
-      : executor(executor_in),
-        sampler(sampler_in),
+      : sampler(sampler_in),
         chunk(options.chunk > 0 ? options.chunk : executor_in.chunk()),
         threads(options.threads),
-        scratch(static_cast<std::size_t>(std::max(threads, 2))),  // an arena has two places at least
-        reader_scratch(static_cast<std::size_t>(options.reader_threads)),
+        reader_threads(options.reader_threads),
+        chunks(executor_in, options, generation),
         arena(threads,
               0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
-    for (SampleExecutor::Scratch& each : scratch) {
-      free_scratch.push_back(&each);
-    }
     for (int i = 0; i < options.slabs; ++i) {
-      pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor.fields()));
+      pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor_in.fields()));
     }
     if (options.trace) {
       show_on(options.trace);
@@ -102,47 +91,19 @@ struct LoaderGraph::Impl {
     readers.emplace(options.reader_threads);
   }
 
-  /// A scratch for the time of one chunk. The arena's thread index will not do: it can exceed
-  /// max_concurrency.
-  struct Borrowed {
-    explicit Borrowed(Impl& from) : impl(from) {
-      const std::lock_guard lock(impl.scratch_mutex);
-      scratch = impl.free_scratch.back();
-      impl.free_scratch.pop_back();
-    }
-    ~Borrowed() {
-      const std::lock_guard lock(impl.scratch_mutex);
-      impl.free_scratch.push_back(scratch);
-    }
-    Borrowed(const Borrowed&) = delete;
-    Borrowed& operator=(const Borrowed&) = delete;
-    Impl& impl;
-    SampleExecutor::Scratch* scratch;
-  };
-
   PlanStep next_step(tbb::flow_control& control);
   void show_on(const std::shared_ptr<Trace>& trace);
-  void spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& chunks);
-  void fetch(Chunk& chunk, SampleExecutor::Scratch& reader);
-  bool work(const Chunk& chunk);
-  void make(const Chunk& chunk);
-  void finish(SlabJob& job);
+  void spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& to);
   void will_need(Slab& slab);
   void deliver(SlabJob* job);
   std::string stuck_stage();
 
-  const SampleExecutor executor;
   const Sampler sampler;
   const std::int64_t chunk;
-  const int threads;
+  const int threads, reader_threads;
   const std::shared_ptr<SlabPool> pool = std::make_shared<SlabPool>();
-  std::vector<SampleExecutor::Scratch> scratch;  // one for each chunk that may be under way
-
-  std::vector<SampleExecutor::Scratch> reader_scratch;  // one a reader thread
-
-  std::mutex scratch_mutex;
-  std::vector<SampleExecutor::Scratch*> free_scratch;
-  std::vector<std::unique_ptr<SampleExecutor::Fetched>> free_fetched;  // at most one a chunk of all slabs
+  std::atomic<std::int64_t> generation = 0;  // changed under the mutex, read without it
+  ChunkWork chunks;
 
   std::mutex mutex;  // of what follows, up to the arena
   std::condition_variable changed;
@@ -153,7 +114,6 @@ struct LoaderGraph::Impl {
   std::int64_t ready_found = 0;
   std::chrono::nanoseconds slab_wait{};
   std::optional<Trace::Clock::time_point> idle_since;  // with work planned and no slab to do it in
-  std::atomic<std::int64_t> generation = 0;            // read without the mutex by the workers
 
   tbb::global_control parallelism{tbb::global_control::max_allowed_parallelism, kMostParallelism};
   tbb::task_arena arena;
@@ -161,23 +121,9 @@ struct LoaderGraph::Impl {
   std::optional<ReaderThreads> readers;
 };
 
-void SlabJob::show(const char* what) {
-  if (track == nullptr) {
-    return;
-  }
-  const auto now = Trace::Clock::now();
-  track->add(what, since, now, "step", planned.step);
-  since = now;
-}
-
 void LoaderGraph::Impl::show_on(const std::shared_ptr<Trace>& trace) {
   pool->trace = trace;
-  for (std::size_t i = 0; i < scratch.size(); ++i) {
-    scratch[i].clock.show_on(trace->track(fmt::format("worker {}", i)));
-  }
-  for (std::size_t i = 0; i < reader_scratch.size(); ++i) {
-    reader_scratch[i].clock.show_on(trace->track(fmt::format("reader {}", i)));
-  }
+  chunks.show_on(*trace);
   for (std::size_t i = 0; i < pool->jobs.size(); ++i) {
     pool->jobs[i]->track = &trace->track(fmt::format("slab {}", i));
   }
@@ -195,7 +141,7 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
             [&impl](const Chunk& chunk, Fetch::gateway_type& gateway) {
               gateway.reserve_wait();
               impl.readers->push([&impl, &gateway, chunk = Chunk(chunk)](int reader) mutable {
-                impl.fetch(chunk, impl.reader_scratch[static_cast<std::size_t>(reader)]);
+                impl.chunks.fetch(chunk, reader);
                 gateway.try_put(chunk);
                 gateway.release_wait();
               });
@@ -203,7 +149,7 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
       // As many at once as there are threads and the rest queued, so that earlier slabs are done first.
       work(graph, static_cast<std::size_t>(threads),
            [&impl](const Chunk& chunk, Work::output_ports_type& ports) {
-             if (impl.work(chunk)) {
+             if (impl.chunks.work(chunk)) {
                std::get<0>(ports).try_put(chunk.job);
              }
            }),
@@ -212,7 +158,7 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
   flow::make_edge(plan, flow::input_port<0>(join));
   flow::make_edge(free, flow::input_port<1>(join));
   flow::make_edge(join, spread);
-  if (impl.reader_scratch.empty()) {
+  if (impl.reader_threads == 0) {
     flow::make_edge(flow::output_port<0>(spread), work);
   } else {
     flow::make_edge(flow::output_port<0>(spread), fetch);
@@ -231,7 +177,7 @@ PlanStep LoaderGraph::Impl::next_step(tbb::flow_control& control) {
   return {sampler.planned(position++), sequence++, generation};
 }
 
-void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& chunks) {
+void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread::output_ports_type& to) {
   {
     const std::lock_guard lock(mutex);
     ++spread_jobs;
@@ -255,90 +201,16 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   will_need(slab);
   job->chunks_left.store(static_cast<int>((samples + chunk - 1) / chunk), std::memory_order_relaxed);
   for (std::int64_t begin = 0; begin < samples; begin += chunk) {
-    std::get<0>(chunks).try_put({job, begin, std::min(begin + chunk, samples)});
+    std::get<0>(to).try_put({job, begin, std::min(begin + chunk, samples)});
   }
 }
 
 /// The order is known: storage can start on this slab while the ones before it are made.
 void LoaderGraph::Impl::will_need(Slab& slab) {
   try {
-    executor.dataset().will_need({slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.valid)});
+    chunks.executor().dataset().will_need(
+        {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.valid)});
   } catch (const std::exception&) {  // only advice; what is wrong shows when the sample is read
-  }
-}
-
-void LoaderGraph::Impl::fetch(Chunk& chunk, SampleExecutor::Scratch& reader) {
-  if (chunk.job->generation != generation.load(std::memory_order_relaxed)) {
-    return;
-  }
-  std::unique_ptr<SampleExecutor::Fetched> fetched;
-  {
-    const std::lock_guard lock(scratch_mutex);
-    if (!free_fetched.empty()) {
-      fetched = std::move(free_fetched.back());
-      free_fetched.pop_back();
-    }
-  }
-  try {
-    if (fetched == nullptr) {
-      fetched = std::make_unique<SampleExecutor::Fetched>();
-    }
-    executor.fetch(chunk.job->slab, chunk.begin, chunk.end, *fetched, reader);
-    chunk.fetched = fetched.release();
-  } catch (const std::bad_alloc&) {  // the worker reads, with the memory that it has
-  }
-}
-
-void LoaderGraph::Impl::make(const Chunk& chunk) {
-  const Borrowed borrowed(*this);
-  SampleExecutor::Scratch& worker = *borrowed.scratch;
-  Trace::Track* track = worker.clock.track();
-  const auto begin = track != nullptr ? Trace::Clock::now() : Trace::Clock::time_point();
-  executor.execute(chunk.job->slab, chunk.job->planned.epoch, chunk.begin, chunk.end, worker, chunk.fetched);
-  if (track != nullptr) {
-    track->add("chunk", begin, Trace::Clock::now(), "step", chunk.job->planned.step);
-  }
-  if (!worker.bad.empty()) {
-    const std::lock_guard lock(chunk.job->mutex);
-    std::move(worker.bad.begin(), worker.bad.end(), std::back_inserter(chunk.job->bad));
-  }
-}
-
-/// @returns whether this was the slab's last chunk.
-bool LoaderGraph::Impl::work(const Chunk& chunk) {
-  SlabJob& job = *chunk.job;
-  try {
-    if (job.generation == generation.load(std::memory_order_relaxed)) {
-      make(chunk);
-    }
-  } catch (...) {
-    const std::lock_guard lock(job.mutex);
-    if (job.error == nullptr || chunk.begin < job.error_chunk) {
-      job.error = std::current_exception();
-      job.error_chunk = chunk.begin;
-    }
-  }
-  if (chunk.fetched != nullptr) {
-    const std::lock_guard lock(scratch_mutex);
-    free_fetched.emplace_back(chunk.fetched);
-  }
-  if (job.chunks_left.fetch_sub(1, std::memory_order_acq_rel) > 1) {
-    return false;
-  }
-  finish(job);
-  return true;
-}
-
-/// By whoever did a slab's last chunk.
-void LoaderGraph::Impl::finish(SlabJob& job) {
-  if (job.error != nullptr || job.generation != generation.load(std::memory_order_relaxed)) {
-    return;
-  }
-  try {
-    std::sort(job.bad.begin(), job.bad.end(), [](const auto& a, const auto& b) { return a.place < b.place; });
-    executor.finish(job.slab, job.planned);
-  } catch (...) {
-    job.error = std::current_exception();
   }
 }
 
@@ -363,14 +235,8 @@ void LoaderGraph::Impl::deliver(SlabJob* job) {
 }
 
 std::string LoaderGraph::Impl::stuck_stage() {
-  for (const auto& [threads, what] : {std::pair{&reader_scratch, "a reader thread is reading {}"},
-                                      std::pair{&scratch, "a worker is reading or decoding {}"}}) {
-    for (const SampleExecutor::Scratch& each : *threads) {
-      const std::int64_t sample = each.sample.load(std::memory_order_relaxed);
-      if (sample >= 0) {
-        return fmt::format(fmt::runtime(what), executor.dataset().describe(sample));
-      }
-    }
+  if (const std::optional<std::string> busy = chunks.busy_with()) {
+    return *busy;
   }
   const std::lock_guard lock(pool->mutex);
   if (pool->leased == static_cast<int>(pool->jobs.size())) {
@@ -451,16 +317,8 @@ SlabLease LoaderGraph::next(std::chrono::duration<double> timeout) {
 LoaderStatistics LoaderGraph::statistics() const {
   LoaderStatistics sum;
   sum.threads = impl_->threads;
-  sum.reader_threads = static_cast<int>(impl_->reader_scratch.size());
-  for (const auto* threads : {&impl_->scratch, &impl_->reader_scratch}) {
-    for (const SampleExecutor::Scratch& each : *threads) {
-      sum.read += each.clock.seconds(Stage::read);
-      sum.decode += each.clock.seconds(Stage::decode);
-      sum.write += each.clock.seconds(Stage::write);
-      sum.samples += each.clock.samples();
-      sum.bytes += each.clock.bytes();
-    }
-  }
+  sum.reader_threads = impl_->reader_threads;
+  impl_->chunks.count(sum);
   const std::lock_guard lock(impl_->mutex);
   auto slab_wait = impl_->slab_wait;
   if (impl_->idle_since) {

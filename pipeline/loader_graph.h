@@ -1,43 +1,16 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <exception>
 #include <memory>
-#include <mutex>
-#include <vector>
 
 #include "dataio/sampler.h"
-#include "pipeline/execute.h"
-#include "pipeline/slab.h"
-#include "pipeline/statistics.h"
-#include "pipeline/trace.h"
+#include "pipeline/chunk_work.h"
 
 namespace millrace {
 
 /// More than this many workers oneTBB is not asked for.
 inline constexpr int kMaxLoaderThreads = 256;
-
-/// A slab and the work of filling it once. It is the token that goes round the graph and out to the consumer.
-struct SlabJob {
-  SlabJob(std::int64_t samples, const std::vector<FieldSpec>& fields) : slab(samples, fields) {}
-
-  Slab slab;
-  PlannedShard planned;
-  std::uint64_t sequence = 0;   ///< Over the life of the graph, without a break: the order of delivery.
-  std::int64_t generation = 0;  ///< Which start() asked for it; older ones are skipped.
-  std::atomic<int> chunks_left = 0;
-  std::mutex mutex;              ///< Of what follows, while chunks are under way.
-  std::exception_ptr error;      ///< Of the first failed sample, whichever thread comes upon it when.
-  std::int64_t error_chunk = 0;  ///< Where its chunk begins.
-  std::vector<BadSample> bad;    ///< In the order of their places once the slab is delivered.
-  Trace::Track* track = nullptr;
-  Trace::Clock::time_point since = {};
-
-  /// Shows what it did since the last call, if there is a trace.
-  void show(const char* what);
-};
 
 /// Goes back to the free slabs when the last copy is gone; may outlive the graph.
 using SlabLease = std::shared_ptr<SlabJob>;
