@@ -136,6 +136,10 @@ ShardIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features
 }
 
 void check_tfrecord(const DataFile& file, const ShardEntry& entry, std::span<const std::byte> record) {
+  if (record.size() < kHeader + kChecksum) {  // of an index that somebody forged
+    throw InputError("{}: the index beside it gives it {} bytes, expected at least {}; remove the index",
+                     where(file, entry.offset), record.size(), kHeader + kChecksum);
+  }
   check(file, entry.offset, record, kLength, "length");
   check(file, entry.offset, record.subspan(kHeader), record.size() - kHeader - kChecksum, "data");
 }

@@ -144,6 +144,23 @@ void seal_tar(std::vector<std::byte>& bytes) {
   }
 }
 
+std::uint64_t tfrecord(std::span<const std::byte> bytes) { return read_single(bytes, "tfrecord"); }
+
+/// Each record's length and data have a checksum, rotated and shifted.
+void seal_tfrecord(std::vector<std::byte>& bytes) {
+  const auto put_sum = [&](std::size_t at, std::size_t size) {
+    const std::uint32_t sum = crc32c(std::span(bytes).subspan(at, size));
+    put(bytes, at + size, (sum >> 15 | sum << 17) + 0xA282EAD8u, 4);
+  };
+  for (std::size_t at = 0; bytes.size() - at >= 16;) {
+    const std::uint64_t length = get(bytes, at, 8);
+    put_sum(at, 8);
+    if (length > bytes.size() - at - 16) return;
+    put_sum(at + 12, length);
+    at += 16 + length;
+  }
+}
+
 /// The images are not there: labels and names alone.
 std::uint64_t csv(std::span<const std::byte> bytes) {
   const InputFile file(bytes);
@@ -154,55 +171,74 @@ std::uint64_t csv(std::span<const std::byte> bytes) {
   return hash.value();
 }
 
-/// A tar file of one sample, for an index to lie beside.
+/// A file of one sample, for an index to lie beside.
 class ShardWithIndex {
  public:
-  ShardWithIndex() {
-    std::vector<std::byte> bytes(6 * 512);
-    const auto write = [&](std::size_t at, std::string_view text) {
-      std::copy_n(std::as_bytes(std::span(text)).begin(), text.size(),
-                  bytes.begin() + static_cast<std::ptrdiff_t>(at));
-    };
-    write(0, "0.png");
-    write(124, "00000000010");
-    write(512, "\x89PNG\r\n\x1A\n");
-    write(1024, "0.cls");
-    write(1024 + 124, "00000000001");
-    write(1536, "0");
-    seal_tar(bytes);
-    std::ofstream(shard_, std::ios::binary) << as_text(bytes);
-    open_dataset("tar:" + shard_);
+  ShardWithIndex(std::string kind, std::span<const std::byte> shard) : kind_(std::move(kind)) {
+    std::ofstream(shard_, std::ios::binary) << as_text(shard);
+    open_dataset(kind_ + shard_);
     std::ifstream index(index_, std::ios::binary);
     start_.assign(std::istreambuf_iterator<char>(index), {});
     start_.resize(16);
   }
 
+  /// An index that does not fit is no error: a new one is made.
   std::uint64_t read_with(std::span<const std::byte> index) const {
     std::ofstream(index_, std::ios::binary) << as_text(index);
-    return read_all("tar:" + shard_, shard_);
+    return read_all(kind_ + shard_, shard_);
   }
-  const std::string& start() const { return start_; }
+
+  void seal(std::vector<std::byte>& index) const {
+    if (index.size() < start_.size() + 8) return;
+    std::copy_n(std::as_bytes(std::span(start_)).begin(), start_.size(), index.begin());
+    const std::size_t end = index.size() - 8;
+    put(index, end, Hash().add(as_text(std::span(index).first(end))).value(), 8);
+  }
 
  private:
+  std::string kind_;
   InputFolder folder_;
-  std::string shard_ = folder_.path() + "/shard.tar", index_ = shard_ + ".mlx";
+  std::string shard_ = folder_.path() + "/shard", index_ = shard_ + ".mlx";
   std::string start_;  // the mark and the key of its index
 };
 
-const ShardWithIndex& shard_with_index() {
-  static const ShardWithIndex shard;
+void write(std::vector<std::byte>& bytes, std::size_t at, std::string_view text) {
+  std::copy_n(std::as_bytes(std::span(text)).begin(), text.size(),
+              bytes.begin() + static_cast<std::ptrdiff_t>(at));
+}
+
+const ShardWithIndex& tar_with_index() {
+  static const ShardWithIndex shard = [] {
+    std::vector<std::byte> bytes(6 * 512);
+    write(bytes, 0, "0.png");
+    write(bytes, 124, "00000000010");
+    write(bytes, 512, "\x89PNG\r\n\x1A\n");
+    write(bytes, 1024, "0.cls");
+    write(bytes, 1024 + 124, "00000000001");
+    write(bytes, 1536, "0");
+    seal_tar(bytes);
+    return ShardWithIndex("tar:", bytes);
+  }();
   return shard;
 }
+std::uint64_t tar_index(std::span<const std::byte> bytes) { return tar_with_index().read_with(bytes); }
+void seal_tar_index(std::vector<std::byte>& bytes) { tar_with_index().seal(bytes); }
 
-/// An index that does not fit is no error: a new one is made.
-std::uint64_t tar_index(std::span<const std::byte> bytes) { return shard_with_index().read_with(bytes); }
-
-void seal_tar_index(std::vector<std::byte>& bytes) {
-  const auto start = std::as_bytes(std::span(shard_with_index().start()));
-  if (bytes.size() < start.size() + 8) return;
-  std::copy(start.begin(), start.end(), bytes.begin());
-  put(bytes, bytes.size() - 8, Hash().add(as_text(std::span(bytes).first(bytes.size() - 8))).value(), 8);
+const ShardWithIndex& tfrecord_with_index() {
+  static const ShardWithIndex shard = [] {
+    std::vector<std::byte> bytes(57);
+    bytes[0] = std::byte{41};
+    write(bytes, 12, "\x0A\x27\x0A\x15\x0A\x05image\x12\x0C\x0A\x0A\x0A\x08\x89PNG\r\n\x1A\n");
+    write(bytes, 37, "\x0A\x0E\x0A\x05label\x12\x05\x1A\x03\x0A\x01\x03");
+    seal_tfrecord(bytes);
+    return ShardWithIndex("tfrecord:", bytes);
+  }();
+  return shard;
 }
+std::uint64_t tfrecord_index(std::span<const std::byte> bytes) {
+  return tfrecord_with_index().read_with(bytes);
+}
+void seal_tfrecord_index(std::vector<std::byte>& bytes) { tfrecord_with_index().seal(bytes); }
 
 constexpr Target kTargets[] = {{"cifar10", cifar10},
                                {"cifar10_python", cifar10_python},
@@ -212,7 +248,9 @@ constexpr Target kTargets[] = {{"cifar10", cifar10},
                                {"pickle", pickle},
                                {"records", records, true, seal_records},
                                {"tar", tar, false, seal_tar},
-                               {"tar_index", tar_index, false, seal_tar_index}};
+                               {"tar_index", tar_index, false, seal_tar_index},
+                               {"tfrecord", tfrecord, true, seal_tfrecord},
+                               {"tfrecord_index", tfrecord_index, false, seal_tfrecord_index}};
 
 }  // namespace
 
