@@ -62,22 +62,26 @@ void saturate(cv::Mat& image, float factor) {
 /// Each channel is a trapezoid of the hue (red's begins at 5 sixths of the circle, and so on): turning the
 /// hue is reading it elsewhere.
 void turn_hue(cv::Mat& image, float by) {
-  const std::int64_t pixels = static_cast<std::int64_t>(image.total());
-  std::uint8_t* pixel = image.data;
+  cv::Mat planes[3];  // vectors of channels lying together would be slow
+  cv::split(image, planes);
+  std::uint8_t *reds = planes[0].data, *greens = planes[1].data, *blues = planes[2].data;
+  const auto pixels = static_cast<std::int64_t>(image.total());
 #pragma omp simd
   for (std::int64_t i = 0; i < pixels; ++i) {
-    const float r = pixel[3 * i], g = pixel[3 * i + 1], b = pixel[3 * i + 2];
+    const float r = reds[i], g = greens[i], b = blues[i];
     const float most = std::max(r, std::max(g, b)), range = most - std::min(r, std::min(g, b));
-    const float over = range > 0 ? 1 / range : 0;
-    float sixths = most == r ? (g - b) * over : most == g ? 2 + (b - r) * over : 4 + (r - g) * over;
-    sixths += 6 * by + 12;  // positive
-    for (int c = 0; c < 3; ++c) {
-      float k = sixths + static_cast<float>(5 - 2 * c);
-      k -= 6 * static_cast<float>(static_cast<int>(k / 6));
-      const float down = std::clamp(std::min(k, 4 - k), 0.0f, 1.0f);
-      pixel[3 * i + c] = to_byte(most - range * down);
-    }
+    const float over = 1 / std::max(range, 1.0f);
+    const float sixths = most == r ? (g - b) * over : most == g ? 2 + (b - r) * over : 4 + (r - g) * over;
+    const auto channel = [&](float start) {
+      float k = sixths + 6 * by + start + 12;  // positive
+      k -= 6 * static_cast<float>(static_cast<int>(k * (1.0f / 6)));
+      return to_byte(most - range * std::clamp(std::min(k, 4 - k), 0.0f, 1.0f));
+    };
+    reds[i] = channel(5);
+    greens[i] = channel(3);
+    blues[i] = channel(1);
   }
+  cv::merge(planes, 3, image);
 }
 
 /// Reads the pixel at `matrix` * (x + 0.5, y + 0.5), black outside.

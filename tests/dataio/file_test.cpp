@@ -68,6 +68,18 @@ TEST(DataFile, ACutUnderTheMappingIsAnErrorAndNoSignal) {
   EXPECT_TRUE(mapped_reads_intact());
 }
 
+TEST(DataFile, AClosedFileIsNoneOfTheNextOnesConcern) {
+  const TemporaryFolder folder;
+  folder.write("large", pattern(2 * kPage));
+  folder.write("small", pattern(100));
+  mapped_reads_intact();  // forgets what other tests have read
+  for (const char* name : {"large", "small"}) {
+    const MappedFile file(folder.path(name));
+    EXPECT_GT(touch(file.bytes()), 0);
+  }
+  EXPECT_TRUE(mapped_reads_intact());
+}
+
 TEST(DataFile, ACutWithinAPageRaisesNoSignalAndIsSeenAsWell) {
   const TemporaryFolder folder;
   folder.write("data", pattern(kPage));
