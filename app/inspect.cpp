@@ -104,7 +104,7 @@ void print(const Dataset& data, const std::string& name) {
   fmt::print("  classes      {}\n", classes(data));
   fmt::print("  fingerprint  {:016x}\n", data.fingerprint());
   fmt::print("in {} of them, drawn at random:\n", commas(seen.samples));
-  constexpr std::array<const char*, 4> kNames = {"raw (HWC)", "raw (CHW)", "JPEG", "PNG or other"};
+  constexpr std::array<const char*, 4> kNames = {"raw (HWC)", "raw (CHW)", "JPEG", "PNG"};
   for (std::size_t i = 0; i < kNames.size(); ++i) {
     if (seen.encodings[i] > 0) {
       fmt::print("  {:12} {}\n", kNames[i], commas(seen.encodings[i]));

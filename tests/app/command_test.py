@@ -455,7 +455,7 @@ class Converting(Command):
 
     def test_inspect(self):
         out = self.good("inspect", self.images(each=3))
-        for line in ["samples      6", "blue 3, red 3", "PNG or other 6", "sizes        32 x 32 to 32 x 32"]:
+        for line in ["samples      6", "blue 3, red 3", "PNG          6", "sizes        32 x 32 to 32 x 32"]:
             self.assertIn(line, out)
         self.assertNotIn("format", out)
 
