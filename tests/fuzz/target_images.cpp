@@ -9,6 +9,7 @@
 #include "pipeline/orientation.h"
 #include "pipeline/restart_rows.h"
 #include "targets.h"
+#include "tensor/config.h"
 
 namespace millrace::fuzz {
 namespace {
@@ -113,6 +114,9 @@ constexpr Target kTargets[] = {{"jpeg", jpeg},
 
 }  // namespace
 
-std::span<const Target> image_targets() { return kTargets; }
+std::span<const Target> image_targets() {
+  constexpr std::size_t kLeftOut = kWithImgcodecs ? 0 : 1;  // PNG
+  return std::span(kTargets).first(std::size(kTargets) - kLeftOut);
+}
 
 }  // namespace millrace::fuzz
