@@ -44,40 +44,9 @@ bool Pickle::step(unsigned char opcode) {
         throw damaged(fmt::format("is of protocol {}, expected at most 2", protocol));
       }
       return true;
-    case '(':  // MARK
+    case '(':
       marks_.push_back(stack_.size());
       return true;
-    case '}':
-      return push({.kind = Kind::dictionary}), true;
-    case ']':
-      return push({.kind = Kind::list}), true;
-    case ')':
-      return push({.kind = Kind::tuple}), true;
-    case 'N':
-      return push({}), true;
-    case 0x88:
-      return push({.kind = Kind::integer, .number = 1}), true;  // True
-    case 0x89:
-      return push({.kind = Kind::integer, .number = 0}), true;  // False
-    case 'K':
-      return push({.kind = Kind::integer, .number = static_cast<std::int64_t>(take_number(1))}), true;
-    case 'M':
-      return push({.kind = Kind::integer, .number = static_cast<std::int64_t>(take_number(2))}), true;
-    case 'J':  // a signed word
-      return push({.kind = Kind::integer, .number = static_cast<std::int32_t>(take_number(4))}), true;
-    case 'U':
-      return push_text(take_number(1)), true;  // SHORT_BINSTRING
-    case 'T':
-    case 'X':
-      return push_text(take_number(4)), true;  // BINSTRING, BINUNICODE
-    case 'c':
-      return push_global(), true;
-    case 0x85:
-    case 0x86:
-    case 0x87:
-      return push_tuple(opcode - 0x84u), true;
-    case 't':
-      return push({.kind = Kind::tuple, .items = pop_to_mark()}), true;
     case 'a':
       return extend(Kind::list, {pop()}), true;
     case 'e':
@@ -93,18 +62,51 @@ bool Pickle::step(unsigned char opcode) {
     case 'b':
       return build(), true;
     case 'q':
-    case 'r': {  // BINPUT, LONG_BINPUT
-      if (stack_.empty()) throw damaged("takes from an empty stack");
-      memo_[take_number(opcode == 'q' ? 1 : 4)] = stack_.back();
-      return true;
-    }
+    case 'r':
+      return store(take_number(opcode == 'q' ? 1 : 4)), true;
     case 'h':
-    case 'j': {  // BINGET, LONG_BINGET
-      const auto found = memo_.find(take_number(opcode == 'h' ? 1 : 4));
-      if (found == memo_.end()) throw damaged("recalls what it did not store");
-      stack_.push_back(found->second);
-      return true;
-    }
+    case 'j':
+      return recall(take_number(opcode == 'h' ? 1 : 4)), true;
+    default:
+      return step_to_value(opcode);
+  }
+}
+
+/// Those that push a new value.
+bool Pickle::step_to_value(unsigned char opcode) {
+  const auto push_integer = [&](std::int64_t number) { push({.kind = Kind::integer, .number = number}); };
+  switch (opcode) {
+    case 'N':
+      return push({}), true;
+    case 0x88:  // True
+      return push_integer(1), true;
+    case 0x89:  // False
+      return push_integer(0), true;
+    case 'K':
+      return push_integer(static_cast<std::int64_t>(take_number(1))), true;
+    case 'M':
+      return push_integer(static_cast<std::int64_t>(take_number(2))), true;
+    case 'J':  // signed
+      return push_integer(static_cast<std::int32_t>(take_number(4))), true;
+    case 'U':
+      return push({.kind = Kind::text, .text = take(take_number(1))}), true;
+    case 'T':
+    case 'X':
+      return push({.kind = Kind::text, .text = take(take_number(4))}), true;
+    case '}':
+      return push({.kind = Kind::dictionary}), true;
+    case ']':
+      return push({.kind = Kind::list}), true;
+    case ')':
+      return push({.kind = Kind::tuple}), true;
+    case 0x85:
+    case 0x86:
+    case 0x87:
+      return push_tuple(opcode - 0x84u), true;
+    case 't':
+      return push({.kind = Kind::tuple, .items = pop_to_mark()}), true;
+    case 'c':
+      return push_global(), true;
     default:
       return false;
   }
@@ -114,8 +116,6 @@ void Pickle::push(Value value) {
   values_.push_back(std::move(value));
   stack_.push_back(static_cast<Id>(values_.size() - 1));
 }
-
-void Pickle::push_text(std::size_t size) { push({.kind = Kind::text, .text = take(size)}); }
 
 void Pickle::push_tuple(std::size_t size) {
   std::vector<Id> items(size);
@@ -181,6 +181,17 @@ void Pickle::build() {
     throw damaged("sets the state of something that has none");
   }
   values_[stack_.back()].items.push_back(state);
+}
+
+void Pickle::store(std::uint64_t number) {
+  if (stack_.empty()) throw damaged("takes from an empty stack");
+  memo_[number] = stack_.back();
+}
+
+void Pickle::recall(std::uint64_t number) {
+  const auto found = memo_.find(number);
+  if (found == memo_.end()) throw damaged("recalls what it did not store");
+  stack_.push_back(found->second);
 }
 
 std::string_view Pickle::take(std::size_t size) {

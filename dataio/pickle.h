@@ -45,8 +45,8 @@ class Pickle {
 
   void run();
   bool step(unsigned char opcode);
+  bool step_to_value(unsigned char opcode);
   void push(Value value);
-  void push_text(std::size_t size);
   void push_tuple(std::size_t size);
   void push_global();
   Id pop();
@@ -54,6 +54,8 @@ class Pickle {
   void extend(Kind kind, const std::vector<Id>& items);
   void reduce();
   void build();
+  void store(std::uint64_t number);
+  void recall(std::uint64_t number);
   std::string_view take(std::size_t size);
   std::uint64_t take_number(std::size_t size);
   InputError damaged(std::string_view what) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <utility>
 
 #include "tensor/error.h"
 
@@ -83,23 +84,16 @@ void strip_dots(std::string& name) {
 bool TarReader::next(TarMember& member) {
   while (true) {
     const std::uint64_t at = position_;
-    if (at > file_.size() || file_.size() - at < kBlock) {
-      throw InputError("tar: {} is cut: it has {} bytes, at offset {} a header or the end mark should follow",
-                       file_.path().string(), file_.size(), at);
-    }
-    const Header header(file_.read(at, kBlock, scratch_));
+    const Header header(read_header(at));
     if (header.is_zero()) {
       check_end();
       return false;
     }
-    const auto own_size = header.size();
-    if (!header.checksum_holds() || !own_size) {
-      throw InputError("tar: {} has no good header at offset {}; it is damaged or no tar file",
-                       file_.path().string(), at);
-    }
     const char type = header.type();
-    std::string name = extension_.name.empty() ? header.name() : std::move(extension_.name);
-    std::uint64_t size = extension_.has_size ? extension_.size : *own_size;
+    const bool extends = type == 'L' || type == 'K' || type == 'x' || type == 'g';
+    const Extension said = extends ? Extension() : std::exchange(extension_, {});
+    std::string name = said.name.empty() ? header.name() : said.name;
+    std::uint64_t size = said.has_size ? said.size : *header.size();
     if (type >= '1' && type <= '6') size = 0;  // links, devices and directories have no bytes
     const std::uint64_t room = file_.size() - at - kBlock;
     if (size > room) {
@@ -107,44 +101,56 @@ bool TarReader::next(TarMember& member) {
                        file_.path().string(), size, name, at, room);
     }
     position_ = at + kBlock + (size + kBlock - 1) / kBlock * kBlock;
-    const bool extends = type == 'L' || type == 'K' || type == 'x' || type == 'g';
-    if (!extends) extension_ = {};
-    switch (type) {
-      case 'L':
-        extension_.name = read_text(at, at + kBlock, size);
-        extension_.name.resize(std::min(extension_.name.find('\0'), extension_.name.size()));
-        break;
-      case 'x':
-        read_pax(at, read_text(at, at + kBlock, size));
-        break;
-      case 'S':
-        throw InputError("tar: {} holds {} at offset {} as a sparse file; make the archive without --sparse",
-                         file_.path().string(), name, at);
-      case '0':
-      case '\0':
-      case '7':
-        if (name.ends_with('/')) break;  // a directory, as very old programs write it
-        strip_dots(name);
-        member = {std::move(name), at, at + kBlock, size};
-        return true;
-      default:
-        break;
+    if (type == 'L') read_long_name(at, size);
+    if (type == 'x') read_pax(at, size);
+    if (type == 'S') throw sparse(at);
+    // A name that ends so is a directory's, as very old programs write it.
+    if ((type == '0' || type == '\0' || type == '7') && !name.ends_with('/')) {
+      strip_dots(name);
+      member = {std::move(name), at, at + kBlock, size};
+      return true;
     }
   }
 }
 
-std::string TarReader::read_text(std::uint64_t header, std::uint64_t offset, std::uint64_t size) {
+/// A good header or a block of zeros.
+std::span<const std::byte> TarReader::read_header(std::uint64_t at) {
+  if (at > file_.size() || file_.size() - at < kBlock) {
+    throw InputError("tar: {} is cut: it has {} bytes, at offset {} a header or the end mark should follow",
+                     file_.path().string(), file_.size(), at);
+  }
+  const auto block = file_.read(at, kBlock, scratch_);
+  if (const Header header(block); !header.is_zero() && (!header.checksum_holds() || !header.size())) {
+    throw InputError("tar: {} has no good header at offset {}; it is damaged or no tar file",
+                     file_.path().string(), at);
+  }
+  return block;
+}
+
+InputError TarReader::sparse(std::uint64_t header) const {
+  return InputError("tar: {} holds a sparse file at offset {}; make the archive without --sparse",
+                    file_.path().string(), header);
+}
+
+void TarReader::read_long_name(std::uint64_t header, std::uint64_t size) {
+  extension_.name = read_text(header, size);
+  extension_.name.resize(std::min(extension_.name.find('\0'), extension_.name.size()));
+}
+
+/// What follows a header.
+std::string TarReader::read_text(std::uint64_t header, std::uint64_t size) {
   if (size > kMostText) {
     throw InputError(
         "tar: {} has a name or pax header of {} bytes at offset {}, expected at most {}; it is damaged",
         file_.path().string(), size, header, kMostText);
   }
-  const auto bytes = file_.read(offset, size, scratch_);
+  const auto bytes = file_.read(header + kBlock, size, scratch_);
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 /// Lines of "LENGTH KEY=VALUE\n", where the length counts the whole line.
-void TarReader::read_pax(std::uint64_t header, const std::string& text) {
+void TarReader::read_pax(std::uint64_t header, std::uint64_t size) {
+  const std::string text = read_text(header, size);
   const auto damaged = [&] {
     return InputError("tar: {} has a damaged pax header at offset {}", file_.path().string(), header);
   };
@@ -168,10 +174,7 @@ void TarReader::read_pax(std::uint64_t header, const std::string& text) {
       extension_.size = number(value);
       extension_.has_size = true;
     }
-    if (key.starts_with("GNU.sparse.")) {
-      throw InputError("tar: {} holds a sparse file at offset {}; make the archive without --sparse",
-                       file_.path().string(), header);
-    }
+    if (key.starts_with("GNU.sparse.")) throw sparse(header);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "dataio/file.h"
+#include "tensor/error.h"
 
 namespace millrace {
 
@@ -33,8 +34,11 @@ class TarReader {
     std::uint64_t size = 0;
   };
 
-  std::string read_text(std::uint64_t header, std::uint64_t offset, std::uint64_t size);
-  void read_pax(std::uint64_t header, const std::string& text);
+  std::span<const std::byte> read_header(std::uint64_t at);
+  std::string read_text(std::uint64_t header, std::uint64_t size);
+  void read_long_name(std::uint64_t header, std::uint64_t size);
+  void read_pax(std::uint64_t header, std::uint64_t size);
+  InputError sparse(std::uint64_t header) const;
   void check_end();
 
   const DataFile& file_;

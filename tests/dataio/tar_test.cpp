@@ -92,6 +92,24 @@ TEST_F(Archive, SizesInBinaryAndInPaxHeadersCount) {
               ElementsAre("binary=12345", "renamed=" + std::string(600, 'p'), "after=x"));
 }
 
+TEST_F(Archive, WhatIsNoFileIsPassedOver) {
+  std::string bytes = tar_member("volume", "", 'V') + tar_member("new kind", "600 bytes and more", 'Z') +
+                      tar_header("old folder/", 0, '\0') + tar_member("old file", "old", '\0');
+  for (char type = '1'; type <= '6'; ++type) bytes += tar_header("named", 1000, type);  // their size is none
+  EXPECT_THAT(members_of(bytes + tar_member("./././file", "x", '7') + tar_end()),
+              ElementsAre("old file=old", "file=x"));
+}
+
+TEST_F(Archive, SeveralRecordsBeforeAMemberAddUp) {
+  const std::string size = tar_member("pax", "12 size=600\n", 'x'), name = tar_member("long", "renamed", 'L');
+  const std::string global = tar_member("pax", "13 path=none\n", 'g'), link = tar_member("link", "x", 'K');
+  for (const std::string& before : {size + name, name + size, global + size + link + name}) {
+    EXPECT_THAT(members_of(before + tar_header("short", 3) + test::padded(std::string(600, 'p')) +
+                           tar_member("after", "x") + tar_end()),
+                ElementsAre("renamed=" + std::string(600, 'p'), "after=x"));
+  }
+}
+
 TEST_F(Archive, CutArchivesAreNamedWithTheOffset) {
   const std::string whole = tar_member("a", std::string(600, 'a')) + tar_member("b", "b") + tar_end();
   for (std::size_t size = 0; size < 512 + 1024 + 1024; size += 37) {
