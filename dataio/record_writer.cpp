@@ -40,24 +40,42 @@ void refuse_existing(const fs::path& path) {
   }
 }
 
+/// Any name-00000-of-00005.mlr beside `path`, name.mlr.
+void refuse_existing_shards(const fs::path& path) {
+  const std::string start = path.stem().string(), ending = path.extension().string();
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder_of(path), error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.size() <= start.size() + ending.size() || !name.starts_with(start) || !name.ends_with(ending)) {
+      continue;
+    }
+    const std::string number = name.substr(start.size(), name.size() - start.size() - ending.size());
+    const bool is_number = number.find_first_not_of("-0123456789of") == std::string::npos;
+    if (is_number && number.find("-of-") != std::string::npos) refuse_existing(entry.path());
+  }
+}
+
+/// What all shards say of the images.
+RecordHeader header_for(const DatasetInfo& info) {
+  constexpr int kMost = kMostRawSide;
+  if (info.height < 0 || info.height > kMost || info.width < 0 || info.width > kMost || info.channels < 1 ||
+      info.channels > 255) {
+    throw InputError("records: images of {} x {} x {} (height, width, channels) are too large", info.height,
+                     info.width, info.channels);
+  }
+  return {.classes = static_cast<std::uint32_t>(info.classes.size()),
+          .height = static_cast<std::uint32_t>(info.height),
+          .width = static_cast<std::uint32_t>(info.width),
+          .channels = static_cast<std::uint32_t>(info.channels)};
+}
+
 }  // namespace
 
 RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
-    : path_(std::move(path)), options_(options) {
+    : path_(std::move(path)), options_(options), common_(header_for(info)) {
   if (!path_.has_filename()) throw InputError("records: '{}' names no file to write", path_.string());
   if (options.shard_size < 0) throw InputError("records: a shard size of {} bytes", options.shard_size);
-  if (options.shard_size == 0) {
-    refuse_existing(path_);
-  } else {
-    const std::string start = path_.stem().string() + "-", ending = path_.extension().string();
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(folder_of(path_), error)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with(start) && name.ends_with(ending) && name.find("-of-") != std::string::npos) {
-        refuse_existing(entry.path());
-      }
-    }
-  }
+  options.shard_size == 0 ? refuse_existing(path_) : refuse_existing_shards(path_);
   hash_.add(info.height).add(info.width).add(info.channels);
   for (const std::string& name : info.classes) {
     const auto bytes = std::as_bytes(std::span(name.c_str(), name.size() + 1));
@@ -67,11 +85,7 @@ RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordW
     }
     hash_.add(name);
   }
-  common_.classes = static_cast<std::uint32_t>(info.classes.size());
   common_.classes_crc = crc32c(classes_);
-  common_.height = static_cast<std::uint32_t>(info.height);
-  common_.width = static_cast<std::uint32_t>(info.width);
-  common_.channels = static_cast<std::uint32_t>(info.channels);
   common_.flags = options.restart_rows ? RecordHeader::kRestartRows : 0;
   begin_shard();
 }

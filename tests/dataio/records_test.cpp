@@ -206,6 +206,10 @@ TEST(RecordWriter, DoesNotOverwrite) {
   write(folder.path("a.mlr"), {.shard_size = 700});
   EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.shard_size = 300}); }), HasSubstr("exists"));
   EXPECT_THAT(input_error([&] { write(folder.path("no/a.mlr")); }), HasSubstr("no/a.mlr"));
+  EXPECT_THAT(input_error([&] { write(folder.path("b.mlr"), {}, {.height = 70000}); }),
+              HasSubstr("70000 x 0"));
+  folder.write("c-out-of-date.mlr", "something else");
+  write(folder.path("c.mlr"), {.shard_size = 700});
 }
 
 TEST(RecordWriter, LeavesNothingWithoutFinish) {
