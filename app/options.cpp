@@ -142,6 +142,19 @@ void BadSampleChoice::apply_to_evaluation(LoaderOptions& options) const {
   }
 }
 
+void ReadingChoice::add_to(CLI::App& command) {
+  command
+      .add_option("--reading", reading,
+                  "map files into memory, or read them on threads of their own (network file systems, files "
+                  "larger than memory)")
+      ->check(CLI::IsMember({"map", "read"}));
+  command
+      .add_option(
+          "--reader-threads", reader_threads,
+          "Threads that wait for storage in place of the loader's workers (default: 4 with --reading read)")
+      ->check(whole_number(0));
+}
+
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
                             double warm_up_epochs) {
   const auto warm_up_steps = static_cast<std::int64_t>(warm_up_epochs * static_cast<double>(steps_per_epoch));

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -51,6 +52,17 @@ struct BadSampleChoice {
   void apply(LoaderOptions& options) const;
   /// An evaluation counts each sample once, so a bad one is masked rather than substituted.
   void apply_to_evaluation(LoaderOptions& options) const;
+};
+
+/// How samples come into memory: `--reading`, `--reader-threads`.
+struct ReadingChoice {
+  std::string reading = "map";
+  std::optional<int> reader_threads;
+
+  void add_to(CLI::App& command);
+  Reading kind() const { return reading == "read" ? Reading::read : Reading::map; }
+  /// As asked for; else 4 that read, and none that map.
+  int threads() const { return reader_threads.value_or(kind() == Reading::read ? 4 : 0); }
 };
 
 /// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.

@@ -5,6 +5,7 @@
 
 #include "app/measure.h"
 #include "app/options.h"
+#include "app/statistics.h"
 
 namespace millrace::app {
 
@@ -75,17 +76,19 @@ void Report::evaluated(const Evaluation& evaluation) {
               {"total", evaluation.total}});
 }
 
-void Report::finish(const std::string& weights_hash) {
+void Report::finish(const std::string& weights_hash, const LoaderStatistics& loader) {
   const double seconds = seconds_since(start_);
   const double speed = static_cast<double>(images_) / training_seconds_;
   fmt::print("trained {} in {:.1f} s, {} images/s; weights {}\n", counted(epoch_, "epoch"), seconds,
              with_commas(speed), weights_hash);
+  fmt::print("loader {}\n", loader.verdict());
   log_.write({{"event", "end"},
               {"epochs", epoch_},
               {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},
               {"images_per_second", speed},
               {"seconds", seconds},
-              {"weights_hash", weights_hash}});
+              {"weights_hash", weights_hash},
+              {"loader", to_json(loader)}});
 }
 
 }  // namespace millrace::app

@@ -24,7 +24,8 @@ class Report {
   /// Prints the epoch's mean loss and speed.
   void end_epoch();
   void evaluated(const Evaluation& evaluation);
-  void finish(const std::string& weights_hash);
+  /// `loader`'s counters go into the log, its verdict is printed as well.
+  void finish(const std::string& weights_hash, const LoaderStatistics& loader);
 
  private:
   using Clock = std::chrono::steady_clock;

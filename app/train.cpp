@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>
 #include <limits>
+#include <map>
 
 #include "app/commands.h"
 #include "app/options.h"
@@ -26,10 +27,11 @@ struct TrainOptions {
   std::vector<float> mean = {0.5f}, std = {0.5f};
   OrderChoice order;
   BadSampleChoice bad_samples;
+  ReadingChoice reading;
   ComputeOptions compute;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
-  std::filesystem::path log_json, save;
+  std::filesystem::path log_json, save, trace;
 };
 
 LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer) {
@@ -42,6 +44,10 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.order = o.order.resolve();
   options.shards = trainer.shards;
   options.threads = o.compute.threads;
+  options.reader_threads = o.reading.threads();
+  if (!o.trace.empty()) {
+    options.trace = std::make_shared<Trace>(o.trace);
+  }
   options.seed = o.seed;
   options.epochs = o.epochs;
   o.bad_samples.apply(options);
@@ -86,6 +92,17 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"seed", o.seed}});
 }
 
+void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
+  std::map<fs::path, const char*> seen;
+  for (const auto& [option, path] : files) {
+    const auto [other, is_new] = seen.emplace(fs::weakly_canonical(fs::absolute(path)), option);
+    if (!path.empty() && !is_new) {
+      throw InputError("{} and {} are both {}; give each a file of its own", other->second, option,
+                       path.string());
+    }
+  }
+}
+
 void train(const TrainOptions& o) {
   if (!o.save.empty()) {
     check_writable(o.save);
@@ -93,12 +110,12 @@ void train(const TrainOptions& o) {
   if (!o.log_json.empty()) {
     check_writable(o.log_json, true);
   }
-  const auto whole = [](const fs::path& path) { return fs::weakly_canonical(fs::absolute(path)); };
-  if (!o.save.empty() && !o.log_json.empty() && whole(o.save) == whole(o.log_json)) {
-    throw InputError("--save and --log-json are both {}; give each a file of its own", o.save.string());
+  if (!o.trace.empty()) {
+    check_writable(o.trace);
   }
+  check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
-  std::shared_ptr<const Dataset> data = open_dataset(o.data), test_data;
+  std::shared_ptr<const Dataset> data = open_dataset(o.data, {.reading = o.reading.kind()}), test_data;
   if (o.validation_fraction > 0) {
     ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
     data = std::move(split.train);
@@ -143,7 +160,10 @@ void train(const TrainOptions& o) {
     fmt::print("{} of the training data could not be read, over all epochs\n",
                counted(loader.bad_samples(), "sample"));
   }
-  report.finish(trainer.weights_hash());
+  report.finish(trainer.weights_hash(), loader.statistics());
+  if (loader.options().trace) {
+    loader.options().trace->write();
+  }
 }
 
 void add_recipe(CLI::App& command, TrainOptions& o) {
@@ -186,9 +206,11 @@ void add_train(CLI::App& app) {
   command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
   o.order.add_to(command);
   o.bad_samples.add_to(command);
+  o.reading.add_to(command);
   o.compute.add_to(command, true);
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");
+  command.add_option("--trace", o.trace, "Write a Chrome trace of the loading here (Perfetto opens it)");
   command.add_option("--save", o.save, "Write the trained model here (safetensors)");
   command.callback([options] { train(*options); });
 }

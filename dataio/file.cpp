@@ -116,6 +116,8 @@ std::span<const std::byte> MappedFile::bytes(std::uint64_t offset, std::size_t s
 
 void MappedFile::will_need(std::uint64_t offset, std::uint64_t size) const {
   static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  if (offset >= bytes_.size()) return;
+  size = std::min(size, bytes_.size() - offset);
   const std::uint64_t begin = offset - offset % page;
   // From now on a page that was not asked for is read alone, without its neighbours.
   if (!watched_->advised.exchange(true)) {

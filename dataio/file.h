@@ -51,7 +51,7 @@ class MappedFile {
   /// Whether it is read page by page, and not all of it from the beginning on: it wants to be told what is
   /// needed soon.
   bool wants_advice() const { return !read_whole_ && !bytes_.empty(); }
-  /// Starts reading a part that lies inside.
+  /// Starts reading a part; what lies outside is left out.
   void will_need(std::uint64_t offset, std::uint64_t size) const;
 
  private:
