@@ -25,12 +25,12 @@ class ImageFiles : public Dataset {
   std::string describe(std::int64_t index) const override { return paths_[static_cast<std::size_t>(index)]; }
 
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
-    const MappedFile file(describe(index));
-    scratch.assign(file.bytes().begin(), file.bytes().end());
+    const DataFile file(describe(index), Reading::read);
+    const auto bytes = file.read(0, file.size(), scratch);
     constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
     const bool is_jpeg =
-        scratch.size() >= kJpeg.size() && std::equal(kJpeg.begin(), kJpeg.end(), scratch.begin());
-    return {.bytes = scratch, .encoding = is_jpeg ? Encoding::jpeg : Encoding::other};
+        bytes.size() >= kJpeg.size() && std::equal(kJpeg.begin(), kJpeg.end(), bytes.begin());
+    return {.bytes = bytes, .encoding = is_jpeg ? Encoding::jpeg : Encoding::other};
   }
 
  private:

@@ -95,8 +95,11 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
 void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
   std::map<fs::path, const char*> seen;
   for (const auto& [option, path] : files) {
+    if (path.empty()) {
+      continue;
+    }
     const auto [other, is_new] = seen.emplace(fs::weakly_canonical(fs::absolute(path)), option);
-    if (!path.empty() && !is_new) {
+    if (!is_new) {
       throw InputError("{} and {} are both {}; give each a file of its own", other->second, option,
                        path.string());
     }

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <csignal>
 #include <mutex>
+#include <shared_mutex>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,7 +15,8 @@ namespace millrace {
 namespace {
 
 std::atomic<WatchedMapping*> first_mapping = nullptr;
-std::mutex watch_mutex;  // of who watches and unwatches; the handler takes none
+// Entries change under it, and files are open as long as it is held; the handler takes none.
+std::shared_mutex watch_mutex;
 struct sigaction previous_action;
 
 /// Lowers what is known to be intact.
@@ -64,6 +66,7 @@ void install_handler() {
 
 struct MappedRead {
   const WatchedMapping* mapping = nullptr;
+  std::uint64_t life = 0;
   std::uint64_t end = 0;
 };
 
@@ -86,6 +89,7 @@ WatchedMapping& watch(std::span<const std::byte> mapped, int file) {
   free->file = file;
   free->intact = mapped.size();
   free->advised = false;
+  ++free->life;
   free->begin = begin;
   free->end = begin + mapped.size();  // last: now it can be found
   if (is_new) first_mapping = free;
@@ -101,18 +105,24 @@ void unwatch(WatchedMapping& mapping) {
 }
 
 void note_mapped_read(const WatchedMapping& mapping, std::uint64_t end) {
-  const auto known = std::find_if(mapped_reads.rbegin(), mapped_reads.rend(),
-                                  [&](const MappedRead& read) { return read.mapping == &mapping; });
+  const std::uint64_t life = mapping.life.load(std::memory_order_relaxed);
+  const auto known = std::find_if(mapped_reads.rbegin(), mapped_reads.rend(), [&](const MappedRead& read) {
+    return read.mapping == &mapping && read.life == life;
+  });
   if (known == mapped_reads.rend()) {
-    mapped_reads.push_back({&mapping, end});
+    std::erase_if(mapped_reads, [&](const MappedRead& read) { return read.mapping == &mapping; });
+    mapped_reads.push_back({&mapping, life, end});
   } else {
     known->end = std::max(known->end, end);
   }
 }
 
 bool mapped_reads_intact() {
+  if (mapped_reads.empty()) return true;
+  const std::shared_lock lock(watch_mutex);
   bool all = true;
   for (const MappedRead& read : mapped_reads) {
+    if (read.life != read.mapping->life.load() || read.mapping->end.load() == 0) continue;  // it is unmapped
     // A cut within a page raises no signal: the rest of the page reads as zeros. So the size is asked for.
     struct stat status;
     auto& intact = const_cast<WatchedMapping*>(read.mapping)->intact;

@@ -15,7 +15,8 @@ struct WatchedMapping {
   std::atomic<int> file = -1;                      ///< Open as long as it watches.
   /// Bytes from the beginning on that are there, as far as is known.
   std::atomic<std::uint64_t> intact = 0;
-  std::atomic<bool> advised = false;  ///< Whether it was told what is needed soon.
+  std::atomic<std::uint64_t> life = 0;  ///< Counts the files that it has watched.
+  std::atomic<bool> advised = false;    ///< Whether it was told what is needed soon.
   WatchedMapping* next = nullptr;
 };
 

@@ -31,7 +31,7 @@ std::string LoaderStatistics::verdict() const {
     return fmt::format("consumer-bound: {}; the loader needed {:.1f} of its {} threads", wait,
                        worker / seconds, threads);
   }
-  if (slab_wait > consumer_wait) {
+  if (slab_wait > consumer_wait / 2) {  // more cores would wait as well
     return fmt::format(
         "slab-bound: {}, and the loader waited {:.0f} % for a free slab; more slabs would even it out", wait,
         100 * slab_wait / seconds);
