@@ -97,8 +97,6 @@ WatchedMapping& watch(std::span<const std::byte> mapped, int file) {
 }
 
 void unwatch(WatchedMapping& mapping) {
-  // What this thread read of it says nothing of the file that comes next.
-  std::erase_if(mapped_reads, [&](const MappedRead& read) { return read.mapping == &mapping; });
   const std::lock_guard lock(watch_mutex);
   mapping.end = 0;
   mapping.file = -1;

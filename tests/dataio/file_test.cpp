@@ -107,17 +107,6 @@ TEST(DataFile, AFileWrittenAnewIsNotTrustedAgain) {
   EXPECT_THROW(file.read(4 * kPage, kPage, scratch), MachineError);
 }
 
-TEST(DataFile, FilesThatWereClosedAreNotAskedAgain) {
-  const TemporaryFolder folder;
-  folder.write("large", pattern(3 * kPage));
-  folder.write("small", pattern(10));
-  for (const char* name : {"large", "small", "large"}) {
-    const MappedFile file(folder.path(name));
-    touch(file.bytes());
-  }
-  EXPECT_TRUE(mapped_reads_intact());
-}
-
 TEST(DataFile, ManyThreadsMayTouchWhatIsLost) {
   const TemporaryFolder folder;
   constexpr int kFiles = 8, kThreads = 4;
