@@ -40,9 +40,27 @@ struct SlabPool {
   flow::buffer_node<SlabJob*>* free = nullptr;  // null once the graph is closing
   int leased = 0;
   std::shared_ptr<Trace> trace;  // as long as a slab may be shown on it
+  bool more_planned = false;
+  std::size_t out = 0;  // full or held
+  std::chrono::nanoseconds wait{};
+  std::optional<Trace::Clock::time_point> wait_since;  // with work planned and all slabs out
 
+  void plan(bool more) {
+    const std::lock_guard lock(mutex);
+    more_planned = more;
+  }
+  void take_out() {
+    const std::lock_guard lock(mutex);
+    if (++out == jobs.size() && more_planned) {
+      wait_since = Trace::Clock::now();
+    }
+  }
   void give_back(SlabJob* job) {
     const std::lock_guard lock(mutex);
+    --out;
+    if (wait_since) {
+      wait += Trace::Clock::now() - *std::exchange(wait_since, std::nullopt);
+    }
     if (free != nullptr) {
       free->try_put(job);
     }
@@ -112,8 +130,6 @@ struct LoaderGraph::Impl {
   std::deque<SlabJob*> ready;
   std::int64_t spread_jobs = 0, delivered_jobs = 0;
   std::int64_t ready_found = 0;
-  std::chrono::nanoseconds slab_wait{};
-  std::optional<Trace::Clock::time_point> idle_since;  // with work planned and no slab to do it in
 
   tbb::global_control parallelism{tbb::global_control::max_allowed_parallelism, kMostParallelism};
   tbb::task_arena arena;
@@ -171,6 +187,7 @@ LoaderGraph::Nodes::Nodes(Impl& impl, int threads)
 PlanStep LoaderGraph::Impl::next_step(tbb::flow_control& control) {
   const std::lock_guard lock(mutex);
   if (position == end) {
+    pool->plan(false);
     control.stop();
     return {};
   }
@@ -181,9 +198,6 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   {
     const std::lock_guard lock(mutex);
     ++spread_jobs;
-    if (idle_since) {
-      slab_wait += Trace::Clock::now() - *std::exchange(idle_since, std::nullopt);
-    }
   }
   Slab& slab = job->slab;
   job->planned = step.planned;
@@ -217,12 +231,10 @@ void LoaderGraph::Impl::will_need(Slab& slab) {
 void LoaderGraph::Impl::deliver(SlabJob* job) {
   bool wanted;
   job->show("fill");
+  pool->take_out();
   {
     const std::lock_guard lock(mutex);
     ++delivered_jobs;
-    if (spread_jobs == delivered_jobs && position < end) {
-      idle_since = Trace::Clock::now();
-    }
     wanted = job->generation == generation;
     if (wanted) {
       ready.push_back(job);
@@ -277,7 +289,7 @@ void LoaderGraph::start(std::int64_t begin, std::int64_t end) {
     impl_->position = begin;
     impl_->end = end;
     dropped.swap(impl_->ready);
-    impl_->idle_since.reset();
+    impl_->pool->plan(true);
   }
   for (SlabJob* job : dropped) {
     impl_->pool->give_back(job);
@@ -319,13 +331,12 @@ LoaderStatistics LoaderGraph::statistics() const {
   sum.threads = impl_->threads;
   sum.reader_threads = impl_->reader_threads;
   impl_->chunks.count(sum);
-  const std::lock_guard lock(impl_->mutex);
-  auto slab_wait = impl_->slab_wait;
-  if (impl_->idle_since) {
-    slab_wait += Trace::Clock::now() - *impl_->idle_since;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    sum.ready = impl_->ready_found;
   }
-  sum.slab_wait = std::chrono::duration<double>(slab_wait).count();
-  sum.ready = impl_->ready_found;
+  const std::lock_guard lock(impl_->pool->mutex);
+  sum.slab_wait = std::chrono::duration<double>(impl_->pool->wait).count();
   return sum;
 }
 

@@ -10,7 +10,7 @@ struct LoaderStatistics {
   int threads = 0, reader_threads = 0;
   double seconds = 0;        ///< From the start of each epoch to the consumer's last call.
   double consumer_wait = 0;  ///< Of these, the consumer's in `next`.
-  double slab_wait = 0;      ///< In which no slab was being filled, because all were full or held.
+  double slab_wait = 0;      ///< In which no slab could be filled, because all were full or held.
   double read = 0;  ///< Bringing samples' bytes into memory; by the reader threads, if there are any.
   double decode = 0, write = 0;
   std::int64_t samples = 0, bytes = 0;  ///< Made, and read for them as they are stored.
