@@ -124,23 +124,22 @@ std::span<const std::byte> JpegDecoder::needed(Window& window) {
   const std::int64_t unit = header_.unit.height * eighths_ / 8;
   const std::int64_t first = std::max<std::int64_t>(crop.top - 1, 0) / unit;
   const std::int64_t last = std::min(divide_up(crop.top + crop.height + 1, unit), header_.unit_rows());
-  if (!header_.has_restart_rows() || last - first == header_.unit_rows()) {
-    return bytes_.size() > kSmallFile ? bytes_ : padded();
+  std::byte* copy = at_least(cut_, static_cast<std::int64_t>(bytes_.size() + kAhead.size()));
+  std::size_t size = 0;
+  if (header_.has_restart_rows() && last - first < header_.unit_rows()) {
+    size = cut_rows(bytes_, header_, first, last, cut_).size();
   }
-  const auto cut = cut_rows(bytes_, header_, first, last, cut_);
-  if (cut.empty()) {
+  if (size > 0) {
+    crop.top -= first * unit;
+    window.whole.height = std::min(window.whole.height, last * unit) - first * unit;
+  } else if (bytes_.size() > kSmallFile) {
     return bytes_;
+  } else {
+    size = bytes_.size();
+    std::copy(bytes_.begin(), bytes_.end(), copy);
   }
-  crop.top -= first * unit;
-  window.whole.height = std::min(window.whole.height, last * unit) - first * unit;
-  return cut;
-}
-
-std::span<const std::byte> JpegDecoder::padded() {
-  const std::size_t size = bytes_.size() + kAhead.size();
-  std::byte* copy = at_least(cut_, static_cast<std::int64_t>(size));
-  std::copy(kAhead.begin(), kAhead.end(), std::copy(bytes_.begin(), bytes_.end(), copy));
-  return {copy, size};
+  std::copy(kAhead.begin(), kAhead.end(), copy + size);
+  return {copy, size + kAhead.size()};
 }
 
 bool JpegDecoder::start(std::span<const std::byte> bytes, int channels, Window& window) {
@@ -154,8 +153,10 @@ bool JpegDecoder::start(std::span<const std::byte> bytes, int channels, Window& 
   info_.out_color_space = inks ? JCS_CMYK : channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
   info_.scale_num = static_cast<unsigned>(eighths_);
   info_.scale_denom = 8;
+  restart_interval_ = header_.sequential ? std::exchange(info_.restart_interval, 0) : 0;
   info_.do_block_smoothing = FALSE;  // it would look across the window's border
   jpeg_start_decompress(&info_);
+  restart_quickly();
   if (info_.output_height != window.whole.height || info_.output_width != window.whole.width) {
     reason_ = "has two sizes";
     jump();
@@ -167,6 +168,27 @@ bool JpegDecoder::start(std::span<const std::byte> bytes, int channels, Window& 
   }
   jpeg_skip_scanlines(&info_, static_cast<JDIMENSION>(window.crop.top));
   return true;
+}
+
+/// libjpeg-turbo decodes all of a file slowly that has restart markers. So it hears of them only where one is
+/// due.
+void JpegDecoder::restart_quickly() {
+  if (restart_interval_ == 0) {
+    return;
+  }
+  until_restart_ = restart_interval_;
+  decode_unit_ =
+      std::exchange(info_.entropy->decode_mcu, [](j_decompress_ptr info, JBLOCKROW* blocks) -> boolean {
+        JpegDecoder& decoder = self(reinterpret_cast<j_common_ptr>(info));
+        if (decoder.until_restart_ == 0) {
+          info->restart_interval = 1;
+          decoder.until_restart_ = decoder.restart_interval_;
+        }
+        --decoder.until_restart_;
+        const boolean done = decoder.decode_unit_(info, blocks);
+        info->restart_interval = 0;
+        return done;
+      });
 }
 
 bool JpegDecoder::read_rows(const Window& window) {

@@ -4,7 +4,8 @@
 #include <cstdio>
 #include <span>
 #include <vector>
-// After cstdio, which it needs.
+// After cstdio, which it needs, and with its internals: the entropy decoder's function.
+#define JPEG_INTERNALS
 #include <jpeglib.h>
 
 #include "pipeline/decode.h"
@@ -37,8 +38,8 @@ class JpegDecoder {
   Window place(const Rectangle& crop) const;
   /// The file, or one of those rows alone that `window` needs; it moves up by the rows left out.
   std::span<const std::byte> needed(Window& window);
-  std::span<const std::byte> padded();
   bool start(std::span<const std::byte> bytes, int channels, Window& window);
+  void restart_quickly();
   bool read_rows(const Window& window);
 
   static JpegDecoder& self(j_common_ptr info) { return *static_cast<JpegDecoder*>(info->client_data); }
@@ -50,6 +51,8 @@ class JpegDecoder {
   jpeg_progress_mgr progress_{};
   std::jmp_buf jump_;
   const char* reason_ = nullptr;  // of a failure that libjpeg has no message for
+  decltype(jpeg_entropy_decoder::decode_mcu) decode_unit_ = nullptr;
+  unsigned restart_interval_ = 0, until_restart_ = 0;  // in units
 
   std::span<const std::byte> bytes_;
   JpegHeader header_;
