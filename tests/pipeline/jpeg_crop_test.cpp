@@ -112,7 +112,7 @@ TEST(JpegCrop, HasThePixelsOfTheWhole) {
                         {JCS_RGB, 4, 1}, {JCS_GRAYSCALE, 1, 1}, {JCS_GRAYSCALE, 2, 2}};
   Decoder decoder;
   for (const Kind& kind : kinds) {
-    for (const int mode : {0, 1, 2}) {  // plain, restart rows, progressive
+    for (const int mode : {0, 1, 2, 3}) {  // plain, restart rows, progressive, some restart markers
       for (const auto& [height, width] : {std::pair{97, 131}, {64, 80}, {33, 150}}) {
         const auto bytes = encode_jpeg(picture(height, width, channels_of(kind.space), random), height, width,
                                        {.space = kind.space,
@@ -120,6 +120,7 @@ TEST(JpegCrop, HasThePixelsOfTheWhole) {
                                         .vertical = kind.vertical,
                                         .progressive = mode == 2,
                                         .restart_rows = mode == 1,
+                                        .restart_units = mode == 3 ? 3u : 0u,
                                         .quality = 80});
         ASSERT_EQ(read_jpeg_header(bytes).has_restart_rows(), mode == 1);
         for (const int eighths : {8, 4, 2, 1}) {

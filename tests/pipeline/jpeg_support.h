@@ -17,6 +17,7 @@ struct JpegOptions {
   bool progressive = false;
   bool separate_scans = false;  ///< One for each of three components.
   bool restart_rows = false;
+  unsigned restart_units = 0;  ///< Else a restart marker after so many units.
   int quality = 100;
   int orientation = 0;  ///< EXIF's; 0 writes none.
 };
@@ -41,6 +42,7 @@ inline std::vector<std::byte> encode_jpeg(const std::vector<std::uint8_t>& pixel
   info.comp_info[0].h_samp_factor = options.horizontal;
   info.comp_info[0].v_samp_factor = options.vertical;
   info.restart_in_rows = options.restart_rows ? 1 : 0;
+  info.restart_interval = options.restart_units;
   if (options.progressive) {
     jpeg_simple_progression(&info);
   }
