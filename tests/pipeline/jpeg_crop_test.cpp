@@ -120,7 +120,7 @@ TEST(JpegCrop, HasThePixelsOfTheWhole) {
                                         .vertical = kind.vertical,
                                         .progressive = mode == 2,
                                         .restart_rows = mode == 1,
-                                        .restart_units = mode == 3 ? 3u : 0u,
+                                        .restart_units = mode == 3 ? 7u : 0u,
                                         .quality = 80});
         ASSERT_EQ(read_jpeg_header(bytes).has_restart_rows(), mode == 1);
         for (const int eighths : {8, 4, 2, 1}) {
