@@ -243,8 +243,12 @@ std::vector<std::int64_t> Pickle::integers(std::string_view key) const {
 
 std::vector<std::string> Pickle::texts(std::string_view key) const {
   std::vector<std::string> texts;
+  std::size_t total = 0;
   for (const Id id : find(key, Kind::list).items) {
     if (values_[id].kind != Kind::text) throw unexpected(key, "list of texts");
+    total += values_[id].text.size();
+    if (total > bytes_.size())
+      throw unexpected(key, "list of texts, each once");  // it may recall one for ever
     texts.emplace_back(values_[id].text);
   }
   return texts;

@@ -255,6 +255,11 @@ TEST(Pickle, HostileOnesAreErrors) {
         "(h\x01h\x01h\x01"
         "e";
   EXPECT_THAT(pickle_error(bomb + "."), HasSubstr("dictionary"));
+  bomb = "}(U\x01t](U\xff" + std::string(255, 'x') + "q\x01";  // one text, again and again
+  for (int i = 0; i < 1000; ++i) bomb += "h\x01";
+  bomb += "eu.";
+  EXPECT_THAT(input_error([&] { Pickle(std::as_bytes(std::span(bomb)), "x.pkl").texts("t"); }),
+              HasSubstr("each once"));
 }
 
 TEST(Pickle, FlippedBytesAreErrorsOrOtherData) {
