@@ -71,10 +71,9 @@ struct OpenOptions {
 
 inline constexpr std::string_view kDatasetKinds =
     "images:DIR, images:FILE.tar, list:FILE.csv, records:GLOB, tar:GLOB, tfrecord:GLOB, cifar10:DIR, "
-    "cifar100:DIR, idx:DIR, "
-    "synthetic:N";
+    "cifar100:DIR, idx:DIR, synthetic:N";
 
-/// Opens `kind:where`; README says what each of kDatasetKinds holds.
+/// Opens `kind:where`; docs/formats.md says what each of kDatasetKinds holds.
 /// @throws InputError that lists the kinds, or names what is missing.
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options = {});
 

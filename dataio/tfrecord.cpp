@@ -30,16 +30,24 @@ std::string where(const DataFile& file, std::uint64_t offset) {
   return fmt::format("tfrecord: {} at offset {}", file.path().string(), offset);
 }
 
-/// Compares the checksum behind `size` bytes, which TensorFlow stores rotated and shifted.
+/// The checksum of `bytes`, rotated and shifted as TensorFlow stores it.
+std::uint32_t masked_checksum(std::span<const std::byte> bytes) {
+  const std::uint32_t sum = crc32c(bytes);
+  return (sum >> 15 | sum << 17) + 0xA282EAD8u;
+}
+
+/// Whether the checksum behind `size` bytes is theirs.
+bool checksum_holds(std::span<const std::byte> bytes, std::size_t size) {
+  return masked_checksum(bytes.first(size)) == read_number<std::uint32_t>(bytes.subspan(size));
+}
+
 void check(const DataFile& file, std::uint64_t offset, std::span<const std::byte> bytes, std::size_t size,
            std::string_view what) {
-  const std::uint32_t sum = crc32c(bytes.first(size));
-  const std::uint32_t masked = (sum >> 15 | sum << 17) + 0xA282EAD8u;
-  if (const auto stored = read_number<std::uint32_t>(bytes.subspan(size)); masked != stored) {
-    const bool gzipped = offset == 0 && bytes[0] == std::byte{0x1F} && bytes[1] == std::byte{0x8B};
-    throw InputError("{}: the checksum of its {} is {:#010x}, stored is {:#010x}; {}", where(file, offset),
-                     what, masked, stored, gzipped ? "unpack the file, it is gzipped" : "it is damaged");
-  }
+  if (checksum_holds(bytes, size)) return;
+  const bool gzipped = offset == 0 && bytes[0] == std::byte{0x1F} && bytes[1] == std::byte{0x8B};
+  throw InputError("{}: the checksum of its {} is {:#010x}, stored is {:#010x}; {}", where(file, offset),
+                   what, masked_checksum(bytes.first(size)), read_number<std::uint32_t>(bytes.subspan(size)),
+                   gzipped ? "unpack the file, it is gzipped" : "it is damaged");
 }
 
 /// Makes an entry of each record's example.
@@ -66,8 +74,11 @@ class Indexer {
       if (size > kMostBytes)
         throw InputError("{}: a record of {} bytes is too large", where(file_, at), length);
       const auto record = file_.read(at, size, scratch);
-      check(file_, at, record.subspan(kHeader), length, "data");
-      add(at, record);
+      if (checksum_holds(record.subspan(kHeader), length)) {
+        add(at, record);
+      } else {  // one bad sample, to be named when it is read; the others can be used
+        index_.entries.push_back({at, static_cast<std::uint32_t>(size)});
+      }
       at += size;
     }
     return std::move(index_);

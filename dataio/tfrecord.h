@@ -16,8 +16,9 @@ struct TfrecordFeatures {
 };
 
 /// Lists the examples (tf.train.Example) in a TFRecord file: each has its length, a checksum of that, the
-/// example, a checksum of that. Entries are whole records. Labels get the first name they come with.
-/// @throws InputError naming the file and the offset of a record that is cut, damaged or without such
+/// example, a checksum of that. Entries are whole records. Labels get the first name they come with. One
+/// whose own checksum does not hold is listed as well, with label 0: check_tfrecord names it.
+/// @throws InputError naming the file and the offset of a record that is cut, has a damaged length or no such
 /// features.
 ShardIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features);
 

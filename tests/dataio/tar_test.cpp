@@ -135,8 +135,9 @@ TEST_F(Archive, DamagedHeadersAreNamedWithTheOffset) {
 TEST_F(Archive, AbsurdSizesAreNamed) {
   for (const std::string& size :
        {std::string("\x80\0\0\0\x7F\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 12),  // 2^63 - 1
-        std::string("\x80\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 12), std::string(12, '\xFF'),
-        std::string("777777777777"), std::string("12x456789012")}) {
+        std::string("\x80\0\0\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", 12),
+        std::string("\x80\0\x01\0\0\0\0\0\0\0\0\0", 12),  // 2^72
+        std::string(12, '\xFF'), std::string("777777777777"), std::string("12x456789012")}) {
     std::string header = tar_header("huge", 0);
     header.replace(124, 12, size);
     test::seal(header);
@@ -295,16 +296,17 @@ TEST_F(KeptIndex, IsUsedWhileTheFileIsTheSame) {
   write("3");
   EXPECT_EQ(label(), 3);
   ASSERT_TRUE(std::filesystem::exists(kept()));
-  const auto written = std::filesystem::last_write_time(kept());
   const auto time = std::filesystem::last_write_time(folder.path("s.tar"));
-  std::filesystem::permissions(kept(), std::filesystem::perms::owner_read);
+  const auto written = time - std::chrono::hours(1);
+  std::filesystem::last_write_time(kept(), written);
   EXPECT_EQ(label(), 3);
   EXPECT_EQ(std::filesystem::last_write_time(kept()), written) << "it was built again";
   // Other bytes of the same size at the same time; then the same bytes at another time.
   write("4");
   std::filesystem::last_write_time(folder.path("s.tar"), time);
   EXPECT_EQ(label(), 4);
-  const auto second = std::filesystem::last_write_time(kept());
+  const auto second = time - std::chrono::hours(2);
+  std::filesystem::last_write_time(kept(), second);
   std::filesystem::last_write_time(folder.path("s.tar"), time - std::chrono::hours(1));
   EXPECT_EQ(label(), 4);
   EXPECT_NE(std::filesystem::last_write_time(kept()), second) << "it was not built again";

@@ -76,7 +76,11 @@ class Tfrecord : public testing::Test {
     return open_dataset("tfrecord:" + folder.path("x.tfrecord") + options);
   }
   std::string error(const std::string& bytes, const std::string& options = "") {
-    return input_error([&] { open(bytes, options); });
+    return input_error([&] {
+      const auto dataset = open(bytes, options);
+      std::vector<std::byte> scratch;
+      for (std::int64_t i = 0; i < dataset->size(); ++i) dataset->read(i, scratch);
+    });
   }
   TemporaryFolder folder;
 };
@@ -177,6 +181,19 @@ TEST_F(Tfrecord, EveryDamageIsNamed) {
   for (const std::uint64_t length : {~std::uint64_t{0}, ~std::uint64_t{0} - 15, std::uint64_t{1} << 40}) {
     const std::string bytes = little_endian(length, 8);
     EXPECT_THAT(error(bytes + checksum(bytes) + std::string(100, 'x')), HasSubstr("it is cut")) << length;
+  }
+}
+
+TEST_F(Tfrecord, ADamagedRecordLeavesTheOthersUsable) {
+  std::string bad = sample(kJpeg, 2);
+  bad[40] ^= 1;
+  for (int again = 0; again < 2; ++again) {
+    const auto dataset = open(sample(kJpeg, 1) + bad + sample(kJpeg, 3));
+    ASSERT_EQ(dataset->size(), 3);
+    std::vector<std::byte> scratch;
+    EXPECT_EQ(dataset->read(0, scratch).label, 1);
+    EXPECT_THAT(input_error([&] { dataset->read(1, scratch); }), HasSubstr("checksum of its data"));
+    EXPECT_EQ(dataset->read(2, scratch).label, 3);
   }
 }
 
