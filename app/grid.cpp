@@ -73,7 +73,10 @@ void draw_grid(const std::filesystem::path& path, nn::Module& net, const ModelDe
   options.mean = model.mean;
   options.std = model.std;
   options.threads = 1;
-  options.seed = 1;  // shuffled, so that all classes are seen
+  options.seed = 1;                        // shuffled, so that all classes are seen
+  options.bad_samples = BadSamples::mask;  // the evaluation has told of them
+  options.max_bad_rate = 1;
+  options.on_bad_sample = [](const BadSample&) {};
   Loader loader{std::move(data), options};
   Loader::Epoch epoch = loader.epoch(0);
   const Batch& batch = *epoch.begin();
@@ -83,7 +86,7 @@ void draw_grid(const std::filesystem::path& path, nn::Module& net, const ModelDe
   const Tensor images = batch.images(), labels = batch.labels();
 
   cv::Mat3b canvas(kGap + kRows * kCellHeight, kGap + kColumns * kCellWidth, cv::Vec3b(255, 255, 255));
-  for (std::int64_t i = 0; i < samples; ++i) {
+  for (std::int64_t i = 0; i < batch.valid(); ++i) {
     const cv::Point corner(kGap + static_cast<int>(i) % kColumns * kCellWidth,
                            kGap + static_cast<int>(i) / kColumns * kCellHeight);
     cv::Mat3b place = canvas(cv::Rect(corner, cv::Size(kImage, kImage)));

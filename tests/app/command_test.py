@@ -362,8 +362,9 @@ class Training(Command):
             self.assertIn(said, done.stderr)
             self.assertIn("2 samples of the training data", done.stdout)
         self.bad(2, ["cut.jpg"], "eval", "--weights", "m.safetensors", "--data", data)
-        done = self.run_command("eval", "--weights", "m.safetensors", "--data", data, "--bad-samples", "mask")
+        done = self.run_command("eval", "--weights", "m.safetensors", "--data", data, "--bad-samples", "mask", "--grid", "g.png")
         self.assertIn("of 48 right", done.stdout)
+        self.assertEqual(done.stderr.count("cut.jpg"), 1)
 
     def test_too_many_bad_samples(self):
         data = self.images(each=4)
