@@ -24,6 +24,10 @@ void ImageFiles::add(std::string_view name, std::int64_t label) {
   labels_.push_back(static_cast<std::int32_t>(label));
 }
 
+void ImageFiles::renumber(const std::vector<std::int32_t>& labels) {
+  for (std::int32_t& label : labels_) label = labels[static_cast<std::size_t>(label)];
+}
+
 Sample ImageFiles::read(std::int64_t index, std::vector<std::byte>& scratch) const {
   // Not to wait for a writer, should it be a pipe.
   const FileDescriptor file(openat(directory_.get(), name(index), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

@@ -18,6 +18,8 @@ class ImageFiles final : public Dataset {
 
   /// `name` holds no zero byte.
   void add(std::string_view name, std::int64_t label);
+  /// Label i becomes `labels[i]`.
+  void renumber(const std::vector<std::int32_t>& labels);
   void name_classes(std::vector<std::string> names) { info_.classes = std::move(names); }
 
   std::int64_t size() const override { return static_cast<std::int64_t>(starts_.size()); }

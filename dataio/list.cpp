@@ -15,9 +15,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct Row {
-  std::string path, label, where;
+/// A label as the list writes it.
+struct Label {
+  std::int32_t number = 0;  ///< Of its first appearance among all.
+  std::string where;        ///< That is.
 };
+using Labels = std::map<std::string, Label, std::less<>>;
 
 bool is_header(std::vector<std::string> fields) {
   for (std::string& field : fields) {
@@ -31,11 +34,12 @@ bool is_header(std::vector<std::string> fields) {
          is_one_of(fields[1], {"label", "class"});
 }
 
-std::vector<Row> read_rows(const fs::path& path) {
+/// Adds the images, labelled by the order of their labels' appearance.
+Labels add_rows(ImageFiles& files, const fs::path& path) {
   const MappedFile file(path);
   const auto bytes = file.bytes();
   CsvReader csv({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string());
-  std::vector<Row> rows;
+  Labels labels;
   std::vector<std::string> fields;
   for (bool first = true; csv.next(fields); first = false) {
     if (fields.size() != 2) {
@@ -46,50 +50,52 @@ std::vector<Row> read_rows(const fs::path& path) {
       throw InputError("list: {} has an empty or impossible {}", csv.where(),
                        fields[1].empty() ? "label" : "path");
     }
-    rows.push_back({std::move(fields[0]), std::move(fields[1]), csv.where()});
+    auto label = labels.find(fields[1]);
+    if (label == labels.end()) {
+      const auto number = checked_label(static_cast<std::int64_t>(labels.size()), "list: " + csv.where());
+      label = labels.emplace(fields[1], Label{number, csv.where()}).first;
+    }
+    files.add(fields[0], label->second.number);
   }
-  if (rows.empty()) throw InputError("list: {} names no images, expected lines of path,label", path.string());
-  return rows;
+  if (labels.empty()) {
+    throw InputError("list: {} names no images, expected lines of path,label", path.string());
+  }
+  return labels;
 }
 
 bool is_number(const std::string& text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
 }
 
-/// The classes of labels that are numbers: all up to the highest.
-std::vector<std::string> add_numbered(ImageFiles& files, const std::vector<Row>& rows) {
-  std::int64_t most = 0;
-  for (const Row& row : rows) {
-    std::int64_t label = ShardIndex::kMostClasses;  // what stays when there are too many digits
-    std::from_chars(row.label.data(), row.label.data() + row.label.size(), label);
-    files.add(row.path, checked_label(label, "list: " + row.where));
-    most = std::max(most, label);
-  }
+/// Labels that are all numbers stay what they are, others are numbered in order of their bytes.
+void name_classes(ImageFiles& files, const Labels& labels) {
+  const bool numbers =
+      std::all_of(labels.begin(), labels.end(), [](const auto& label) { return is_number(label.first); });
+  std::vector<std::int32_t> renumbered(labels.size());
   std::vector<std::string> classes;
-  for (std::int64_t label = 0; label <= most; ++label) classes.push_back(std::to_string(label));
-  return classes;
-}
-
-std::vector<std::string> add_named(ImageFiles& files, const std::vector<Row>& rows) {
-  std::map<std::string_view, std::int64_t> labels;
-  for (const Row& row : rows) labels.emplace(row.label, 0);
-  std::vector<std::string> classes;
-  for (auto& [name, label] : labels) {
-    label = static_cast<std::int64_t>(classes.size());
-    classes.emplace_back(name);
+  for (const auto& [text, label] : labels) {
+    std::int32_t& number = renumbered[static_cast<std::size_t>(label.number)];
+    if (numbers) {
+      std::int64_t value = ShardIndex::kMostClasses;  // what stays when there are too many digits
+      std::from_chars(text.data(), text.data() + text.size(), value);
+      number = checked_label(value, "list: " + label.where);
+      while (classes.size() <= static_cast<std::size_t>(number))
+        classes.push_back(std::to_string(classes.size()));
+    } else {
+      number = static_cast<std::int32_t>(classes.size());
+      classes.push_back(text);
+    }
   }
-  for (const Row& row : rows) files.add(row.path, labels.at(row.label));
-  return classes;
+  files.renumber(renumbered);
+  files.name_classes(std::move(classes));
 }
 
 }  // namespace
 
 std::unique_ptr<Dataset> open_list(const std::string& path) {
-  const std::vector<Row> rows = read_rows(path);
   auto files = std::make_unique<ImageFiles>("list", fs::path(path).parent_path());
-  const bool numbered =
-      std::all_of(rows.begin(), rows.end(), [](const Row& row) { return is_number(row.label); });
-  files->name_classes(numbered ? add_numbered(*files, rows) : add_named(*files, rows));
+  const Labels labels = add_rows(*files, path);
+  name_classes(*files, labels);
   return files;
 }
 
