@@ -19,7 +19,7 @@ constexpr const char* kRemedy = "copy the file anew, or leave the record out";
 RecordHeader read_header(const DataFile& file) {
   std::vector<std::byte> scratch;
   if (file.size() < RecordHeader::kBytes) {
-    throw InputError("records: {} has {} bytes, less than a header; it is no records file or was cut",
+    throw InputError("records: {} has {} bytes, less than a header; it was cut, or its writing interrupted",
                      file.path().string(), file.size());
   }
   const auto bytes = file.read(0, RecordHeader::kBytes, scratch).first<RecordHeader::kBytes>();
