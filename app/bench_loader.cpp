@@ -167,7 +167,7 @@ struct LoaderResult {
 };
 
 LoaderResult run(const BenchLoaderOptions& o, const LoaderOptions& options) {
-  const std::shared_ptr<const Dataset> data = open_dataset(o.data, {.reading = o.reading.kind()});
+  const std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options());
   Loader loader{data, options};
   Stream stream(loader);
   std::optional<SampleExecutor> executor;

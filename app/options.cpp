@@ -153,6 +153,18 @@ void ReadingChoice::add_to(CLI::App& command) {
           "--reader-threads", reader_threads,
           "Threads that wait for storage in place of the loader's workers (default: 4 with --reading read)")
       ->check(whole_number(0));
+  command
+      .add_option("--verify", verify,
+                  "When to compare the checksums of records: at their first read, always, never")
+      ->check(CLI::IsMember({"first", "always", "never"}));
+}
+
+OpenOptions ReadingChoice::open_options(bool train) const {
+  return {.train = train,
+          .reading = kind(),
+          .verify = verify == "always"  ? Verify::always
+                    : verify == "never" ? Verify::never
+                                        : Verify::first_read};
 }
 
 nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,

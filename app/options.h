@@ -54,13 +54,14 @@ struct BadSampleChoice {
   void apply_to_evaluation(LoaderOptions& options) const;
 };
 
-/// How samples come into memory: `--reading`, `--reader-threads`.
+/// How samples come into memory: `--reading`, `--reader-threads`, `--verify`.
 struct ReadingChoice {
-  std::string reading = "map";
+  std::string reading = "map", verify = "first";
   std::optional<int> reader_threads;
 
   void add_to(CLI::App& command);
   Reading kind() const { return reading == "read" ? Reading::read : Reading::map; }
+  OpenOptions open_options(bool train = true) const;
   /// As asked for; else 4 that read, and none that map.
   int threads() const { return reader_threads.value_or(kind() == Reading::read ? 4 : 0); }
 };

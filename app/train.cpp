@@ -118,14 +118,14 @@ void train(const TrainOptions& o) {
   }
   check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
-  std::shared_ptr<const Dataset> data = open_dataset(o.data, {.reading = o.reading.kind()}), test_data;
+  std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
   if (o.validation_fraction > 0) {
     ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
     data = std::move(split.train);
     test_data = std::move(split.validation);
   }
   if (!o.test_data.empty()) {
-    test_data = open_dataset(o.test_data, {.train = false});
+    test_data = open_dataset(o.test_data, o.reading.open_options(false));
   }
   Loader loader{data, training_loader(o, trainer_options)};
   const ModelDescription model = describe_model(o, loader);

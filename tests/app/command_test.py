@@ -472,12 +472,19 @@ class Converting(Command):
         self.assertEqual(sum(line.startswith("damaged: ") for line in done.stdout.splitlines()), 2)
         self.assertIn("2 of 20 samples", done.stderr)
 
+    def test_training_checks_records_unless_told_otherwise(self):
+        self.good("convert", "--from", "synthetic:20", "--to", "s.mlr")
+        self.damage("s.mlr", 128 + 5 * 3136 + 100)
+        for verify in [[], ["--verify", "always"]]:
+            self.bad(2, ["s.mlr, record 5", "CRC-32C"], "train", "--data", "records:s.mlr", "--batch-size", 4, "--epochs", 1, *verify)
+        self.train("--data", "records:s.mlr", "--batch-size", 4, "--verify", "never")
+
     def test_wrong_places(self):
         (self.folder / "a.mlr").write_bytes(b"something of mine")
         self.bad(2, ["a.mlr", "exists"], "convert", "--from", "synthetic:20", "--to", "a.mlr")
         self.assertEqual((self.folder / "a.mlr").read_bytes(), b"something of mine")
         self.bad(2, ["no/a.mlr"], "convert", "--from", "synthetic:20", "--to", "no/a.mlr")
-        self.bad(2, ["a.mlr", "no records file"], "inspect", "a.mlr")
+        self.bad(2, ["a.mlr", "less than a header"], "inspect", "a.mlr")
         self.bad(2, ["--shard-size", "many"], "convert", "--from", "synthetic:20", "--to", "b.mlr", "--shard-size", "many")
         self.bad(1, ["b.mlr"], "convert", "--from", "synthetic:20", "--to", "b.mlr", file_limit=4096)
         self.assertEqual([p.name for p in self.folder.iterdir()], ["a.mlr"])
