@@ -184,6 +184,41 @@ TEST(JpegCrop, AMissingEndIsSeenThoughNothingNearItIsDecoded) {
   }
 }
 
+TEST(JpegCrop, DamageIsAnErrorOrOtherPixels) {
+  const unsigned seed = 20261124;
+  std::mt19937 random(seed);
+  Decoder decoder;
+  int errors = 0;
+  for (int trial = 0; trial < 2000; ++trial) {
+    auto bytes = encode_jpeg(picture(70, 90, 3, random), 70, 90,
+                             {.horizontal = 1 + trial % 2,
+                              .vertical = 1 + trial / 2 % 2,
+                              .progressive = trial % 5 == 0,
+                              .restart_rows = trial % 3 == 0,
+                              .restart_units = trial % 3 == 1 ? 4u : 0u,
+                              .quality = 70});
+    for (unsigned i = random() % 4 + 1; i > 0; --i) {
+      bytes[random() % bytes.size()] = trial % 4 == 0 ? std::byte{0xFF} : static_cast<std::byte>(random());
+    }
+    if (trial % 7 == 0) {
+      bytes.resize(random() % bytes.size());
+    }
+    try {
+      const Size2 size =
+          decoder.open({.bytes = bytes, .encoding = Encoding::jpeg}, 3, {.max_pixels = 1 << 20});
+      const auto top = static_cast<std::int64_t>(random()) % size.height;
+      const auto left = static_cast<std::int64_t>(random()) % size.width;
+      const Pixels got = decoder.decode(
+          crop_plan(size, {top, left, size.height - top, size.width - left}, trial % 2 == 0 ? 8 : 4));
+      ASSERT_GT(got.height * got.width, 0) << "seed " << seed << ", trial " << trial;
+    } catch (const InputError&) {
+      ++errors;
+    }
+  }
+  EXPECT_GT(errors, 400);
+  EXPECT_LT(errors, 2000);
+}
+
 TEST(JpegCrop, IsUprightAsExifSays) {
   // Where the pixel at (y, x) of an upright image of h x w is stored, from the standard's table.
   using Place = std::pair<std::int64_t, std::int64_t>;
