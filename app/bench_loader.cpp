@@ -32,7 +32,7 @@ struct BenchLoaderOptions {
   std::string transform = "normalize", dtype = "f32";
   OrderChoice order;
   ReadingChoice reading;
-  int threads = 0, shards = 1, repeats = 5;
+  int threads = 0, shards = 1, slabs = 0, repeats = 5;
   double seconds = 1;
   bool compare = false, json = false;
   std::filesystem::path trace;
@@ -235,6 +235,7 @@ void print_json(const BenchLoaderOptions& o, const LoaderOptions& options, const
                {"adjacent", result.mixing.adjacent},
                {"reading", o.reading.reading},
                {"shards", o.shards},
+               {"slabs", options.slabs},
                {"threads", options.threads},
                {"images_per_second", result.speed.median()},
                {"spread", result.speed.spread()},
@@ -258,7 +259,7 @@ void bench_loader(const BenchLoaderOptions& o) {
   options.threads = o.threads > 0 ? o.threads : available_cores();
   options.reader_threads = o.reading.threads();
   options.shards = o.shards;
-  options.slabs = 2 * o.shards + 1;  // the loader's default
+  options.slabs = o.slabs > 0 ? o.slabs : 2 * o.shards + 1;  // as the loader's default
   options.order = o.order.resolve();
   options.epochs = std::numeric_limits<std::int64_t>::max();  // it goes on until the time is over
   if (!o.trace.empty()) {
@@ -286,6 +287,8 @@ void add_bench_loader(CLI::App& bench) {
   o.order.add_to(command);
   o.reading.add_to(command);
   command.add_option("--shards", o.shards, "Pieces of a batch")->check(whole_number(1));
+  command.add_option("--slabs", o.slabs, "Shards in memory at once (0: twice --shards plus one)")
+      ->check(whole_number(0));
   command.add_option("--threads", o.threads, "Loader workers (0: this process's cores)")
       ->check(whole_number(0));
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));

@@ -135,7 +135,7 @@ void SampleExecutor::learn_sizes_from(std::int64_t index) {
   constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
   const std::int64_t elements = output_.height * output_.width * channels_;
   chunk_ = encoded ? 2 : static_cast<int>(std::clamp<std::int64_t>(kTaskElements / elements, 1, 64));
-  timed_every_ = elements * 16 <= kTaskElements ? 16 : 1;
+  timed_every_ = elements * 16 <= kTaskElements ? 31 : 1;  // odd: no regular place in a chunk
 }
 
 std::vector<FieldSpec> SampleExecutor::fields() const {
@@ -265,7 +265,7 @@ void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, st
   std::int64_t bytes_read = 0;
   Read next = begin < valid ? read(begin) : Read{};
   for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
-    scratch.clock.begin(i % timed_every_ == 0 ? timed_every_ : 0);
+    scratch.clock.begin_one_of(timed_every_);
     // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
     const Read now = next;
     next = i + 1 < valid ? read(i + 1) : Read{};

@@ -32,6 +32,8 @@ class alignas(64) StageClock {
       last_ = Clock::now();
     }
   }
+  /// `begin` for one of so many samples, in place of the others too; not at all for these.
+  void begin_one_of(std::int64_t every) { begin(turn_++ % every == 0 ? every : 0); }
   /// The time since `begin` or the last lap went into `stage`.
   void lap(Stage stage, std::int64_t sample) {
     if (weight_ == 0) {
@@ -65,7 +67,7 @@ class alignas(64) StageClock {
 
   std::array<Counter, kStageNames.size()> nanoseconds_{};
   Counter samples_ = 0, bytes_ = 0;
-  std::int64_t weight_ = 0;
+  std::int64_t weight_ = 0, turn_ = 0;
   Clock::time_point last_;
   Trace::Track* track_ = nullptr;
 };

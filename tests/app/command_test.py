@@ -518,6 +518,30 @@ class Measuring(Command):
         self.assertIn("images/s", self.good("bench", "loader", "--data", self.images(), "--batch-size", 8, "--repeats", 2,
                                             "--seconds", 0.05, "--transform", "random_resized_crop:24,normalize"))
 
+    def test_where_the_loaders_time_goes(self):
+        common = ["bench", "loader", "--data", self.images(each=8), "--batch-size", 8, "--repeats", 1, "--seconds", 0.01]
+        out = self.good(*common, "--compare", "--reading", "read", "--trace", "trace.json")
+        for word in ["read ", "decode ", "consumer wait", "of 4", "decoding alone", "-bound: the consumer waited"]:
+            self.assertIn(word, out)
+        names = {event["name"] for event in json.loads((self.folder / "trace.json").read_text())["traceEvents"]}
+        self.assertLessEqual({"read", "chunk", "fill", "held", "wait"}, names)
+        result = json.loads(self.good(*common, "--shards", 2, "--reader-threads", 1, "--json"))
+        self.assertEqual((result["loader"]["reader_threads"], result["slabs"], result["reading"]), (1, 5, "map"))
+        self.assertGreater(result["loader"]["samples"], 0)
+        self.bad(2, ["no/trace.json"], *common, "--trace", "no/trace.json")
+
+    def test_training_says_what_limits_it_and_leaves_a_trace(self):
+        out = self.good("train", "--data", "synthetic:64", "--epochs", 1, "--log-json", "run.jsonl", "--trace", "trace.json")
+        self.assertIn("-bound: the consumer waited", out)
+        end = json.loads((self.folder / "run.jsonl").read_text().splitlines()[-1])
+        self.assertEqual(end["loader"]["batches"], 1)
+        json.loads((self.folder / "trace.json").read_text())
+        # A run that fails leaves its trace as well.
+        (self.folder / "trace.json").unlink()
+        self.bad(2, ["the loss became"], "train", "--data", "synthetic:640", "--epochs", 1, "--lr", 900000, "--trace", "trace.json")
+        json.loads((self.folder / "trace.json").read_text())
+        self.bad(2, ["--log-json", "--trace", "same"], "train", "--data", "synthetic:64", "--log-json", "same", "--trace", "same")
+
     def test_help(self):
         for words in [[], ["train"], ["eval"], ["predict"], ["bench"], ["bench", "train"], ["bench", "loader"], ["convert"],
                       ["inspect"], ["devices"]]:
