@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <opencv2/core.hpp>
 #include <opencv2/imgproc.hpp>
+#include <png.h>
 
-#include "tensor/config.h"
 #include "tensor/new_file.h"
-#if MILLRACE_WITH_IMGCODECS
-#include <opencv2/imgcodecs.hpp>
-#endif
 
 namespace millrace::app {
 
@@ -48,18 +45,20 @@ void write_text(cv::Mat3b& canvas, const std::string& text, cv::Point bottom_lef
   cv::putText(canvas, text, bottom_left, kFont, scale, colour, 1, cv::LINE_AA);
 }
 
-void write_png(const std::filesystem::path& path, const cv::Mat& picture) {
-#if MILLRACE_WITH_IMGCODECS
-  std::vector<unsigned char> png;
-  cv::imencode(".png", picture, png);
+void write_png(const std::filesystem::path& path, const cv::Mat3b& picture) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  image.width = static_cast<png_uint_32>(picture.cols);
+  image.height = static_cast<png_uint_32>(picture.rows);
+  image.format = PNG_FORMAT_BGR;
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(image);
+  std::vector<unsigned char> png(size);
+  if (png_image_write_to_memory(&image, png.data(), &size, 0, picture.data, 0, nullptr) == 0) {
+    throw MachineError("cannot write {}: {}", path.string(), image.message);
+  }
   NewFile file(path);
-  file.write(png.data(), png.size());
+  file.write(png.data(), size);
   file.commit();
-#else
-  (void)picture;
-  throw InputError("--grid {}: this build has no imgcodecs; configure with -DMILLRACE_IMGCODECS=ON",
-                   path.string());
-#endif
 }
 
 }  // namespace

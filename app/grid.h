@@ -10,7 +10,7 @@ namespace millrace::app {
 
 /// Draws the same 32 samples of `data` each time, with true and predicted labels, into a PNG file: green
 /// where right.
-/// @throws InputError without imgcodecs; MachineError when the file cannot be written.
+/// @throws MachineError when the file cannot be written.
 void draw_grid(const std::filesystem::path& path, nn::Module& net, const ModelDescription& model,
                std::shared_ptr<const Dataset> data);
 

@@ -18,10 +18,6 @@ endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/generated/tensor/config.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/tensor)
 install(FILES pipeline/millrace.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace)
 
-set(opencv_components "core imgproc")
-if(MILLRACE_IMGCODECS)
-  string(APPEND opencv_components " imgcodecs")
-endif()
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/millrace)
 configure_package_config_file(cmake/millraceConfig.cmake.in ${PROJECT_BINARY_DIR}/millraceConfig.cmake
   INSTALL_DESTINATION ${package_folder})

@@ -1,5 +1,6 @@
 #include "pipeline/decode.h"
 
+#include "pipeline/decode_png.h"
 #include "pipeline/jpeg_decoder.h"
 
 namespace millrace {
@@ -46,7 +47,7 @@ Size2 Decoder::open(const Sample& sample, int channels, const DecodeOptions& opt
       return jpeg_->open(sample.bytes, options);
     case Encoding::other:
       check_encoded(sample, channels, options);
-      pixels_ = decode_other(sample.bytes, channels, options, buffer_);
+      pixels_ = decode_png(sample.bytes, channels, options, buffer_);
       break;
   }
   return {pixels_.height, pixels_.width};

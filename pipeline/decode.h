@@ -65,9 +65,4 @@ class Decoder {
   std::vector<std::uint8_t> buffer_;  // of the latter
 };
 
-/// PNG through OpenCV's imgcodecs, into `buffer` (RGB).
-/// @throws InputError when it cannot be read, or in a build without imgcodecs.
-Pixels decode_other(std::span<const std::byte> bytes, int channels, const DecodeOptions& options,
-                    std::vector<std::uint8_t>& buffer);
-
 }  // namespace millrace

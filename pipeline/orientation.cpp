@@ -33,12 +33,15 @@ struct Tiff {
 }  // namespace
 
 int exif_orientation(std::span<const std::byte> exif) {
-  constexpr std::size_t kName = 6, kEntry = 12;
+  constexpr std::size_t kName = 6;
+  const bool is_exif = exif.size() >= kName && std::memcmp(exif.data(), "Exif\0", kName) == 0;
+  return is_exif ? tiff_orientation(exif.subspan(kName)) : 1;
+}
+
+int tiff_orientation(std::span<const std::byte> bytes) {
+  constexpr std::size_t kEntry = 12;
   constexpr std::uint32_t kTag = 0x0112, kShort = 3;
-  if (exif.size() < kName + 8 || std::memcmp(exif.data(), "Exif\0", kName) != 0) {
-    return 1;
-  }
-  const Tiff tiff{exif.subspan(kName), exif[kName] == std::byte{'I'}};
+  const Tiff tiff{bytes, !bytes.empty() && bytes[0] == std::byte{'I'}};
   const std::size_t directory = tiff.number(4, 4);
   const std::size_t entries = tiff.number(directory, 2);
   for (std::size_t i = 0; i < entries; ++i) {

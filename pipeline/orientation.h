@@ -13,6 +13,8 @@ namespace millrace {
 /// The orientation (1 to 8) that a camera noted; 1, upright, where `exif`, an APP1 segment without its
 /// length, notes none or cannot be followed.
 int exif_orientation(std::span<const std::byte> exif);
+/// The same of what follows the name "Exif" there; PNG stores that alone.
+int tiff_orientation(std::span<const std::byte> bytes);
 
 /// The size of an upright image once it is stored as `orientation`, and the other way round.
 Size2 oriented(Size2 size, int orientation);

@@ -9,7 +9,6 @@
 #include "pipeline/orientation.h"
 #include "pipeline/restart_rows.h"
 #include "targets.h"
-#include "tensor/config.h"
 
 namespace millrace::fuzz {
 namespace {
@@ -27,11 +26,14 @@ std::uint64_t hash_pixels(const Pixels& pixels) {
   return hash.value();
 }
 
-std::uint64_t jpeg(std::span<const std::byte> bytes) {
+std::uint64_t decode(std::span<const std::byte> bytes, Encoding encoding) {
   Decoder decoder;
-  const Sample sample{.bytes = bytes, .encoding = Encoding::jpeg};
+  const Sample sample{.bytes = bytes, .encoding = encoding};
   return hash_pixels(decoder.decode(SamplePlan(decoder.open(sample, 3, kLimits))));
 }
+
+std::uint64_t jpeg(std::span<const std::byte> bytes) { return decode(bytes, Encoding::jpeg); }
+std::uint64_t png(std::span<const std::byte> bytes) { return decode(bytes, Encoding::other); }
 
 /// Eight bytes say what is to be cut out of the JPEG that follows, and to what size it is to be shrunk.
 std::uint64_t jpeg_crop(std::span<const std::byte> bytes) {
@@ -73,11 +75,6 @@ std::uint64_t exif(std::span<const std::byte> bytes) {
   return static_cast<std::uint64_t>(orientation);
 }
 
-std::uint64_t png(std::span<const std::byte> bytes) {
-  std::vector<std::uint8_t> buffer;
-  return hash_pixels(decode_other(bytes, 3, kLimits, buffer));
-}
-
 std::uint32_t word_at(std::span<const std::byte> bytes, std::size_t at) {
   std::uint32_t word = 0;
   for (std::size_t i = 0; i < 4; ++i) word = word << 8 | std::to_integer<std::uint32_t>(bytes[at + i]);
@@ -114,9 +111,6 @@ constexpr Target kTargets[] = {{"jpeg", jpeg},
 
 }  // namespace
 
-std::span<const Target> image_targets() {
-  constexpr std::size_t kLeftOut = kWithImgcodecs ? 0 : 1;  // PNG
-  return std::span(kTargets).first(std::size(kTargets) - kLeftOut);
-}
+std::span<const Target> image_targets() { return kTargets; }
 
 }  // namespace millrace::fuzz
