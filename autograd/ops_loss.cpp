@@ -88,7 +88,9 @@ namespace {
 /// Losses are computed in f32 at least.
 DType loss_type(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
-Tensor reduced(const Tensor& losses, Reduction reduction) {
+/// Of a Tensor or a Variable.
+template <typename Losses>
+Losses reduced(const Losses& losses, Reduction reduction) {
   switch (reduction) {
     case Reduction::mean:
       return mean(losses);
@@ -137,16 +139,7 @@ Variable soft_cross_entropy(const Variable& logits, Tensor target, const CrossEn
     target = target * (1 - options.label_smoothing) +
              options.label_smoothing / static_cast<double>(logits.size(1));
   }
-  const Variable losses = -sum(log_softmax(logits, 1) * target, {.dims = {1}});
-  switch (options.reduction) {
-    case Reduction::mean:
-      return mean(losses);
-    case Reduction::sum:
-      return sum(losses);
-    case Reduction::none:
-      break;
-  }
-  return losses;
+  return reduced(-sum(log_softmax(logits, 1) * target, {.dims = {1}}), options.reduction);
 }
 
 }  // namespace
