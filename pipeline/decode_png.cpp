@@ -60,6 +60,10 @@ PngDecoder::PngDecoder(std::span<const std::byte> bytes) : rest_(bytes) {
     rest = rest.subspan(size);
   });
   png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+  // Texts and profiles would be unpacked, to megabytes each, and kept; only the orientation is used.
+  png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
+  constexpr png_byte kExif[] = "eXIf";
+  png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_AS_DEFAULT, kExif, 1);
 }
 
 PngDecoder::~PngDecoder() { png_destroy_read_struct(&png_, &info_, nullptr); }

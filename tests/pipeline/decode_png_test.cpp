@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <png.h>
 #include <random>
+#include <sys/resource.h>
 #include <zlib.h>
 
 #include "tensor/error.h"
@@ -259,6 +260,25 @@ TEST_F(Png, OddAncillaryChunksArePassedOver) {
                                                         {"pHYs", ""}}) {
     EXPECT_EQ(failure(with_chunk(rgb_, "IDAT", name, data)), "no error") << name;
   }
+}
+
+TEST_F(Png, PackedTextsTakeNoMemory) {
+  const std::string text(7'000'000, 'x');
+  std::string packed(compressBound(text.size()), '\0');
+  uLongf size = packed.size();
+  compress(reinterpret_cast<Bytef*>(packed.data()), &size, reinterpret_cast<const Bytef*>(text.data()),
+           text.size());
+  packed.resize(size);
+  Bytes bytes = rgb_;
+  for (int i = 0; i < 64; ++i) bytes = with_chunk(bytes, "IDAT", "zTXt", std::string("key\0\0", 5) + packed);
+  const auto peak = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;  // KiB
+  };
+  const auto before = peak();
+  EXPECT_EQ(failure(bytes), "no error");
+  EXPECT_LT(peak() - before, 100'000);
 }
 
 TEST_F(Png, CutAnywhereIsAnError) {
