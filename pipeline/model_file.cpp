@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "nn/state.h"
-#include "pipeline/transform.h"
+#include "pipeline/transform_words.h"
 #include "tensor/config.h"
 #include "tensor/ops.h"
 
@@ -41,19 +41,17 @@ void check_finite(const nn::StateDict& state, const std::filesystem::path& path)
 }  // namespace
 
 std::string evaluation_transforms(std::string_view training) {
+  constexpr std::string_view kResizedCrop = "random_resized_crop:";
   std::string result;
   while (!training.empty()) {
-    const std::string_view step = training.substr(0, training.find(','));
-    training.remove_prefix(std::min(step.size() + 1, training.size()));
-    constexpr std::string_view kResizedCrop = "random_resized_crop:";
-    std::string kept(step);
-    if (step.starts_with(kResizedCrop)) {
-      kept = "resize:" + std::string(step.substr(kResizedCrop.size()));
-    } else if (step.starts_with("random_") || step.starts_with("horizontal_flip") ||
-               step.starts_with("cutout") || step.starts_with("mixup") || step.starts_with("cutmix")) {
-      continue;
+    const std::string_view step = take(training, ',');
+    const bool is_resized_crop = step.starts_with(kResizedCrop);
+    if (is_resized_crop || step.starts_with("resize:") || step.starts_with("center_crop:") ||
+        step == "normalize" || step == "grayscale:1") {
+      result += result.empty() ? "" : ",";
+      result += is_resized_crop ? "resize:" : "";
+      result += step.substr(is_resized_crop ? kResizedCrop.size() : 0);
     }
-    result += (result.empty() ? "" : ",") + kept;
   }
   return result;
 }

@@ -21,8 +21,8 @@ struct ModelDescription {
   nn::ModelOptions options() const { return {channels, static_cast<int>(classes.size()), height, width}; }
 };
 
-/// The part of a training's transforms that evaluation repeats: the random ones are left out, and a random
-/// resized crop becomes a plain resize to its size.
+/// The part of a training's transforms that evaluation repeats: sizes, `grayscale:1` and `normalize`. A
+/// random resized crop becomes a plain resize to its size; all else is random and left out.
 std::string evaluation_transforms(std::string_view training);
 
 /// Writes weights and description as one safetensors file that PyTorch reads too.

@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "pipeline/model_file.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -84,6 +85,15 @@ TEST(Transforms, MistakesAreNamed) {
   EXPECT_THAT(error_of("cutout:4,random_crop:4"), HasSubstr("cutout"));
   EXPECT_THAT(error_of("resize:8,random_resized_crop:8"), HasSubstr("drop the resize"));
   EXPECT_THAT(error_of("random_crop:32:reflect"), HasSubstr("larger than the padding"));
+}
+
+TEST(Transforms, EvaluationLeavesOutWhatIsRandom) {
+  EXPECT_EQ(evaluation_transforms("resize:40x50, center_crop:32 , grayscale:1, normalize"),
+            "resize:40x50,center_crop:32,grayscale:1,normalize");
+  EXPECT_EQ(evaluation_transforms(
+                "random_resized_crop:32, horizontal_flip,color_jitter:1:1:1:0.1,grayscale:0.5, "
+                "gaussian_blur:3:1:2,rand_augment:2:9,cutout:4, random_crop:4,mixup:1,cutmix:1,normalize"),
+            "resize:32,normalize");
 }
 
 TEST(Transforms, MistakesInColoursAreNamed) {
