@@ -190,7 +190,7 @@ class Normalize final : public Transform {
 constexpr std::string_view kKnown =
     "random_crop:P[:reflect], horizontal_flip, cutout:S, resize:S or resize:HxW, center_crop:S, "
     "random_resized_crop:S, color_jitter:B:C:S:H, grayscale:P, gaussian_blur:K:MIN:MAX, rand_augment:N:M, "
-    "normalize";
+    "mixup:ALPHA, cutmix:ALPHA, normalize";
 
 Size2 parse_size(std::string_view text, std::string_view word) {
   const bool is_square = text.find('x') == std::string_view::npos;
