@@ -1,6 +1,7 @@
 #include "dataio/dataset.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "dataio/formats.h"
 #include "dataio/hash.h"
@@ -34,7 +35,9 @@ std::map<std::string, std::string> take_options(std::string& where,
   }
 }
 
-std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
+namespace {
+
+std::unique_ptr<Dataset> open_kind(std::string_view name, const OpenOptions& options) {
   const std::size_t colon = name.find(':');
   if (colon == std::string_view::npos) {
     throw InputError("data set '{}' names no kind; expected one of {}", name, kDatasetKinds);
@@ -53,6 +56,27 @@ std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& 
   if (kind == "synthetic") return make_synthetic(where, options.train);
   throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind,
                    kDatasetKinds);
+}
+
+/// Models and records keep the classes' names in JSON and ended by zeros.
+void check_text(const std::string& text, std::string_view name) {
+  if (text.find('\0') == std::string::npos) {
+    try {
+      nlohmann::json(text).dump();
+      return;
+    } catch (const nlohmann::json::type_error&) {
+    }
+  }
+  throw InputError("data set '{}': the class '{}' has a name that is no text in UTF-8; rename it", name,
+                   text.c_str());
+}
+
+}  // namespace
+
+std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
+  std::unique_ptr<Dataset> data = open_kind(name, options);
+  for (const std::string& text : data->info().classes) check_text(text, name);
+  return data;
 }
 
 }  // namespace millrace

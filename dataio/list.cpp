@@ -64,7 +64,9 @@ Labels add_rows(ImageFiles& files, const fs::path& path) {
 }
 
 bool is_number(const std::string& text) {
-  return std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isdigit(c); });
+  const std::size_t digits = text.starts_with('-') ? 1 : 0;  // a negative one is a number too, and an error
+  return text.size() > digits &&
+         std::all_of(text.begin() + digits, text.end(), [](unsigned char c) { return std::isdigit(c); });
 }
 
 /// Labels that are all numbers stay what they are, others are numbered in order of their bytes.

@@ -80,6 +80,10 @@ TEST(List, WhatCannotBeReadIsNamedWithItsLine) {
   EXPECT_THAT(error(std::string("a\0b,1\n", 6)), HasSubstr("path"));
   EXPECT_THAT(error("a.jpg,1000000\n"), AllOf(HasSubstr("line 1"), HasSubstr("0 to 999999")));
   EXPECT_THAT(error("a.jpg,99999999999999999999\n"), HasSubstr("0 to 999999"));
+  EXPECT_THAT(error("a.jpg,1\nb.jpg,-1\n"), AllOf(HasSubstr("line 2"), HasSubstr("0 to 999999")));
+  EXPECT_THAT(error("a.jpg,caf\xE9\n"), HasSubstr("UTF-8"));
+  EXPECT_THAT(error(std::string("a.jpg,x\0y\n", 10)), HasSubstr("UTF-8"));
+  EXPECT_EQ(error("a.jpg,café\n"), "(no error)");
   folder.write("x.csv", "a.jpg,1\n");
   const auto dataset = open_dataset("list:" + folder.path("x.csv"));
   std::vector<std::byte> scratch;
