@@ -248,7 +248,7 @@ void print_json(const BenchLoaderOptions& o, const LoaderOptions& options, const
   if (!result.bare_decode.images_per_second.empty()) {
     json["bare_decode_images_per_second"] = result.bare_decode.median();
   }
-  fmt::print("{}\n", json.dump());
+  fmt::print("{}\n", to_line(json));
 }
 
 void bench_loader(const BenchLoaderOptions& o) {

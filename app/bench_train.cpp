@@ -119,7 +119,7 @@ void bench_train(const BenchTrainOptions& o) {
                          {"steps", trainer.steps()},
                          {"first_loss", first_loss},
                          {"last_loss", last_loss}};
-    fmt::print("{}\n", result.dump());
+    fmt::print("{}\n", to_line(result));
     return;
   }
   fmt::print("{:12} {:>6} {:>6} {:>9} {:>7} {:>12} {:>16}\n", "model", "batch", "dtype", "replicas", "shards",

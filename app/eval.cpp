@@ -49,7 +49,7 @@ void eval(const EvalOptions& o) {
   const Json result = {{"accuracy", evaluation.accuracy()}, {"loss", evaluation.loss},
                        {"correct", evaluation.correct},     {"total", evaluation.total},
                        {"class_accuracy", per_class},       {"confusion", evaluation.confusion}};
-  fmt::print("{}\n", result.dump());
+  fmt::print("{}\n", to_line(result));
 }
 
 }  // namespace

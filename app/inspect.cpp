@@ -32,6 +32,16 @@ struct Survey {
   std::vector<Size2> sizes;  ///< Sorted by their pixels.
 };
 
+/// The size that a sample's header tells. @throws InputError that names the sample when it is damaged.
+Size2 open(Decoder& decoder, const Dataset& data, std::int64_t index, const Sample& sample) {
+  const bool raw = sample.encoding == Encoding::raw_hwc || sample.encoding == Encoding::raw_chw;
+  try {
+    return decoder.open(sample, raw ? sample.channels : 3);
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", data.describe(index), error.what());
+  }
+}
+
 Survey survey(const Dataset& data) {
   Survey result;
   result.samples = std::min(data.size(), kLookedAt);
@@ -41,8 +51,7 @@ Survey survey(const Dataset& data) {
   for (std::int64_t i = 0; i < result.samples; ++i) {
     try {
       const Sample sample = data.read(order(i), scratch);
-      const bool raw = sample.encoding == Encoding::raw_hwc || sample.encoding == Encoding::raw_chw;
-      result.sizes.push_back(decoder.open(sample, raw ? sample.channels : 3));
+      result.sizes.push_back(open(decoder, data, order(i), sample));
       result.bytes += static_cast<std::int64_t>(sample.bytes.size());
       ++result.encodings[static_cast<std::size_t>(sample.encoding)];
     } catch (const InputError&) {
@@ -123,14 +132,16 @@ void print(const Dataset& data, const std::string& name) {
   }
 }
 
-/// Reads everything and names each sample that is damaged. @throws InputError when there is one.
+/// Reads every sample and the header of its image, and names each one that is damaged. @throws InputError
+/// when there is one.
 void verify(const Dataset& data, const std::string& name) {
   std::int64_t damaged = 0;
   std::vector<std::byte> scratch;
+  Decoder decoder;
   Progress progress("verifying", data.size());
   for (std::int64_t i = 0; i < data.size(); ++i) {
     try {
-      data.read(i, scratch);
+      open(decoder, data, i, data.read(i, scratch));
     } catch (const InputError& error) {
       progress.clear();
       fmt::print("damaged: {}\n", error.what());

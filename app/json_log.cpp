@@ -5,6 +5,10 @@
 
 namespace millrace::app {
 
+std::string to_line(const Json& object) {
+  return object.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 JsonLog::JsonLog(const std::filesystem::path& path) : path_(path) {
   if (path.empty()) {
     return;
@@ -19,7 +23,7 @@ void JsonLog::write(const Json& object) {
   if (!file_) {
     return;
   }
-  const std::string line = object.dump() + "\n";
+  const std::string line = to_line(object) + "\n";
   if (std::fwrite(line.data(), 1, line.size(), file_.get()) != line.size() || std::fflush(file_.get()) != 0) {
     throw MachineError("cannot write to {}: {}", path_.string(), std::strerror(errno));
   }

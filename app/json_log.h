@@ -11,6 +11,9 @@ namespace millrace::app {
 
 using Json = nlohmann::ordered_json;
 
+/// Text for one line; bytes that are no UTF-8, in the name of a folder say, are replaced.
+std::string to_line(const Json& object);
+
 /// One JSON object a line, each written out at once. Without a path it swallows everything.
 class JsonLog {
  public:

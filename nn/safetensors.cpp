@@ -48,9 +48,12 @@ struct Entry {
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : path_(path), in_(path, std::ios::binary) {
+  explicit Reader(const std::filesystem::path& path) : path_(path) {
     std::error_code error;
-    bytes_ = std::filesystem::file_size(path, error);
+    bytes_ = std::filesystem::file_size(path, error);  // first: to open a pipe would wait for its writer
+    if (!error) {
+      in_.open(path, std::ios::binary);
+    }
     if (!in_ || error) {
       throw InputError("cannot read {}: {}", path.string(), error ? error.message() : std::strerror(errno));
     }

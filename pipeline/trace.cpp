@@ -1,9 +1,11 @@
 #include "pipeline/trace.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <fmt/core.h>
 #include <memory>
+#include <system_error>
 
 #include "dataio/file.h"
 
@@ -42,20 +44,32 @@ void Trace::write() {
   if (!file) {
     throw_errno("write", path_);
   }
+  try {
+    write_to(file.get());
+  } catch (const std::system_error& error) {  // fmt's, without the name of the file
+    errno = error.code().value();
+    throw_errno("write", path_);
+  }
+  if (std::fflush(file.get()) != 0 || std::ferror(file.get()) != 0) {
+    throw_errno("write", path_);
+  }
+}
+
+void Trace::write_to(std::FILE* file) {
   const auto microseconds = [this](Clock::time_point time) {
     return std::chrono::duration<double, std::micro>(time - start_).count();
   };
-  fmt::print(file.get(), "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n");
+  fmt::print(file, "{{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n");
   int row = 0;
   for (Track& track : tracks_) {
     fmt::print(
-        file.get(),
+        file,
         "{}{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_name\",\"args\":{{\"name\":\"{}\"}}}},\n"
         "{{\"ph\":\"M\",\"pid\":1,\"tid\":{},\"name\":\"thread_sort_index\",\"args\":{{\"sort_index\":{}}}}}",
         row > 0 ? ",\n" : "", row, track.name_, row, row);
     const std::lock_guard track_lock(track.mutex_);
     for (const Track::Span& span : track.spans_) {
-      fmt::print(file.get(),
+      fmt::print(file,
                  ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{},\"name\":\"{}\",\"ts\":{:.3f},\"dur\":{:.3f},"
                  "\"args\":{{\"{}\":{}}}}}",
                  row, span.name, microseconds(span.begin),
@@ -64,10 +78,7 @@ void Trace::write() {
     ++row;
   }
   const std::size_t dropped = std::max(spans_.load(), kMostSpans) - kMostSpans;
-  fmt::print(file.get(), "\n],\"otherData\":{{\"spans_dropped\":{}}}}}\n", dropped);
-  if (std::fflush(file.get()) != 0 || std::ferror(file.get()) != 0) {
-    throw_errno("write", path_);
-  }
+  fmt::print(file, "\n],\"otherData\":{{\"spans_dropped\":{}}}}}\n", dropped);
 }
 
 }  // namespace millrace

@@ -51,6 +51,8 @@ class Trace {
   void write();
 
  private:
+  void write_to(std::FILE* file);
+
   static constexpr std::size_t kMostSpans = std::size_t{1} << 19;
 
   std::filesystem::path path_;

@@ -265,6 +265,21 @@ class WrongPlaces(Command):
     def test_full_disk_at_log(self):
         self.bad(1, ["/dev/full"], "train", "--data", "synthetic:64", "--log-json", "/dev/full")
 
+    def test_full_disk_at_trace(self):
+        self.bad(1, ["t.json"], "bench", "loader", "--data", "synthetic:64", "--batch-size", 8, "--seconds", 0.01,
+                 "--trace", "t.json", file_limit=4096)
+
+    def test_folder_whose_name_is_no_text(self):
+        self.images("images", each=2)
+        os.rename(self.folder / "images", os.fsencode(self.folder) + b"/\xff")
+        subprocess.run([MILLRACE, "train", "--data", b"images:\xff", "--epochs", "1", "--batch-size", "2", "--log-json",
+                        "run.jsonl"], cwd=self.folder, check=True, capture_output=True, timeout=200)
+        self.assertEqual([e["event"] for e in self.events("run.jsonl")], ["start", "epoch", "end"])
+
+    def test_pipe_for_weights(self):
+        os.mkfifo(self.folder / "pipe")
+        self.bad(2, ["pipe"], "predict", "--weights", "pipe", "photo.jpg")
+
     def test_cuda_says_why(self):
         done = self.run_command("devices")
         if "cuda: none" not in done.stdout:
@@ -471,6 +486,14 @@ class Converting(Command):
             self.assertIn(word, done.stdout)
         self.assertEqual(sum(line.startswith("damaged: ") for line in done.stdout.splitlines()), 2)
         self.assertIn("2 of 20 samples", done.stderr)
+
+    def test_verify_names_damaged_images(self):
+        images = self.images(each=3)
+        (self.folder / "images/red/001.png").write_bytes(picture(0, random)[:20])
+        done = self.run_command("inspect", images, "--verify")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("unreadable   1", done.stdout)
+        self.assertIn("red/001.png: ", done.stdout)
 
     def test_training_checks_records_unless_told_otherwise(self):
         self.good("convert", "--from", "synthetic:20", "--to", "s.mlr")
