@@ -156,7 +156,7 @@ double measure_bare_decode(const Dataset& data, int threads, double seconds) {
 bool is_encoded(const Dataset& data) {
   std::vector<std::byte> bytes;
   const Encoding encoding = data.read(0, bytes).encoding;
-  return encoding == Encoding::jpeg || encoding == Encoding::other;
+  return encoding == Encoding::jpeg || encoding == Encoding::png;
 }
 
 struct LoaderResult {

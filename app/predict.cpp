@@ -30,7 +30,7 @@ class ImageFiles : public Dataset {
     constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
     const bool is_jpeg =
         bytes.size() >= kJpeg.size() && std::equal(kJpeg.begin(), kJpeg.end(), bytes.begin());
-    return {.bytes = bytes, .encoding = is_jpeg ? Encoding::jpeg : Encoding::other};
+    return {.bytes = bytes, .encoding = is_jpeg ? Encoding::jpeg : Encoding::png};
   }
 
  private:

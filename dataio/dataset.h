@@ -15,7 +15,7 @@ enum class Encoding : std::uint8_t {
   raw_hwc,  ///< u8, height x width x channels
   raw_chw,  ///< u8, channels x height x width
   jpeg,
-  other  ///< PNG; nothing else is read
+  png
 };
 
 /// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch they may lie

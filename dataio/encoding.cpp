@@ -15,7 +15,7 @@ std::optional<Encoding> encoding_of(std::span<const std::byte> bytes) {
     return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
   };
   if (starts_with(kJpeg)) return Encoding::jpeg;
-  if (starts_with(kPng)) return Encoding::other;
+  if (starts_with(kPng)) return Encoding::png;
   return std::nullopt;
 }
 

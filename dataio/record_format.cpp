@@ -14,7 +14,7 @@ constexpr std::array<std::uint8_t, 8> kMagic = {0x89, 'M', 'L', 'R', '\r', '\n',
 constexpr std::uint32_t kByteOrder = 0x01020304;
 
 static_assert(static_cast<int>(Encoding::raw_hwc) == 0 && static_cast<int>(Encoding::raw_chw) == 1 &&
-                  static_cast<int>(Encoding::jpeg) == 2 && static_cast<int>(Encoding::other) == 3,
+                  static_cast<int>(Encoding::jpeg) == 2 && static_cast<int>(Encoding::png) == 3,
               "these numbers stand in files");
 
 // Little-endian whatever the machine is; compilers make single moves of them.

@@ -73,7 +73,7 @@ RecordEntry RecordFile::entry(std::uint64_t record, std::vector<std::byte>& scra
   }
   const std::uint64_t size = std::uint64_t{entry->size} + entry->name_size, most = header_.index_offset;
   if (entry->offset < RecordHeader::kBytes || entry->offset > most || size > most - entry->offset ||
-      entry->encoding > Encoding::other || entry->height > kMostRawSide || entry->width > kMostRawSide ||
+      entry->encoding > Encoding::png || entry->height > kMostRawSide || entry->width > kMostRawSide ||
       entry->label < 0 || (header_.classes > 0 && entry->label >= header_.classes)) {
     throw InputError(
         "records: {}, record {}: its index entry at offset {} makes no sense: {} bytes at {}, label {} of {} "

@@ -45,7 +45,7 @@ Size2 Decoder::open(const Sample& sample, int channels, const DecodeOptions& opt
     case Encoding::jpeg:
       check_encoded(sample, channels, options);
       return jpeg_->open(sample.bytes, options);
-    case Encoding::other:
+    case Encoding::png:
       check_encoded(sample, channels, options);
       pixels_ = decode_png(sample.bytes, channels, options, buffer_);
       break;

@@ -46,7 +46,7 @@ void check(const SamplePlan& plan, Size2 source) {
 /// Asks for a raw image's memory; an encoded one takes far longer to decode than to fetch.
 void prefetch(const Sample& sample) {
   constexpr std::size_t kLine = 64, kMost = 4096;
-  if (sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other) {
+  if (sample.encoding == Encoding::jpeg || sample.encoding == Encoding::png) {
     return;
   }
   for (std::size_t i = 0; i < std::min(sample.bytes.size(), kMost); i += kLine) {
@@ -131,7 +131,7 @@ void SampleExecutor::learn_sizes_from(std::int64_t index) {
   } catch (const InputError& error) {
     throw InputError("{}: {}", dataset_->describe(index), error.what());
   }
-  const bool encoded = sample.encoding == Encoding::jpeg || sample.encoding == Encoding::other;
+  const bool encoded = sample.encoding == Encoding::jpeg || sample.encoding == Encoding::png;
   constexpr std::int64_t kTaskElements = 64 * 32 * 32 * 3;
   const std::int64_t elements = output_.height * output_.width * channels_;
   chunk_ = encoded ? 2 : static_cast<int>(std::clamp<std::int64_t>(kTaskElements / elements, 1, 64));

@@ -133,7 +133,7 @@ TEST(ImageFolder, ClassesAndFilesComeInTheOrderOfTheirNames) {
   for (std::int64_t i = 0; i < 5; ++i) {
     const Sample sample = dataset->read(i, scratch);
     EXPECT_EQ(sample.label, i < 3 ? 0 : 1);
-    EXPECT_EQ(sample.encoding, i == 1 || i == 2 ? Encoding::other : Encoding::jpeg) << i;
+    EXPECT_EQ(sample.encoding, i == 1 || i == 2 ? Encoding::png : Encoding::jpeg) << i;
     read.push_back(text(sample));
   }
   EXPECT_THAT(read, ElementsAre(kJpeg + "ca", kPng + "cb", kPng + "ci", kJpeg + "d10", kJpeg + "d2"));

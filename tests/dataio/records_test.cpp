@@ -44,7 +44,7 @@ std::string payload(int i) {
 }
 
 Sample sample(int i, const std::string& payload) {
-  return {.bytes = bytes(payload), .encoding = i % 2 ? Encoding::jpeg : Encoding::other, .label = i % 3};
+  return {.bytes = bytes(payload), .encoding = i % 2 ? Encoding::jpeg : Encoding::png, .label = i % 3};
 }
 
 const DatasetInfo kInfo{.classes = {"cat", "dog", "owl"}};
@@ -64,7 +64,7 @@ void expect_written(const Dataset& dataset) {
   for (const int i : {3, 0, 6, 1, 5, 2, 4, 3}) {
     const Sample got = dataset.read(i, scratch);
     EXPECT_EQ(text(got.bytes), payload(i));
-    EXPECT_EQ(got.encoding, i % 2 ? Encoding::jpeg : Encoding::other);
+    EXPECT_EQ(got.encoding, i % 2 ? Encoding::jpeg : Encoding::png);
     EXPECT_EQ(got.label, i % 3);
     EXPECT_EQ(dataset.label(i), i % 3);
     EXPECT_THAT(dataset.describe(i), HasSubstr("source " + std::to_string(i)));

@@ -120,7 +120,7 @@ TEST_F(Tfrecord, SamplesOfAllShardsComeInOrder) {
       EXPECT_EQ(text(second.bytes), kJpeg + "2");
       EXPECT_EQ(second.encoding, Encoding::jpeg);
       EXPECT_EQ(second.label, 1);
-      EXPECT_EQ(dataset->read(2, scratch).encoding, Encoding::other);
+      EXPECT_EQ(dataset->read(2, scratch).encoding, Encoding::png);
       EXPECT_EQ(dataset->label(0), 2);
       EXPECT_EQ(dataset->describe(1),
                 folder.path("a-0") + " at offset " + std::to_string(sample(kJpeg + "1", 2).size()));

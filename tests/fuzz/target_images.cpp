@@ -33,7 +33,7 @@ std::uint64_t decode(std::span<const std::byte> bytes, Encoding encoding) {
 }
 
 std::uint64_t jpeg(std::span<const std::byte> bytes) { return decode(bytes, Encoding::jpeg); }
-std::uint64_t png(std::span<const std::byte> bytes) { return decode(bytes, Encoding::other); }
+std::uint64_t png(std::span<const std::byte> bytes) { return decode(bytes, Encoding::png); }
 
 /// Eight bytes say what is to be cut out of the JPEG that follows, and to what size it is to be shrunk.
 std::uint64_t jpeg_crop(std::span<const std::byte> bytes) {

@@ -148,13 +148,13 @@ TEST(Decode, PngComesInRgb) {
   const auto* first = reinterpret_cast<const std::byte*>(kPng);
   const std::vector<std::byte> png(first, first + sizeof kPng);
   Decoder decoder;
-  const Size2 size = decoder.open(sample(png, Encoding::other), 3);
+  const Size2 size = decoder.open(sample(png, Encoding::png), 3);
   ASSERT_EQ(size, Size2(2));
   const Pixels got = decoder.decode(SamplePlan(size));
   const std::vector<int> want = {255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255};
   EXPECT_EQ(std::vector<int>(got.data, got.data + 12), want);
-  EXPECT_NE(failure(decoder, {png.begin(), png.end() - 30}, Encoding::other), "no error");
-  EXPECT_NE(failure(decoder, {}, Encoding::other), "no error");
+  EXPECT_NE(failure(decoder, {png.begin(), png.end() - 30}, Encoding::png), "no error");
+  EXPECT_NE(failure(decoder, {}, Encoding::png), "no error");
 }
 
 TEST(Decode, NothingButJpegAndPngIsRead) {
@@ -162,7 +162,7 @@ TEST(Decode, NothingButJpegAndPngIsRead) {
   for (const std::string_view text :
        {"P5\n1 1\n255\n7", "<VRTDataset rasterXSize=\"1\" rasterYSize=\"1\"/>"}) {
     const auto bytes = std::as_bytes(std::span(text));
-    EXPECT_THAT(failure(decoder, {bytes.begin(), bytes.end()}, Encoding::other), HasSubstr("PNG"));
+    EXPECT_THAT(failure(decoder, {bytes.begin(), bytes.end()}, Encoding::png), HasSubstr("PNG"));
   }
 }
 
