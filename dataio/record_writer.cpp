@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <limits>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "dataio/crc32c.h"
@@ -30,6 +32,20 @@ void write_at(int file, std::span<const std::byte> bytes, std::uint64_t offset, 
 
 void sync(int file, const fs::path& path) {
   if (::fsync(file) != 0) throw_errno("write", path);
+}
+
+/// Held for as long as the result lives, so that two writers do not mix their records. @throws InputError
+/// when another holds it, or has just put the file into its place.
+FileDescriptor lock(int file, const fs::path& part) {
+  struct stat opened {
+  }, named{};
+  const bool taken = ::flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (taken || ::fstat(file, &opened) != 0 || ::stat(part.c_str(), &named) != 0 ||
+      opened.st_ino != named.st_ino) {
+    throw InputError("records: {} is being written by another process; wait for it or write elsewhere",
+                     part.string());
+  }
+  return FileDescriptor(::fcntl(file, F_DUPFD_CLOEXEC, 0));
 }
 
 fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.parent_path() : "."; }
@@ -171,8 +187,10 @@ void RecordWriter::begin_shard() {
   }
   fs::path part = numbered(shards_.size(), 0);
   part += ".part";
-  file_.emplace(::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+  file_.emplace(::open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
   if (file_->get() < 0) throw_errno("write", part);
+  if (shards_.empty()) lock_ = lock(file_->get(), part);
+  if (::ftruncate(file_->get(), 0) != 0) throw_errno("write", part);  // what a killed writer left
   shards_.push_back({std::move(part), common_});
   offset_ = 0;
   append(kZeros);
@@ -206,7 +224,7 @@ void RecordWriter::finish() {
     write_at(file.get(), header.encode(), 0, part);
     sync(file.get(), part);
   }
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
+  for (std::size_t i = shards_.size(); i-- > 0;) {  // the locked one last
     const fs::path place = numbered(i, shards_.size());
     refuse_existing(place);
     if (::rename(shards_[i].part.c_str(), place.c_str()) != 0) throw_errno("write", place);

@@ -67,6 +67,7 @@ class RecordWriter {
   std::int64_t records_ = 0;
   std::uint64_t finished_bytes_ = 0;
   std::vector<Shard> shards_;
+  FileDescriptor lock_;  // on the first shard
   // Of the last shard:
   std::optional<FileDescriptor> file_;
   std::uint64_t offset_ = 0;

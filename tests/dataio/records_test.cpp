@@ -212,6 +212,18 @@ TEST(RecordWriter, DoesNotOverwrite) {
   write(folder.path("c.mlr"), {.shard_size = 700});
 }
 
+TEST(RecordWriter, TwoAtOnceDoNotMix) {
+  TemporaryFolder folder;
+  for (const std::int64_t shard_size : {0, 300}) {
+    RecordWriter first(folder.path("a.mlr"), kInfo, {.shard_size = shard_size});
+    for (int i = 0; i < kRecords; ++i) first.add(sample(i, payload(i)), "source " + std::to_string(i));
+    EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.shard_size = shard_size}); }),
+                HasSubstr("another process"));
+    first.finish();
+    expect_written(*open_dataset("records:" + folder.path(shard_size == 0 ? "a.mlr" : "a-*.mlr")));
+  }
+}
+
 TEST(RecordWriter, LeavesNothingWithoutFinish) {
   TemporaryFolder folder;
   {
