@@ -230,6 +230,10 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
   if (auto transform = parse_color_transform(word)) {
     return transform;
   }
+  if (name == "mixup" || name == "cutmix") {
+    throw InputError("transforms: '{}' is no transform of single images; expected {}:ALPHA in --transform",
+                     word, name);
+  }
   throw InputError("transforms: '{}' is unknown; the known ones are: {}", word, kKnown);
 }
 

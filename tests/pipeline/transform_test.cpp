@@ -81,6 +81,7 @@ TEST(Transforms, MistakesAreNamed) {
   EXPECT_THAT(error_of("resize:0"), HasSubstr("resize:0"));
   EXPECT_THAT(error_of("resize:32y48"), HasSubstr("32y48"));
   EXPECT_THAT(error_of("normalize:1"), HasSubstr("unknown"));
+  EXPECT_THAT(error_of("mixup"), HasSubstr("mixup:ALPHA"));
   EXPECT_THAT(error_of("random_crop:4,resize:16"), HasSubstr("resize:16"));
   EXPECT_THAT(error_of("cutout:4,random_crop:4"), HasSubstr("cutout"));
   EXPECT_THAT(error_of("resize:8,random_resized_crop:8"), HasSubstr("drop the resize"));
