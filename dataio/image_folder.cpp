@@ -82,8 +82,9 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
 }  // namespace
 
 std::unique_ptr<Dataset> open_images(const std::string& where, const OpenOptions& options) {
-  if (std::error_code error; where.ends_with(".tar") && fs::is_regular_file(where, error)) {
-    return open_image_tar(where, options);
+  if (std::error_code error; fs::is_regular_file(where, error)) {
+    if (where.ends_with(".tar")) return open_image_tar(where, options);
+    throw InputError("images: {} is a file, expected a folder or a .tar file", where);
   }
   return open_image_folder(where);
 }

@@ -150,7 +150,7 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
   if (!mapped_reads_intact()) {
     throw InputError("{}: was cut while its samples were listed", file.path().string());
   }
-  keep(path, to_text(index, key));
+  if (!index.entries.empty()) keep(path, to_text(index, key));  // nothing beside a file that may be no shard
   return index;
 }
 

@@ -161,7 +161,7 @@ TEST(ImageFolder, WhatCannotBeReadIsNamed) {
               AllOf(HasSubstr(folder.path("none")), HasSubstr("No such file")));
   EXPECT_THAT(open_error("images:" + folder.path()), HasSubstr("neither class folders nor"));
   folder.write("file.jpg", kJpeg);
-  EXPECT_THAT(open_error("images:" + folder.path("file.jpg")), HasSubstr("Not a directory"));
+  EXPECT_THAT(open_error("images:" + folder.path("file.jpg")), HasSubstr("expected a folder or a .tar file"));
   folder.write("train/dog/1.jpg", kJpeg);
   EXPECT_THAT(open_error("images:" + folder.path()), AllOf(HasSubstr("train"), HasSubstr("subfolders")));
   folder.write("train/empty/notes.txt", "nothing");

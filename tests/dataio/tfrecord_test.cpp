@@ -178,6 +178,9 @@ TEST_F(Tfrecord, EveryDamageIsNamed) {
   }
   EXPECT_THAT(error("\x1F\x8B and so on, zipped"), HasSubstr("gzipped"));
   EXPECT_THAT(error(""), HasSubstr("holds no samples"));
+  folder.write("empty.tfrecord", "");
+  input_error([&] { open_dataset("tfrecord:" + folder.path("empty.tfrecord")); });
+  EXPECT_FALSE(std::filesystem::exists(folder.path("empty.tfrecord.mlx")));
   for (const std::uint64_t length : {~std::uint64_t{0}, ~std::uint64_t{0} - 15, std::uint64_t{1} << 40}) {
     const std::string bytes = little_endian(length, 8);
     EXPECT_THAT(error(bytes + checksum(bytes) + std::string(100, 'x')), HasSubstr("it is cut")) << length;
