@@ -116,11 +116,11 @@ bool Tensor::is_dense() const {
 
 Strides dense_strides(const Shape& shape, MemoryFormat format) {
   Strides strides = shape;
-  std::int64_t stride = 1;
+  std::uint64_t stride = 1;  // an empty tensor's other sizes may be huge: wraps, and is never used
   const bool channels_last = format == MemoryFormat::channels_last && shape.size() >= 3;
   const auto place = [&](int i) {
-    strides[i] = stride;
-    stride *= std::max<std::int64_t>(shape[i], 1);
+    strides[i] = static_cast<std::int64_t>(stride);
+    stride *= static_cast<std::uint64_t>(std::max<std::int64_t>(shape[i], 1));
   };
   if (channels_last) {
     place(1);
