@@ -116,11 +116,13 @@ class Indexer {
     }
   }
 
-  using Features = google::protobuf::Map<std::string, proto::Feature>;
+  using Features = google::protobuf::RepeatedPtrField<proto::NamedFeature>;
 
   static const proto::Feature* find(const Features& all, const std::vector<std::string>& names) {
     for (const std::string& name : names) {
-      if (const auto found = all.find(name); found != all.end()) return &found->second;
+      const auto found =
+          std::find_if(all.rbegin(), all.rend(), [&](const auto& each) { return each.key() == name; });
+      if (found != all.rend()) return &found->value();  // of two, the last, as in a map
     }
     return nullptr;
   }
@@ -129,7 +131,7 @@ class Indexer {
                                 const std::vector<std::string>& names) const {
     if (const proto::Feature* found = find(all, names)) return *found;
     std::vector<std::string> there;
-    for (const auto& [name, value] : all) there.push_back(name);
+    for (const proto::NamedFeature& each : all) there.push_back(each.key());
     std::sort(there.begin(), there.end());
     throw InputError("{}: it has no feature {}; it has {:.300}", where(file_, at), fmt::join(names, " or "),
                      fmt::format("{}", fmt::join(there, ", ")));
