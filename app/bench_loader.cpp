@@ -115,28 +115,44 @@ double on_threads(int threads, double seconds, Work work) {
 
 /// The loader's own kernel on plain threads, without graph, order or consumer: what the loader's speed is
 /// held against. Each thread fills whole slabs, of as many as the loader has.
-double measure_bare(const SampleExecutor& executor, const Sampler& sampler, const LoaderOptions& options,
-                    double seconds) {
-  std::atomic<std::int64_t> next = 0;
-  return on_threads(options.threads, seconds, [&](int thread, const auto& go_on) {
-    std::vector<Slab> slabs;
-    for (int i = thread; i < std::max(options.slabs, options.threads); i += options.threads) {
-      slabs.emplace_back(sampler.shard_size(), executor.fields());
+class BareLoop {
+ public:
+  BareLoop(std::shared_ptr<const Dataset> data, const Sampler& sampler, const LoaderOptions& options)
+      : executor_(std::move(data), options),
+        sampler_(sampler),
+        slabs_(static_cast<std::size_t>(options.threads)),
+        scratch_(static_cast<std::size_t>(options.threads)) {
+    for (int i = 0; i < std::max(options.slabs, options.threads); ++i) {
+      slabs_[static_cast<std::size_t>(i % options.threads)].emplace_back(sampler.shard_size(),
+                                                                         executor_.fields());
     }
-    SampleExecutor::Scratch scratch;
-    std::int64_t images = 0;
-    for (std::size_t turn = 0; turn == 0 || go_on(); ++turn) {
-      Slab& slab = slabs[turn % slabs.size()];
-      const PlannedShard planned = sampler.planned(next++);
-      sampler.indices(planned, {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.samples())});
-      slab.valid = planned.valid;
-      executor.execute(slab, planned.epoch, 0, slab.samples(), scratch);
-      executor.finish(slab, planned);
-      images += slab.samples();
-    }
-    return images;
-  });
-}
+  }
+
+  double measure(double seconds) {
+    return on_threads(static_cast<int>(slabs_.size()), seconds, [&](int thread, const auto& go_on) {
+      const auto mine = static_cast<std::size_t>(thread);
+      std::int64_t images = 0;
+      for (std::size_t turn = 0; turn == 0 || go_on(); ++turn) {
+        Slab& slab = slabs_[mine][turn % slabs_[mine].size()];
+        const PlannedShard planned = sampler_.planned(next_++);
+        sampler_.indices(planned,
+                         {slab.ids().data<std::int64_t>(), static_cast<std::size_t>(slab.samples())});
+        slab.valid = planned.valid;
+        executor_.execute(slab, planned.epoch, 0, slab.samples(), scratch_[mine]);
+        executor_.finish(slab, planned);
+        images += slab.samples();
+      }
+      return images;
+    });
+  }
+
+ private:
+  SampleExecutor executor_;
+  const Sampler& sampler_;
+  std::vector<std::vector<Slab>> slabs_;  // of each thread
+  std::vector<SampleExecutor::Scratch> scratch_;
+  std::atomic<std::int64_t> next_ = 0;
+};
 
 /// Reading and decoding every image whole, on plain threads, and nothing else.
 double measure_bare_decode(const Dataset& data, int threads, double seconds) {
@@ -170,28 +186,30 @@ LoaderResult run(const BenchLoaderOptions& o, const LoaderOptions& options) {
   const std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options());
   Loader loader{data, options};
   Stream stream(loader);
-  std::optional<SampleExecutor> executor;
+  std::optional<BareLoop> bare_loop;
   const Sampler sampler(data->size(),
                         {.batch_size = o.batch_size, .shards = o.shards, .order = options.order});
   if (o.compare) {
-    executor.emplace(data, options);
+    bare_loop.emplace(data, sampler, options);
   }
   const bool decodes = o.compare && is_encoded(*data);
   LoaderResult result;
   result.mixing = measure_mixing(data->size(), options.order, options.seed);
   result.shuffled = measure_mixing(data->size(), {}, options.seed);
   for (int repeat = -1; repeat < o.repeats; ++repeat) {  // the first one warms up
-    stream.take();                                       // what was prepared during the pause is not counted
+    for (int i = 0; i < options.slabs; ++i) {            // what was prepared during the pause is not counted
+      stream.take();
+    }
     const LoaderStatistics before = loader.statistics();
     const double speed = measure(stream, o.seconds);
     result.statistics = loader.statistics().since(before);
-    const double bare = executor ? measure_bare(*executor, sampler, options, o.seconds) : 0;
+    const double bare = bare_loop ? bare_loop->measure(o.seconds) : 0;
     const double bare_decode = decodes ? measure_bare_decode(*data, options.threads, o.seconds) : 0;
     if (repeat < 0) {
       continue;
     }
     result.speed.images_per_second.push_back(speed);
-    if (executor) {
+    if (bare_loop) {
       result.bare.images_per_second.push_back(bare);
       result.ratios.push_back(speed / bare);
     }
