@@ -102,6 +102,7 @@ bool ChunkWork::work(const Chunk& chunk) {
     }
   }
   if (chunk.fetched != nullptr) {
+    chunk.fetched->errors.clear();  // before the consumer can get hold of the one that the slab has
     const std::lock_guard lock(mutex_);
     free_fetched_.emplace_back(chunk.fetched);
   }

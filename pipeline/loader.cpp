@@ -224,7 +224,8 @@ bool Loader::next(Batch& batch) {
   auto state = std::make_shared<Batch::State>(Batch::State{std::exchange(impl_->gathered, {})});
   for (const SlabLease& shard : state->shards) {
     if (shard->error) {
-      std::rethrow_exception(shard->error);
+      // The slab keeps no share in it: the consumer alone looks at it and lets go of it.
+      std::rethrow_exception(std::exchange(shard->error, nullptr));
     }
     impl_->bad.add(shard->planned.valid, shard->bad);
   }
