@@ -2,9 +2,9 @@
 
 #include <filesystem>
 
-#include "../dataio/temporary_folder.h"
 #include "jpeg_support.h"
 #include "pipeline/jpeg_header.h"
+#include "tests/dataio/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -10,6 +10,7 @@
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
+#include "tests/dataio/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {
@@ -54,16 +55,6 @@ Trained train(int replicas, int shards, DType dtype = DType::f32, std::int64_t b
   }
   result.hash = trainer.weights_hash();
   return result;
-}
-
-template <typename Failing>
-std::string message_of(Failing&& failing) {
-  try {
-    failing();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "no InputError";
 }
 
 TEST(Trainer, EqualShardsGiveEqualBitsOnAnyNumberOfReplicas) {
@@ -237,7 +228,7 @@ TEST(Trainer, AFailingReplicaStopsItsPeersAndIsReported) {
     } catch (const std::domain_error& error) {
       EXPECT_STREQ(error.what(), "out of paper");
     }
-    EXPECT_THAT(message_of([&] { trainer.step(batch, sum_of_losses); }),
+    EXPECT_THAT(test::input_error([&] { trainer.step(batch, sum_of_losses); }),
                 AllOf(HasSubstr("out of paper"), HasSubstr("make a new trainer")));
     EXPECT_EQ(trainer.steps(), 1);
   }
@@ -269,14 +260,14 @@ TEST(Trainer, RefusesWhatDoesNotFit) {
   Batch batch;
   auto epoch = loader.epoch(0);
   ASSERT_TRUE(loader.next(batch));
-  EXPECT_THAT(message_of([&] { trainer.step(batch, sum_of_losses); }),
+  EXPECT_THAT(test::input_error([&] { trainer.step(batch, sum_of_losses); }),
               HasSubstr("the batch has 2 shards, expected 4"));
   auto bf16_epoch = bf16.epoch(0);
   ASSERT_TRUE(bf16.next(batch));
-  EXPECT_THAT(message_of([&] { trainer.step(batch, sum_of_losses); }),
+  EXPECT_THAT(test::input_error([&] { trainer.step(batch, sum_of_losses); }),
               HasSubstr("images in bf16, expected f32"));
-  EXPECT_THAT(message_of([&] { trainer.group("nowhere", {}); }), HasSubstr("nowhere"));
-  EXPECT_THAT(message_of([] { Trainer([] { return nullptr; }, kSgd, {.replicas = 2}); }),
+  EXPECT_THAT(test::input_error([&] { trainer.group("nowhere", {}); }), HasSubstr("nowhere"));
+  EXPECT_THAT(test::input_error([] { Trainer([] { return nullptr; }, kSgd, {.replicas = 2}); }),
               HasSubstr("gave none"));
 }
 
@@ -286,7 +277,7 @@ TEST(Trainer, ALossOfManyNumbersIsRefused) {
   Batch batch;
   auto epoch = loader.epoch(0);
   ASSERT_TRUE(loader.next(batch));
-  EXPECT_THAT(message_of([&] {
+  EXPECT_THAT(test::input_error([&] {
                 trainer.step(batch, [](nn::Module& net, const Batch& b) { return net(b.images()); });
               }),
               HasSubstr("gave [16, 10], expected one number"));
@@ -311,7 +302,7 @@ TEST(Resolve, FillsInWhatIsLeftOpen) {
 }
 
 TEST(Resolve, NamesWhatDoesNotFit) {
-  const auto message = [](TrainerOptions asked) { return message_of([&] { resolve(asked); }); };
+  const auto message = [](TrainerOptions asked) { return test::input_error([&] { resolve(asked); }); };
   EXPECT_THAT(message({.replicas = 1, .shards = 6}), HasSubstr("got 6 shards, expected a power of two"));
   EXPECT_THAT(message({.shards = 8, .batch_size = 12}),
               HasSubstr("a batch of 12 does not split into 8 equal shards"));
