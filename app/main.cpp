@@ -104,6 +104,7 @@ int run(int argc, char** argv) {
   millrace::app::add_bench_train(bench);
   millrace::app::add_bench_loader(bench);
   millrace::app::add_devices(app);
+  millrace::app::add_plan(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {

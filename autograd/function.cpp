@@ -160,6 +160,15 @@ std::vector<std::shared_ptr<Function>> Function::previous_functions() const {
   return functions;
 }
 
+std::vector<Variable> Function::leaves() const {
+  std::vector<Variable> leaves;
+  leaves.reserve(edges_.size());
+  for (const Edge& edge : edges_) {
+    leaves.push_back(edge.leaf ? Variable(edge.leaf) : Variable());
+  }
+  return leaves;
+}
+
 namespace detail {
 
 bool wants_history(std::span<const Variable> inputs) {

@@ -85,6 +85,10 @@ class Function {
   std::string_view name() const { return name_; }
   /// The creators of the inputs, in their order; null where an input is a leaf.
   std::vector<std::shared_ptr<Function>> previous_functions() const;
+  /// The inputs that are leaves and require a gradient, parameters say, in their order; undefined elsewhere.
+  std::vector<Variable> leaves() const;
+  /// Of the output.
+  const Shape& shape() const { return shape_; }
   /// Larger than that of every function before it in the graph; `backward` visits in descending order.
   std::uint64_t sequence() const { return sequence_; }
 
@@ -109,7 +113,7 @@ class Function {
   Release release_;
   bool visited_ = false;   // by the running backward pass
   bool released_ = false;  // backward ran without retain_graph, so the closure is gone
-  Shape shape_;            // of the output, and so of its gradient
+  Shape shape_;
   TensorOptions options_;
   Tensor gradient_;          // of the output, while backward runs
   std::array<Edge, 3> few_;  // nearly all operations have at most three inputs

@@ -519,6 +519,16 @@ class Measuring(Command):
         self.assertIn("oneDNN", out)
         self.assertIn("cores", out)
 
+    def test_plan(self):
+        out = self.good("plan", "--model", "lenet5", "--gpus", 6, "--step-ms", 10, "--link", "1:0", "--batch-size", 128)
+        self.assertIn("62,006 parameters", out)
+        rows = {int(words[0]): words for words in map(str.split, out.splitlines()) if words and words[0].isdigit()}
+        self.assertEqual(sorted(rows), [1, 2, 4, 6])
+        # 248 kB around 6 GPUs at 1 GB/s: 2 * 5/6 * 0.248 ms, all of it after the backward pass.
+        self.assertEqual(rows[6][1:3], ["10.413", "0.413"])
+        self.assertEqual(rows[1][3], "12,800")
+        self.bad(2, ["link", "string", "infiniband"], "plan", "--link", "string")
+
     def test_bench_train(self):
         result = json.loads(self.good("bench", "train", "--model", "lenet5", "--batch-size", 8, "--replicas", 2, "--json",
                                       "--repeats", 2, "--seconds", 0.05))

@@ -1,0 +1,53 @@
+#include "nn/work.h"
+
+#include <unordered_set>
+
+#include "autograd/function.h"
+
+namespace millrace::nn {
+
+namespace {
+
+/// Each element of the output is a product with one row of the weight.
+double operations(const Function& function) {
+  const Variable weight = function.leaves()[1];
+  if (!weight.defined()) {
+    return 0;
+  }
+  const auto row = static_cast<double>(weight.data().numel() / weight.size(0));
+  return 2 * static_cast<double>(function.shape().numel()) * row;
+}
+
+}  // namespace
+
+Work measure_work(Module& net, const Shape& image) {
+  Work work;
+  for (const Variable& parameter : net.parameters()) {
+    work.parameters += parameter.data().numel();
+  }
+  const bool training = net.is_training();
+  net.eval();
+  const Variable out = net(zeros({1, image[0], image[1], image[2]}, {.format = MemoryFormat::channels_last}));
+  net.train(training);
+  std::vector<std::shared_ptr<Function>> open;
+  std::unordered_set<const Function*> seen;
+  const auto visit = [&](const std::shared_ptr<Function>& function) {
+    if (function && seen.insert(function.get()).second) {
+      open.push_back(function);
+    }
+  };
+  visit(out.creator());
+  while (!open.empty()) {
+    const auto function = std::move(open.back());
+    open.pop_back();
+    if (function->name() == "conv2d" || function->name() == "linear") {
+      work.forward_operations += operations(*function);
+    }
+    for (const auto& previous : function->previous_functions()) {
+      visit(previous);
+    }
+  }
+  return work;
+}
+
+}  // namespace millrace::nn

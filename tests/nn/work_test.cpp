@@ -1,0 +1,42 @@
+#include "nn/work.h"
+
+#include <gtest/gtest.h>
+
+#include "nn/layers.h"
+#include "nn/models/models.h"
+
+namespace millrace {
+namespace {
+
+TEST(Work, CountsWhatLenet5sLayersDo) {
+  const auto net = nn::make_model("lenet5");
+  const nn::Work work = nn::measure_work(*net, {3, 32, 32});
+  EXPECT_EQ(work.parameters, 62006);
+  const double layers = 28.0 * 28 * 6 * 75 + 10.0 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10;
+  EXPECT_DOUBLE_EQ(work.forward_operations, 2 * layers);
+  EXPECT_TRUE(net->is_training());
+}
+
+TEST(Work, CountsABranchOnceAndASharedLayerTwice) {
+  struct Net : nn::Module {
+    nn::Linear a{4, 4};
+    Net() { add("a", a); }
+    Variable forward(const Variable& image) override {
+      const Variable once = a(flatten(image));
+      return a(once) + once;
+    }
+  } net;
+  EXPECT_DOUBLE_EQ(nn::measure_work(net, {1, 2, 2}).forward_operations, 2.0 * 2 * 16);
+}
+
+TEST(Work, FollowsGroupsAndStrides) {
+  struct Net : nn::Module {
+    nn::Conv2d conv{4, 8, {.kernel = 3, .stride = 2, .padding = 1, .groups = 2}};
+    Net() { add("conv", conv); }
+    Variable forward(const Variable& image) override { return conv(image); }
+  } net;
+  EXPECT_DOUBLE_EQ(nn::measure_work(net, {4, 8, 8}).forward_operations, 2.0 * 8 * 16 * (2 * 9));
+}
+
+}  // namespace
+}  // namespace millrace
