@@ -69,6 +69,31 @@ void Sgd::make_runs() {
   }
 }
 
+StateDict Sgd::momentum_dict() const {
+  StateDict state;
+  for (const auto& slot : flat_->slots()) {
+    state.emplace_back(slot.name,
+                       momentum_.narrow(0, slot.offset, slot.size).view(slot.parameter.data().shape()));
+  }
+  return state;
+}
+
+std::string Sgd::describe() const {
+  const auto& slots = flat_->slots();
+  std::string text;
+  for (std::size_t first = 0, last = 0; first < slots.size(); first = last) {
+    while (last < slots.size() && options_[last] == options_[first]) {
+      ++last;
+    }
+    const SgdOptions& o = options_[first];
+    const bool all = first == 0 && last == slots.size();
+    text += fmt::format("{}learning rate {}, momentum {}, weight decay {}{}{}", first == 0 ? "" : "; ",
+                        o.learning_rate, o.momentum, o.weight_decay, o.nesterov ? ", nesterov" : "",
+                        all ? "" : fmt::format(" of {} to {}", slots[first].name, slots[last - 1].name));
+  }
+  return text;
+}
+
 void Sgd::zero_grad() { flat_->begin(); }
 
 void Sgd::step(double rate, double gradient_scale) {

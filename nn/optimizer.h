@@ -3,12 +3,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "nn/flat.h"
 #include "nn/module.h"
+#include "nn/state.h"
 
 namespace millrace::nn {
 
@@ -43,6 +45,10 @@ class Sgd {
   FlatParameters& flat() { return *flat_; }
   /// One buffer like `flat().weights()`.
   Tensor& momentum() { return momentum_; }
+  /// The same by the parameters' names, as views: PyTorch's momentum_buffer of each.
+  StateDict momentum_dict() const;
+  /// The options on one line, those of groups with the first and the last of their parameters.
+  std::string describe() const;
   std::int64_t steps() const { return steps_; }
 
  private:

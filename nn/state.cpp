@@ -21,12 +21,14 @@ StateDict state_dict(const Module& module) {
 }
 
 void load_state_dict(Module& module, const StateDict& state) {
+  copy_by_name(state_dict(module), state, "load_state_dict: these weights do not fit " + module.kind());
+}
+
+void copy_by_name(StateDict own, const StateDict& state, std::string_view misfit) {
   std::map<std::string, const Tensor*> given;
   for (const auto& [name, tensor] : state) {
     given.emplace(name, &tensor);
   }
-
-  StateDict own = state_dict(module);
   std::string missing, unexpected, wrong;
   const auto list = [](std::string& text, const std::string& item) {
     text += (text.empty() ? "" : ", ") + item;
@@ -47,7 +49,7 @@ void load_state_dict(Module& module, const StateDict& state) {
     }
   }
   if (!missing.empty() || !unexpected.empty() || !wrong.empty()) {
-    std::string message = fmt::format("load_state_dict: these weights do not fit {}", module.kind());
+    std::string message(misfit);
     if (!missing.empty()) {
       message += "; missing: " + missing;
     }

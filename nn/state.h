@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,8 @@ using StateDict = std::vector<std::pair<std::string, Tensor>>;
 StateDict state_dict(const Module& module);
 /// Copies values in by name. @throws InputError naming every missing, unexpected or wrongly shaped entry.
 void load_state_dict(Module& module, const StateDict& state);
+/// Likewise into tensors that are no module's own; `misfit` begins the message.
+void copy_by_name(StateDict into, const StateDict& from, std::string_view misfit);
 
 /// The safetensors format, as Hugging Face defines it; metadata is a map of strings.
 struct SafetensorsFile {

@@ -68,6 +68,7 @@ void Replica::synchronize() {
   for (auto& [name, tensor] : nn::state_dict(*module_)) {
     communicator_.broadcast(tensor, 0);
   }
+  communicator_.broadcast(sgd_.momentum(), 0);
 }
 
 void Replica::step(const StepTask& task) {

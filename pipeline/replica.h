@@ -44,7 +44,7 @@ class Replica {
 
   nn::Module& module() { return *module_; }
   nn::Sgd& sgd() { return sgd_; }
-  /// Takes over the state dictionary of replica 0; all replicas call it.
+  /// Takes over the state dictionary and the momentum of replica 0; all replicas call it.
   void synchronize();
   void step(const StepTask& task);
   /// Puts the network into evaluation mode and clears the counts.

@@ -188,6 +188,8 @@ Trainer::~Trainer() = default;
 int Trainer::replicas() const { return impl_->options.replicas; }
 int Trainer::shards() const { return impl_->options.shards; }
 std::int64_t Trainer::steps() const { return impl_->steps; }
+const TrainerOptions& Trainer::options() const { return impl_->options; }
+const nn::Sgd& Trainer::optimizer() const { return impl_->replica(0)->sgd(); }
 
 void Trainer::group(std::string_view word, nn::SgdOptions options) {
   for (auto& replica : impl_->replicas) {
@@ -244,6 +246,28 @@ Evaluation Trainer::evaluate(Loader& loader) {
 nn::Module& Trainer::module() {
   impl_->changed = replicas() > 1;
   return impl_->replica(0)->module();
+}
+
+TrainerState Trainer::state() const {
+  const auto copied = [](nn::StateDict state) {
+    for (auto& [name, tensor] : state) {
+      tensor = tensor.device().is_cpu() ? tensor.clone() : tensor.to(kCpu);
+    }
+    return state;
+  };
+  Replica& replica = *impl_->replica(0);
+  return {.steps = steps(),
+          .weights = copied(nn::state_dict(replica.module())),
+          .momentum = copied(replica.sgd().momentum_dict())};
+}
+
+void Trainer::restore(const TrainerState& state) {
+  Replica& replica = *impl_->replica(0);
+  nn::load_state_dict(replica.module(), state.weights);
+  nn::copy_by_name(replica.sgd().momentum_dict(), state.momentum,
+                   "trainer: these momentums do not fit the network");
+  impl_->steps = state.steps;
+  impl_->changed = true;
 }
 
 std::string Trainer::weights_hash() { return nn::weights_hash(impl_->replica(0)->module()); }

@@ -50,6 +50,13 @@ struct Evaluation {
   double class_accuracy(int label) const;
 };
 
+/// What a training goes on from, besides its data: tensors on the CPU, by PyTorch's names.
+struct TrainerState {
+  std::int64_t steps = 0;
+  nn::StateDict weights;   ///< Parameters and buffers.
+  nn::StateDict momentum;  ///< Of each trained parameter.
+};
+
 /// Trains replicas of one network data-parallel.
 ///
 /// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are
@@ -78,6 +85,14 @@ class Trainer {
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;
+  const TrainerOptions& options() const;  ///< With replicas and shards filled in.
+  const nn::Sgd& optimizer() const;       ///< Of replica 0.
+
+  /// A copy of all it takes to go on, between steps.
+  TrainerState state() const;
+  /// Goes on from a state, on all replicas, of which there may be another number.
+  /// @throws InputError naming the tensors that do not fit this network.
+  void restore(const TrainerState& state);
 
  private:
   struct Impl;

@@ -158,6 +158,38 @@ TEST(Trainer, WeightsLoadedIntoItsNetworkReachAllReplicas) {
   EXPECT_EQ(train(4), train(1));
 }
 
+/// After each step another trainer, with another number of replicas, takes over.
+TEST(Trainer, GoesOnFromItsState) {
+  Loader loader = make_loader(70, 16, 4);
+  TrainerState state;
+  int handed_over = 0;
+  for (int epoch = 0; epoch < 2; ++epoch) {
+    for (const Batch& batch : loader.epoch(epoch)) {
+      Trainer trainer{make_small_net, kSgd, {.replicas = 1 << handed_over % 3, .shards = 4, .seed = 5}};
+      if (handed_over++ > 0) {
+        trainer.restore(state);
+      }
+      trainer.step(batch, sum_of_losses);
+      EXPECT_EQ(trainer.steps(), handed_over);
+      state = trainer.state();
+    }
+  }
+  Trainer last{make_small_net, kSgd, {.replicas = 4, .shards = 4, .seed = 99}};
+  last.restore(state);
+  EXPECT_EQ(last.weights_hash(), train(1, 4).hash);
+}
+
+TEST(Trainer, AStateThatDoesNotFitIsNamed) {
+  Trainer trainer{make_small_net, kSgd, {.replicas = 1}};
+  TrainerState state = trainer.state();
+  state.momentum.pop_back();
+  EXPECT_THAT(test::input_error([&] { trainer.restore(state); }),
+              AllOf(HasSubstr("momentums do not fit"), HasSubstr("missing: conv1.weight")));
+  state = trainer.state();
+  state.weights.front().second = zeros({2});
+  EXPECT_THAT(test::input_error([&] { trainer.restore(state); }), HasSubstr("conv1.weight is [2]"));
+}
+
 TEST(Trainer, EvaluatesAsOneNetworkDoes) {
   Loader loader = make_loader(150, 100, 1, DType::f32, false);
   Loader training = make_loader(64, 16, 4);
