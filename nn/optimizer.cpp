@@ -1,5 +1,7 @@
 #include "nn/optimizer.h"
 
+#include <algorithm>
+
 #include "tensor/kernels.h"
 
 namespace millrace::nn {
@@ -64,8 +66,7 @@ void Sgd::make_runs() {
     }
     const std::int64_t begin = slots[first].offset;
     const std::int64_t end = last < slots.size() ? slots[last].offset : flat_->weights().numel();
-    const auto part = [&](const Tensor& buffer) { return buffer.narrow(0, begin, end - begin); };
-    runs_.push_back({options_[first], part(flat_->weights()), part(flat_->gradients()), part(momentum_)});
+    runs_.push_back({options_[first], begin, end});
   }
 }
 
@@ -101,7 +102,17 @@ void Sgd::step(double rate, double gradient_scale) {
   if (owned_) {
     flat_->finish();
   }
-  for (Run& run : runs_) {
+  step_part(0, flat_->weights().numel(), rate, gradient_scale);
+}
+
+void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale) {
+  for (const Run& run : runs_) {
+    const std::int64_t first = std::max(begin, run.begin), last = std::min(end, run.end);
+    if (first >= last) {
+      continue;
+    }
+    const auto part = [&](const Tensor& buffer) { return buffer.narrow(0, first, last - first); };
+    Tensor weights = part(flat_->weights()), momentum = part(momentum_);
     // Momentum starts at zero, so that the first step needs no case of its own, nor does a resumed one.
     const SgdStep step{.learning_rate = static_cast<float>(run.options.learning_rate * rate),
                        .momentum = static_cast<float>(run.options.momentum),
@@ -109,12 +120,16 @@ void Sgd::step(double rate, double gradient_scale) {
                        .gradient_scale = static_cast<float>(gradient_scale),
                        .nesterov = run.options.nesterov,
                        .first = false};
-    MILLRACE_LAUNCH(run.weights.device(), sgd_step, run.weights, run.gradients, run.momentum, step);
+    MILLRACE_LAUNCH(weights.device(), sgd_step, weights, part(flat_->gradients()), momentum, step);
   }
   for (const auto& slot : flat_->slots()) {
-    slot.parameter.data().storage()->bump_version();
+    if (slot.offset < end && slot.offset + slot.size > begin) {
+      slot.parameter.data().storage()->bump_version();
+    }
   }
-  ++steps_;
+  if (end >= flat_->weights().numel()) {
+    ++steps_;
+  }
 }
 
 }  // namespace millrace::nn

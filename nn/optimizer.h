@@ -42,6 +42,9 @@ class Sgd {
   void zero_grad();
   /// One update; `rate` multiplies every learning rate (a schedule's value), `gradient_scale` every gradient.
   void step(double rate = 1, double gradient_scale = 1);
+  /// The update of elements [begin, end) of the flat weights alone, whose gradients must be complete. Parts
+  /// in ascending order that cover all weights make one step, the same to the bit.
+  void step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale);
   FlatParameters& flat() { return *flat_; }
   /// One buffer like `flat().weights()`.
   Tensor& momentum() { return momentum_; }
@@ -52,10 +55,10 @@ class Sgd {
   std::int64_t steps() const { return steps_; }
 
  private:
-  /// Neighbouring parameters with equal options; views of the flat buffers.
+  /// Neighbouring parameters with equal options; places in the flat buffers.
   struct Run {
     SgdOptions options;
-    Tensor weights, gradients, momentum;
+    std::int64_t begin, end;
   };
   Sgd(std::unique_ptr<FlatParameters> flat, SgdOptions options);
   void make_runs();

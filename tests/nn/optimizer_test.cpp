@@ -1,5 +1,6 @@
 #include "nn/optimizer.h"
 
+#include <cstring>
 #include <gtest/gtest.h>
 
 #include "golden.h"
@@ -78,6 +79,31 @@ TEST(Sgd, RefusesWrongOptions) {
     EXPECT_STREQ(
         error.what(),
         "Sgd: no trainable parameter has \"biass\" in its name; the first is \"weight\", the last \"bias\"");
+  }
+}
+
+TEST(Sgd, PartsMakeTheWholeStepBitForBit) {
+  const auto train = [](const std::vector<std::int64_t>& cuts) {
+    nn::manual_seed(3);
+    Generator random(4);
+    nn::Linear layer(37, 5);  // 185 weights and 5 biases, each from a place that is a multiple of 16
+    Sgd sgd(layer, {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.01, .nesterov = true});
+    sgd.group("bias", {.learning_rate = 0.3, .momentum = 0.5});
+    for (int step = 0; step < 3; ++step) {
+      sgd.flat().gradients().copy_(randn(sgd.flat().gradients().shape(), random));
+      for (std::size_t i = 1; i < cuts.size(); ++i) {
+        sgd.step_part(cuts[i - 1], cuts[i], 0.7, 0.25);
+      }
+    }
+    EXPECT_EQ(sgd.steps(), 3);
+    return sgd.flat().weights();
+  };
+  const Tensor whole = train({0, 208});
+  for (const std::vector<std::int64_t>& cuts :
+       {std::vector<std::int64_t>{0, 16, 208}, {0, 5, 21, 150, 208}}) {
+    const Tensor parts = train(cuts);
+    ASSERT_EQ(parts.numel(), 208);
+    EXPECT_EQ(std::memcmp(parts.data<float>(), whole.data<float>(), 208 * sizeof(float)), 0);
   }
 }
 
