@@ -9,11 +9,22 @@
 namespace millrace {
 
 /// What the members of a group do together.
-enum class Operation : std::uint8_t { none, all_reduce, reduce_scatter, all_gather, broadcast, barrier };
+enum class Operation : std::uint8_t {
+  none,
+  all_reduce,
+  reduce_scatter,
+  all_gather,
+  broadcast,
+  barrier,
+  join,
+  allocate,
+  leave
+};
 
 constexpr std::string_view name_of(Operation operation) {
-  constexpr std::array<std::string_view, 6> kNames{"nothing",    "all_reduce", "reduce_scatter",
-                                                   "all_gather", "broadcast",  "barrier"};
+  constexpr std::array<std::string_view, 9> kNames{"nothing",    "all_reduce", "reduce_scatter",
+                                                   "all_gather", "broadcast",  "barrier",
+                                                   "join",       "allocate",   "leave"};
   return kNames[static_cast<std::size_t>(operation)];
 }
 
