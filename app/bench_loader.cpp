@@ -17,6 +17,7 @@
 #include "pipeline/decode.h"
 #include "pipeline/execute.h"
 #include "pipeline/model_file.h"
+#include "pipeline/run_description.h"
 #include "pipeline/trainer.h"
 #include "tensor/config.h"
 

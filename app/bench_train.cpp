@@ -7,6 +7,7 @@
 #include "app/json_log.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "pipeline/run_description.h"
 #include "tensor/config.h"
 
 namespace millrace::app {

@@ -1,11 +1,12 @@
 #include <CLI/CLI.hpp>
-#include <dnnl.h>
 #include <fmt/core.h>
 #include <unistd.h>
 
 #include "app/commands.h"
 #include "app/options.h"
+#include "pipeline/run_description.h"
 #include "tensor/config.h"
+#include "tensor/device_memory.h"
 
 namespace millrace::app {
 
@@ -30,7 +31,6 @@ std::string instruction_sets() {
 }
 
 void devices() {
-  const dnnl_version_t* dnnl = dnnl_version();
   const double gigabytes =
       static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * static_cast<double>(::sysconf(_SC_PAGESIZE)) / 1e9;
   fmt::print("millrace {}\n", kVersion);
@@ -38,7 +38,7 @@ void devices() {
              gigabytes);
   fmt::print("  instruction sets: {}\n", instruction_sets());
   fmt::print("  bf16: {}\n", __builtin_cpu_supports("avx512bf16") ? "in hardware" : "no hardware support");
-  fmt::print("  oneDNN {}.{}.{}\n", dnnl->major, dnnl->minor, dnnl->patch);
+  fmt::print("  oneDNN {}\n", cpu::onednn_version());
   if (const int count = cuda_device_count(); count > 0) {
     fmt::print("cuda: {} GPUs\n", count);
   } else {

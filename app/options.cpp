@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <charconv>
 #include <fmt/core.h>
-#include <fstream>
 #include <optional>
 
 namespace millrace::app {
@@ -235,16 +234,6 @@ void print_evaluation(const Evaluation& evaluation, const std::vector<std::strin
 
 std::string counted(std::int64_t count, std::string_view noun) {
   return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
-}
-
-std::string processor_name() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with("model name")) {
-      return line.substr(line.find(':') + 2);
-    }
-  }
-  return "unknown processor";
 }
 
 }  // namespace millrace::app

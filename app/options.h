@@ -83,8 +83,4 @@ void print_evaluation(const Evaluation& evaluation, const std::vector<std::strin
 
 /// "1 replica", "2 replicas"
 std::string counted(std::int64_t count, std::string_view noun);
-
-/// "AMD EPYC 9B45", or "unknown processor".
-std::string processor_name();
-
 }  // namespace millrace::app

@@ -7,6 +7,7 @@
 #include "app/options.h"
 #include "app/report.h"
 #include "dataio/subset.h"
+#include "pipeline/run_description.h"
 #include "tensor/config.h"
 
 namespace millrace::app {

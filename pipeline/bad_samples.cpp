@@ -7,15 +7,16 @@
 
 namespace millrace {
 
+std::string_view name_of(BadSamples what) {
+  constexpr std::string_view kNames[] = {"fail", "mask", "substitute"};
+  return kNames[static_cast<std::size_t>(what)];
+}
+
 BadSamples parse_bad_samples(std::string_view name) {
-  if (name == "fail") {
-    return BadSamples::fail;
-  }
-  if (name == "mask") {
-    return BadSamples::mask;
-  }
-  if (name == "substitute") {
-    return BadSamples::substitute;
+  for (const BadSamples what : {BadSamples::fail, BadSamples::mask, BadSamples::substitute}) {
+    if (name == name_of(what)) {
+      return what;
+    }
   }
   throw InputError("bad samples: got '{}', expected fail, mask or substitute", name);
 }

@@ -16,6 +16,7 @@ enum class BadSamples : std::uint8_t {
   substitute  ///< Another sample, a function of (seed, epoch, id), takes its place; after 4 bad ones: mask.
 };
 
+std::string_view name_of(BadSamples what);
 /// @throws InputError that lists them.
 BadSamples parse_bad_samples(std::string_view name);
 

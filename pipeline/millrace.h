@@ -20,6 +20,7 @@
 #include "pipeline/convert.h"
 #include "pipeline/loader.h"
 #include "pipeline/model_file.h"
+#include "pipeline/run_description.h"
 #include "pipeline/trainer.h"
 #include "pipeline/transform.h"
 #include "tensor/device.h"

@@ -19,6 +19,7 @@ void* allocate(std::size_t bytes);
 void release(void* data, std::size_t bytes);
 /// Whether this processor multiplies bf16 numbers itself; oneDNN has slow bf16 layers without it, or none.
 bool has_bf16();
+std::string onednn_version();
 }  // namespace cpu
 
 namespace cuda {
