@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <cuda_runtime_api.h>
+
+/// CUDA's runtime on host threads, for tests on machines without a GPU: what of it our code uses. A stream is
+/// a thread with a queue, so a missing dependency is a race; kernels run one block after the other. What is
+/// wrong with a kernel ends the process with a message. MILLRACE_EMULATED_GPUS says how many devices there
+/// are (1).
+namespace millrace::emulator {
+
+/// What is there now, and what was done since the start.
+struct Counts {
+  std::int64_t allocations = 0, allocated_bytes = 0;  // of device memory, as the host sees it
+  std::int64_t pinned = 0;
+  std::int64_t streams = 0;
+  std::int64_t events = 0;
+  std::int64_t launches = 0;
+  std::int64_t host_to_device = 0, device_to_host = 0, device_to_device = 0;  // copies, not bytes
+  std::int64_t synchronizations = 0;  // calls that wait: for a stream, a device, an event, a pageable copy
+};
+Counts counts();
+
+/// The `nth` call of `call` from now on ("cudaMallocAsync") gives `error` and does nothing; kernels launch by
+/// "cudaLaunchKernelEx". One call at a time; an empty name takes it back.
+void fail(const char* call, cudaError_t error, int nth = 1);
+
+/// From now on all calls give `error`, as after a kernel that failed; cudaSuccess takes it back.
+void fail_always(cudaError_t error);
+
+/// Where device memory lies; -1 elsewhere.
+int device_of(const void* pointer);
+
+}  // namespace millrace::emulator

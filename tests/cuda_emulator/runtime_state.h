@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <cuda_runtime_api.h>
+#include <utility>
+
+#include "internal.h"
+
+/// What the host's side of the emulated runtime knows. Streams never lock it.
+namespace millrace::emulator {
+
+struct EmulatedDevice {
+  Arena arena;
+  std::vector<CUstream_st*> streams;
+};
+
+struct State {
+  State();
+  /// What the call has to answer at once, if anything.
+  cudaError_t enter(const char* call);
+
+  std::mutex mutex;
+  std::vector<std::unique_ptr<EmulatedDevice>> devices;
+  std::map<const std::byte*, std::size_t> pinned;
+  Counts counts;
+  std::string failing;
+  cudaError_t failure = cudaSuccess, always = cudaSuccess;
+  int calls_to_failure = 0;
+};
+State& state();
+
+cudaError_t& last_error();
+int& current_device();
+inline bool is_device(int device) { return device >= 0 && device < static_cast<int>(state().devices.size()); }
+
+inline void count(std::int64_t Counts::*what, std::int64_t change = 1) {
+  const std::scoped_lock lock(state().mutex);
+  state().counts.*what += change;
+}
+
+/// Marks are replaced by records on other threads.
+inline std::shared_ptr<Mark> mark_of(cudaEvent_t event) {
+  const std::scoped_lock lock(state().mutex);
+  return event->mark;
+}
+
+/// One call of the API: what tests inject comes first, an error is this thread's last one.
+template <typename F>
+cudaError_t call(const char* name, F&& body) {
+  cudaError_t error = state().enter(name);
+  if (error == cudaSuccess) {
+    error = body();
+  }
+  if (error != cudaSuccess && error != cudaErrorNotReady) {
+    last_error() = error;
+  }
+  return error;
+}
+
+}  // namespace millrace::emulator
