@@ -1,0 +1,132 @@
+#include "distributed/rendezvous.h"
+
+#include <future>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include "tests/distributed/on_processes.h"
+
+namespace millrace {
+namespace {
+
+using namespace std::chrono_literals;
+using testing::HasSubstr;
+
+std::string error_of(const Place& place, Socket listener = Socket(),
+                     std::chrono::duration<double> timeout = 5s) {
+  try {
+    const Rendezvous run(place, timeout, std::move(listener));
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+/// Rank 0 of a run of two, waiting for the other; what it gathers is the result.
+std::future<std::vector<std::string>> start_rank_0(LocalRun& run,
+                                                   std::chrono::duration<double> timeout = 5s) {
+  return std::async(std::launch::async,
+                    [place = run.place(0), socket = std::move(run.listener), timeout]() mutable {
+                      Rendezvous rank_0(place, timeout, std::move(socket));
+                      return rank_0.all_gather("zero");
+                    });
+}
+
+void expect_the_other_joins(const LocalRun& run, const Place& place,
+                            std::future<std::vector<std::string>>& rank_0) {
+  Rendezvous other(place, 5s);
+  const std::vector<std::string> all{"zero", "one"};
+  EXPECT_EQ(other.all_gather("one"), all);
+  EXPECT_EQ(rank_0.get(), all);
+  EXPECT_EQ(other.place().size, run.size);
+}
+
+TEST(Rendezvous, ARunOfOneOpensNothing) {
+  Rendezvous alone(Place{}, 1s);
+  EXPECT_EQ(alone.all_gather("me"), std::vector<std::string>{"me"});
+  EXPECT_EQ(alone.failure(), "");
+}
+
+TEST(Rendezvous, StrangersAreRefusedAndDoNotDisturb) {
+  LocalRun run(2);
+  const Place other = run.place(1);
+  auto rank_0 = start_rank_0(run);
+  const auto deadline = std::chrono::steady_clock::now() + 5s;
+  const Socket silent = connect_to("127.0.0.1", other.master_port, deadline);
+  const Socket browser = connect_to("127.0.0.1", other.master_port, deadline);
+  std::string request = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  EXPECT_TRUE(send_some(browser, request));
+  const Socket flood = connect_to("127.0.0.1", other.master_port, deadline);
+  std::string bytes(1 << 20, '\0');
+  send_some(flood, bytes);
+
+  Place stranger = other;
+  stranger.token = "another";
+  EXPECT_THAT(error_of(stranger), HasSubstr("it has not the token of this run"));
+  Place of_three = other;
+  of_three.size = 3;
+  EXPECT_THAT(error_of(of_three), HasSubstr("it came as rank 1 of 3, and this run has 2"));
+  Place twin = other;
+  twin.rank = 0;
+  EXPECT_THAT(error_of(twin, listen_at("127.0.0.1", 0)), HasSubstr("rank 0 is here already"));
+  expect_the_other_joins(run, other, rank_0);
+}
+
+TEST(Rendezvous, NamesWhoDoesNotCome) {
+  LocalRun run(3);
+  const Place place = run.place(0);
+  EXPECT_THAT(error_of(place, std::move(run.listener), 300ms),
+              HasSubstr("timed out after 0.3 s: rank 1 did not join, rank 2 did not join"));
+}
+
+TEST(Rendezvous, SaysThatRank0IsNotThere) {
+  LocalRun run(2);
+  const Place place = run.place(1);
+  EXPECT_THAT(error_of(place, Socket(), 300ms), HasSubstr("did not answer for 0.3 s"));
+  run.listener = Socket();
+  EXPECT_THAT(error_of(place, Socket(), 300ms), HasSubstr("rank 0 cannot be reached at 127.0.0.1:"));
+}
+
+TEST(Rendezvous, SaysThatThePortIsTaken) {
+  LocalRun run(2);
+  const Place place = run.place(0);
+  EXPECT_THAT(error_of(place), HasSubstr("rank 0 cannot listen at 127.0.0.1:"));
+}
+
+TEST(Rendezvous, NeedsAMaster) {
+  EXPECT_THAT(error_of({.rank = 1, .size = 2, .told_by = "PMI_RANK"}),
+              HasSubstr("PMI_RANK makes this rank 1 of 2, and nothing says where rank 0 listens"));
+}
+
+TEST(Rendezvous, GathersLongTexts) {
+  LocalRun run(2);
+  const Place first = run.place(0), place = run.place(1);
+  const std::string longer(3'000'000, 'x');
+  auto rank_0 = std::async(std::launch::async, [&] {
+    Rendezvous one(first, 5s, std::move(run.listener));
+    return one.all_gather(longer);
+  });
+  Rendezvous other(place, 5s);
+  EXPECT_EQ(other.all_gather("short")[0].size(), longer.size());
+  EXPECT_EQ(rank_0.get()[1], "short");
+}
+
+TEST(Rendezvous, TellsOfTheFirstFailureOnce) {
+  LocalRun run(2);
+  const Place first = run.place(0), place = run.place(1);
+  std::atomic<int> told = 0;
+  auto rank_0 = std::async(std::launch::async, [&] {
+    Rendezvous one(first, 5s, std::move(run.listener));
+    one.on_failure([&] { ++told; });
+    return one.failure(5s);
+  });
+  Rendezvous other(place, 5s);
+  other.fail("the disk is full");
+  other.fail("and more");
+  EXPECT_EQ(rank_0.get(), "rank 1 failed: the disk is full");
+  EXPECT_EQ(told, 1);
+}
+
+}  // namespace
+}  // namespace millrace
