@@ -23,5 +23,5 @@ configure_package_config_file(cmake/millraceConfig.cmake.in ${PROJECT_BINARY_DIR
   INSTALL_DESTINATION ${package_folder})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/millraceConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/millraceConfig.cmake ${PROJECT_BINARY_DIR}/millraceConfigVersion.cmake
-  cmake/FindGloo.cmake cmake/FindOneDNN.cmake cmake/FindOpenCV.cmake DESTINATION ${package_folder})
+  cmake/FindCUDNN.cmake cmake/FindGloo.cmake cmake/FindOneDNN.cmake cmake/FindOpenCV.cmake DESTINATION ${package_folder})
 install(EXPORT millraceTargets NAMESPACE millrace:: DESTINATION ${package_folder})

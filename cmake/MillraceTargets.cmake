@@ -13,10 +13,14 @@ endif()
 # Flags for our own code only; they are never exported.
 add_library(millrace_flags INTERFACE)
 target_compile_features(millrace_flags INTERFACE cxx_std_20)
-target_compile_options(millrace_flags INTERFACE
-  -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
-  # Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
+# Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
+set(cpp_flags -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
   -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512)
+set(cuda_flags -Xcompiler=-Wall --expt-relaxed-constexpr $<$<BOOL:${MILLRACE_WERROR}>:-Werror=all-warnings>)
+target_compile_options(millrace_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${cpp_flags}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")
+# fmt 9 takes nvcc for a compiler without constexpr.
+target_compile_definitions(millrace_flags INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
 if(MILLRACE_SANITIZE)
   # oneTBB casts between unrelated classes by design, which the vptr check reports. GCC 12's own AVX-512 header warns of
   # uninitialized vectors when instrumented.

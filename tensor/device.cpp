@@ -1,6 +1,8 @@
 #include "tensor/device.h"
 
 #include <charconv>
+#include <tuple>
+#include <utility>
 
 #include "tensor/device_memory.h"
 #include "tensor/error.h"
@@ -47,6 +49,16 @@ std::string cuda_unavailable_reason() {
   return "this build has no CUDA side (configure with -DMILLRACE_CUDA=ON)";
 }
 
+Stream Stream::make(Device device) {
+  Stream stream(device, nullptr);
+  if constexpr (kWithCuda) {
+    if (device.is_cuda()) {
+      std::tie(stream.native_, stream.owner_) = cuda::take_stream(device.index);
+    }
+  }
+  return stream;
+}
+
 void Stream::synchronize() const {
   if constexpr (kWithCuda) {
     if (device_.is_cuda()) {
@@ -62,6 +74,74 @@ Stream current_stream(Device device) {
     }
   }
   return {device, nullptr};
+}
+
+StreamGuard::StreamGuard(const Stream& stream) : stream_(stream) {
+  if constexpr (kWithCuda) {
+    if (stream_.device().is_cuda()) {
+      before_ = cuda::exchange_current_stream(stream_.device().index, stream_.native());
+    }
+  }
+}
+
+StreamGuard::~StreamGuard() {
+  if constexpr (kWithCuda) {
+    if (stream_.device().is_cuda()) {
+      cuda::exchange_current_stream(stream_.device().index, before_);
+    }
+  }
+}
+
+Event::~Event() {
+  if constexpr (kWithCuda) {
+    if (native_ != nullptr) {
+      cuda::destroy_event(native_);
+    }
+  }
+}
+
+Event::Event(Event&& other) noexcept
+    : device_(other.device_), native_(std::exchange(other.native_, nullptr)) {}
+
+Event& Event::operator=(Event&& other) noexcept {
+  std::swap(device_, other.device_);
+  std::swap(native_, other.native_);
+  return *this;
+}
+
+void Event::record(const Stream& stream) {
+  if constexpr (kWithCuda) {
+    if (native_ != nullptr && stream.device() != device_) {  // an event belongs to one device
+      cuda::destroy_event(std::exchange(native_, nullptr));
+    }
+    device_ = stream.device();
+    if (device_.is_cuda()) {
+      cuda::record_event(native_, stream);
+    }
+  }
+}
+
+void Event::make_wait(const Stream& stream) const {
+  if constexpr (kWithCuda) {
+    if (native_ != nullptr && stream.device().is_cuda()) {
+      cuda::wait_for_event(native_, stream);
+    }
+  }
+}
+
+bool Event::is_done() const {
+  if constexpr (kWithCuda) {
+    return native_ == nullptr || cuda::is_event_done(native_, device_.index);
+  }
+  return true;
+}
+
+void Event::synchronize() const {
+  if constexpr (kWithCuda) {
+    if (native_ != nullptr) {
+      cuda::synchronize_event(native_, device_.index);
+    }
+  }
 }
 
 }  // namespace millrace

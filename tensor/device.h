@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -35,19 +36,60 @@ std::string cuda_unavailable_reason();
 class Stream {
  public:
   Stream() = default;
+  /// A cudaStream_t that its owner keeps alive.
   Stream(Device device, void* native) : device_(device), native_(native) {}
+  /// A further stream, for work beside that of the current one; it lives as long as a copy of it does.
+  static Stream make(Device device);
   Device device() const { return device_; }
   /// A cudaStream_t, or null.
   void* native() const { return native_; }
-  /// Blocks until all work enqueued so far is done.
+  bool operator==(const Stream& other) const { return device_ == other.device_ && native_ == other.native_; }
+  /// Blocks until all work enqueued so far is done. @throws MachineError when some of it failed.
+  void synchronize() const;
+
+ private:
+  Device device_;
+  void* native_ = nullptr;
+  std::shared_ptr<void> owner_;
+};
+
+/// The stream that kernels of this thread are enqueued on: one of the thread's own, unless a guard says
+/// otherwise.
+Stream current_stream(Device device);
+
+/// Makes a stream this thread's current one on its device for as long as the guard lives.
+class StreamGuard {
+ public:
+  explicit StreamGuard(const Stream& stream);
+  ~StreamGuard();
+  StreamGuard(const StreamGuard&) = delete;
+  StreamGuard& operator=(const StreamGuard&) = delete;
+
+ private:
+  Stream stream_;
+  void* before_ = nullptr;
+};
+
+/// A point in a stream's work that other streams, or the host, can wait for. On the CPU it is always past.
+class Event {
+ public:
+  Event() = default;
+  ~Event();
+  Event(Event&& other) noexcept;
+  Event& operator=(Event&& other) noexcept;
+
+  /// Marks the end of what is enqueued on `stream` now. May be called again.
+  void record(const Stream& stream);
+  /// What is enqueued on `stream` from now on waits for the mark. The host does not.
+  void make_wait(const Stream& stream) const;
+  /// Whether the work before the mark is done; true when nothing was recorded. @throws MachineError.
+  bool is_done() const;
+  /// Blocks until it is. @throws MachineError.
   void synchronize() const;
 
  private:
   Device device_;
   void* native_ = nullptr;
 };
-
-/// The stream that kernels of this thread are enqueued on.
-Stream current_stream(Device device);
 
 }  // namespace millrace

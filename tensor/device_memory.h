@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <span>
 #include <string>
+#include <utility>
 
 #include "tensor/config.h"
 #include "tensor/device.h"
@@ -26,15 +29,33 @@ namespace cuda {
 int device_count();
 /// Why `device_count()` is 0: the driver or the device is missing.
 std::string unavailable_reason();
-void* allocate(std::size_t bytes, int device);
-void release(void* data, std::size_t bytes, int device);
+/// A GPU and the versions of what drives it, in lines for people.
+std::string describe_device(int device);
+std::string describe_libraries();
+
+/// Memory that work on `stream` may use from now on; null for 0 bytes. @throws MachineError.
+void* allocate(std::size_t bytes, const Stream& stream);
+/// Gives it back to the stream it came from, once that and `others` are done with what they hold now.
+void release(void* data, const Stream& home, std::span<const Stream> others) noexcept;
 void* allocate_pinned(std::size_t bytes);
-void release_pinned(void* data, std::size_t bytes);
+void release_pinned(void* data) noexcept;
+
 Stream current_stream(int device);
+/// The stream before, for the guard that puts it back.
+void* exchange_current_stream(int device, void* native);
+/// A stream from a pool of them, and what returns it there.
+std::pair<void*, std::shared_ptr<void>> take_stream(int device);
 void synchronize(const Stream& stream);
-/// Copies between devices: same type, same shape, both dense with the same strides. Host memory may be read
-/// or written until the current stream of the CUDA side gets here, and is ready on return when it is
-/// pageable.
+
+void record_event(void*& event, const Stream& stream);
+void wait_for_event(void* event, const Stream& stream);
+bool is_event_done(void* event, int device);
+void synchronize_event(void* event, int device);
+void destroy_event(void* event) noexcept;
+
+/// Copies between devices: same type, same shape, both dense with the same strides, on the current stream of
+/// `out`'s device, or of `source`'s where `out` is on the CPU. Pageable host memory was read, or is ready, on
+/// return; pinned memory may be read or written until that stream gets there.
 void copy_across(const Tensor& source, Tensor& out);
 }  // namespace cuda
 

@@ -1,5 +1,7 @@
 #include "tensor/storage.h"
 
+#include <algorithm>
+
 #include "tensor/device_memory.h"
 #include "tensor/error.h"
 
@@ -14,7 +16,8 @@ std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
   if (device.is_cpu()) {
     storage->data_ = static_cast<std::byte*>(cpu::allocate(bytes));
   } else if constexpr (kWithCuda) {
-    storage->data_ = static_cast<std::byte*>(cuda::allocate(bytes, device.index));
+    storage->home_ = current_stream(device);
+    storage->data_ = static_cast<std::byte*>(cuda::allocate(bytes, storage->home_));
   } else {
     throw InputError("allocate: cannot use {}: {}", device.to_string(), cuda_unavailable_reason());
   }
@@ -25,7 +28,7 @@ std::shared_ptr<Storage> Storage::allocate_pinned(std::size_t bytes) {
   if constexpr (kWithCuda) {
     if (cuda_device_count() > 0) {
       void* data = cuda::allocate_pinned(bytes);
-      return wrap(data, bytes, kCpu, [data, bytes] { cuda::release_pinned(data, bytes); });
+      return wrap(data, bytes, kCpu, [data] { cuda::release_pinned(data); });
     }
   }
   return allocate(bytes, kCpu);
@@ -66,7 +69,17 @@ Storage::~Storage() {
   } else if (device_.is_cpu()) {
     cpu::release(data_, bytes_);
   } else if constexpr (kWithCuda) {
-    cuda::release(data_, bytes_, device_.index);
+    cuda::release(data_, home_, visited_);
+  }
+}
+
+void Storage::record_stream(const Stream& stream) {
+  if (parent_) {
+    return parent_->record_stream(stream);
+  }
+  if (stream.device().is_cuda() && stream != home_ &&
+      std::find(visited_.begin(), visited_.end(), stream) == visited_.end()) {
+    visited_.push_back(stream);
   }
 }
 

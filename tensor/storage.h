@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "tensor/device.h"
 
@@ -13,7 +14,10 @@ namespace millrace {
 ///
 /// CPU blocks are 64-byte aligned and come from a per-thread cache of size classes, because activations
 /// are large and the same every step; sanitizer builds bypass the cache. Pinned host memory is a storage
-/// like any other (see `pinned`).
+/// like any other (see `allocate_pinned`).
+///
+/// A GPU's memory comes from the stream that is current when it is allocated, and goes back to it: what that
+/// stream is given next may use it again. Work on any other stream is noted by `record_stream`.
 class Storage {
  public:
   /// Uninitialized. @throws MachineError when there is no memory; the message says how much was asked for.
@@ -37,6 +41,9 @@ class Storage {
   /// How often the contents were changed in place; autograd compares it with the count at saving.
   std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
+  /// Says that work enqueued on `stream` uses this memory, which is then not used again before that is done.
+  /// Not for several threads at once.
+  void record_stream(const Stream& stream);
 
  private:
   Storage() = default;
@@ -47,6 +54,8 @@ class Storage {
   std::uint64_t version_ = 0;
   std::function<void()> release_;
   std::shared_ptr<Storage> parent_;
+  Stream home_;  // of a GPU's memory
+  std::vector<Stream> visited_;
 };
 
 /// Bytes that CPU storages hold now, and the most they ever held, cached blocks included.

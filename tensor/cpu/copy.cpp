@@ -2,8 +2,8 @@
 
 #include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/floats.h"
-#include "tensor/cpu/nest.h"
 #include "tensor/kernels.h"
+#include "tensor/nest.h"
 
 namespace millrace::cpu {
 

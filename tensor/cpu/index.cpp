@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "tensor/cpu/arithmetic.h"
-#include "tensor/cpu/nest.h"
 #include "tensor/kernels.h"
+#include "tensor/nest.h"
 
 namespace millrace::cpu {
 

@@ -7,7 +7,7 @@
 
 #include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/floats.h"
-#include "tensor/cpu/nest.h"
+#include "tensor/nest.h"
 
 namespace millrace::cpu {
 

@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "tensor/tensor.h"
 
-namespace millrace::cpu {
+namespace millrace {
 
 /// The loop nest over N operands of one shape: dimensions of size 1 are dropped, the rest ordered by the
 /// strides of the first operand, innermost first, and merged where every operand allows it. Dense operands
@@ -15,6 +16,10 @@ template <std::size_t N>
 class Nest {
  public:
   using Offsets = std::array<std::int64_t, N>;
+  struct Dim {
+    std::int64_t size = 1;
+    Offsets strides{};
+  };
 
   Nest(const Shape& shape, const std::array<const Strides*, N>& operands) {
     for (int i = 0; i < shape.size(); ++i) {
@@ -38,6 +43,8 @@ class Nest {
   std::int64_t row() const { return dims_ > 0 ? nest_[0].size : 1; }
   const Offsets& row_strides() const { return nest_[0].strides; }
   bool is_flat() const { return dims_ <= 1; }
+  /// The loops, innermost first.
+  std::span<const Dim> dims() const { return {nest_.data(), static_cast<std::size_t>(dims_)}; }
   bool row_is_dense() const {
     return dims_ == 0 ||
            std::all_of(row_strides().begin(), row_strides().end(), [](auto stride) { return stride == 1; });
@@ -74,11 +81,6 @@ class Nest {
   }
 
  private:
-  struct Dim {
-    std::int64_t size = 1;
-    Offsets strides{};
-  };
-
   void insert(const Dim& dim) {
     int place = dims_++;
     // Ascending by strides; among equals the later dimension is the inner one.
@@ -116,4 +118,4 @@ Nest<sizeof...(Tensors)> nest_of(const Shape& shape, const Tensors&... tensors) 
   return Nest<sizeof...(Tensors)>(shape, {&tensors.strides()...});
 }
 
-}  // namespace millrace::cpu
+}  // namespace millrace

@@ -1,0 +1,36 @@
+#include "tensor/cuda/elementwise.cuh"
+
+namespace millrace::cuda {
+
+namespace {
+
+template <typename S>
+struct Constant {
+  S value;
+  __device__ S operator()() const { return value; }
+};
+
+template <typename T>
+__global__ void arange_kernel(double start, double step, std::int64_t count, T* out) {
+  for (std::int64_t i : grid_range(count)) {
+    out[i] = element<T>(start + static_cast<double>(i) * step);
+  }
+}
+
+}  // namespace
+
+void fill(Tensor& out, double value) {
+  visit_types(out.dtype(), [&]<typename T>() {
+    using S = Scalar<T>;
+    map<T>("fill", Constant<S>{to_float(element<T>(value))}, out);
+  });
+}
+
+void arange(double start, double step, Tensor& out) {
+  visit_types(out.dtype(), [&]<typename T>() {
+    launch("arange", arange_kernel<T>, grid_for(out.numel()), stream_of(out), start, step, out.numel(),
+           data_of<T>(out));
+  });
+}
+
+}  // namespace millrace::cuda
