@@ -123,29 +123,47 @@ std::string describe(const OpCase& op, const Setting& setting) {
                      layouts[static_cast<int>(setting.layout)], setting.device.to_string(), kSeed);
 }
 
+double tolerance_of(const OpCase& op, DType dtype) {
+  switch (dtype) {
+    case DType::bf16:
+      return op.bf16_tolerance;
+    case DType::f16:
+      return op.bf16_tolerance / 4;
+    case DType::f64:
+      return 1e-7;
+    default:
+      return 2e-5;
+  }
+}
+
+/// Inputs that need a gradient.
+std::vector<Variable> inputs_of(const OpCase& op, const Setting& setting, Generator& generator) {
+  std::vector<Variable> inputs;
+  for (const Shape& shape : op.shapes) {
+    const bool is_weight = op.f32_weights && !inputs.empty() && size_of(setting.dtype) == 2;
+    const int which = static_cast<int>(inputs.size());
+    const Tensor value = to_tensor(random_array(shape, op.low, op.high, which, generator),
+                                   is_weight ? DType::f32 : setting.dtype);
+    inputs.emplace_back(laid_out(value.to(setting.device), setting.layout), true);
+  }
+  return inputs;
+}
+
 void check(const OpCase& op, const Setting& setting) {
   const std::string what = describe(op, setting);
   Generator generator(kSeed);
-  Arrays arrays;
-  std::vector<Variable> inputs;
-  for (const Shape& shape : op.shapes) {
-    const bool is_first = inputs.empty();
-    const DType dtype =
-        op.f32_weights && !is_first && setting.dtype == DType::bf16 ? DType::f32 : setting.dtype;
-    const int which = static_cast<int>(inputs.size());
-    const Tensor value = to_tensor(random_array(shape, op.low, op.high, which, generator), dtype);
-    arrays.push_back(to_array(value));  // as rounded to the type
-    inputs.emplace_back(laid_out(value.to(setting.device), setting.layout), true);
+  const std::vector<Variable> inputs = inputs_of(op, setting, generator);
+  Arrays arrays;  // as rounded to the type
+  for (const Variable& input : inputs) {
+    arrays.push_back(to_array(input.data()));
   }
-  const double tolerance = setting.dtype == DType::bf16  ? op.bf16_tolerance
-                           : setting.dtype == DType::f64 ? 1e-7
-                                                         : 2e-5;
+  const double tolerance = tolerance_of(op, setting.dtype);
 
   const Variable out = op.run(inputs);
   expect_near(to_array(out.data()), op.reference(arrays), tolerance, what + ", value");
 
   const Tensor weights = to_tensor(random_array(out.shape(), -1, 1, 0, generator), out.dtype());
-  out.backward(weights.to(setting.device));
+  out.backward(weights);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Tensor gradient = inputs[i].grad();
     ASSERT_TRUE(gradient.defined()) << what << ", gradient of input " << i;
@@ -155,9 +173,37 @@ void check(const OpCase& op, const Setting& setting) {
   }
 }
 
-void check_everywhere(const OpCase& op, Device device) {
+/// On the GPU against the CPU, which computes in f64 where it can and in f32 elsewhere.
+void compare_with_cpu(const OpCase& op, const Setting& setting) {
+  const std::string what = describe(op, setting);
+  Generator generator(kSeed);
+  const std::vector<Variable> inputs = inputs_of(op, setting, generator);
+  std::vector<Variable> wide;
+  for (const Variable& input : inputs) {
+    wide.emplace_back(input.data().to(kCpu).to(op.f64 ? DType::f64 : DType::f32), true);
+  }
+  const double tolerance = tolerance_of(op, setting.dtype);
+
+  const Variable out = op.run(inputs), expected = op.run(wide);
+  ASSERT_TRUE(out.data().device().is_cuda()) << what;
+  expect_near(to_array(out.data()), to_array(expected.data()), tolerance, what + ", value");
+
+  const Tensor weights = to_tensor(random_array(out.shape(), -1, 1, 0, generator), out.dtype());
+  out.backward(weights.to(setting.device));
+  expected.backward(weights.to(expected.dtype()));
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    const std::string name = what + ", gradient of input " + std::to_string(i);
+    ASSERT_TRUE(inputs[i].grad().defined()) << name;
+    ASSERT_EQ(inputs[i].grad().dtype(), inputs[i].dtype()) << name;
+    expect_near(to_array(inputs[i].grad()), to_array(wide[i].grad()), tolerance, name);
+  }
+}
+
+/// Calls `f` with every type of `dtypes` that the operation takes and every layout that its inputs can have.
+template <typename F>
+void for_each_setting(const OpCase& op, Device device, std::initializer_list<DType> dtypes, F&& f) {
   const bool has_image = std::ranges::any_of(op.shapes, [](const Shape& shape) { return shape.size() == 4; });
-  for (DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+  for (DType dtype : dtypes) {
     if (dtype == DType::f64 && !op.f64) {
       continue;
     }
@@ -165,7 +211,7 @@ void check_everywhere(const OpCase& op, Device device) {
       if (layout == Layout::channels_last && !has_image) {
         continue;
       }
-      check(op, {dtype, layout, device});
+      f(op, Setting{dtype, layout, device});
       if (testing::Test::HasFatalFailure()) {
         return;
       }
@@ -175,7 +221,9 @@ void check_everywhere(const OpCase& op, Device device) {
 
 class OpTable : public testing::TestWithParam<OpCase> {};
 
-TEST_P(OpTable, ValueAndGradient) { check_everywhere(GetParam(), kCpu); }
+TEST_P(OpTable, ValueAndGradient) {
+  for_each_setting(GetParam(), kCpu, {DType::f32, DType::f64, DType::bf16}, check);
+}
 
 /// Recording must not change the value, and without it there is no history.
 TEST_P(OpTable, NoHistoryWithoutGradients) {
@@ -207,15 +255,21 @@ std::string case_name(const testing::TestParamInfo<OpCase>& info) {
 
 INSTANTIATE_TEST_SUITE_P(All, OpTable, testing::ValuesIn(op_table()), case_name);
 
-TEST(OpTableCuda, ValueAndGradient) {
+class OpTableOnCuda : public testing::TestWithParam<OpCase> {};
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(OpTableOnCuda);
+
+TEST_P(OpTableOnCuda, AgreesWithCpu) {
+  for_each_setting(GetParam(), {Device::Kind::cuda, 0}, {DType::f32, DType::f64, DType::bf16, DType::f16},
+                   compare_with_cpu);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, OpTableOnCuda,
+                         testing::ValuesIn(cuda_device_count() > 0 ? op_table() : Table()), case_name);
+
+/// One line instead of one for each operation.
+TEST(OpTableCuda, HasADevice) {
   if (cuda_device_count() == 0) {
-    GTEST_SKIP() << cuda_unavailable_reason();
-  }
-  for (const OpCase& op : op_table()) {
-    check_everywhere(op, {.kind = Device::Kind::cuda, .index = 0});
-    if (HasFatalFailure()) {
-      return;
-    }
+    GTEST_SKIP() << "no operation is tested on CUDA: " << cuda_unavailable_reason();
   }
 }
 
