@@ -17,6 +17,7 @@
 #include "nn/optimizer.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
+#include "pipeline/checkpoint.h"
 #include "pipeline/convert.h"
 #include "pipeline/loader.h"
 #include "pipeline/model_file.h"

@@ -1,0 +1,158 @@
+#include "pipeline/checkpoint.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <sys/stat.h>
+
+#include "dataio/crc32c.h"
+#include "nn/state.h"
+#include "pipeline/checkpoint_folder.h"
+#include "pipeline/checkpoint_state.h"
+#include "tensor/new_file.h"
+
+namespace millrace {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char *kWeights = "weights.safetensors", *kMomentum = "optimizer.safetensors",
+                     *kState = "state.pb";
+
+[[noreturn]] void cannot_write(const fs::path& path, int reason) {
+  throw MachineError("cannot write {}: {}", path.string(), std::strerror(reason));
+}
+
+std::vector<std::byte> read_whole(const fs::path& path) {
+  const DataFile file(path, Reading::read);
+  std::vector<std::byte> bytes;
+  file.read(0, std::min(file.size(), CheckpointState::kMostBytes + 1), bytes);
+  return bytes;
+}
+
+CheckpointState::File sum_of(const fs::path& path) {
+  constexpr std::uint64_t kPiece = std::uint64_t{1} << 20;
+  const DataFile file(path, Reading::read);
+  std::vector<std::byte> scratch;
+  CheckpointState::File sum{.name = path.filename(), .bytes = file.size()};
+  for (std::uint64_t at = 0; at < file.size(); at += kPiece) {
+    sum.crc32c = crc32c(file.read(at, std::min(kPiece, file.size() - at), scratch), sum.crc32c);
+  }
+  return sum;
+}
+
+void write_files(const fs::path& folder, const Checkpoint& checkpoint) {
+  nn::SafetensorsFile weights{checkpoint.trainer.weights, checkpoint.metadata};
+  weights.metadata["format"] = "pt";
+  nn::save_safetensors(folder / kWeights, weights);
+  nn::save_safetensors(folder / kMomentum, {checkpoint.trainer.momentum, {{"format", "pt"}}});
+  const CheckpointState state{.step = checkpoint.trainer.steps,
+                              .loader = checkpoint.loader,
+                              .run = checkpoint.run,
+                              .files = {sum_of(folder / kWeights), sum_of(folder / kMomentum)}};
+  const std::string bytes = state.to_bytes();
+  NewFile file(folder / kState);
+  file.write(bytes.data(), bytes.size());
+  file.commit();
+}
+
+void check_file(const fs::path& path, const CheckpointState& state) {
+  const auto expected = std::find_if(state.files.begin(), state.files.end(),
+                                     [&](const auto& file) { return file.name == path.filename(); });
+  if (expected == state.files.end()) {
+    throw InputError("{} does not tell of {}", kState, path.filename().string());
+  }
+  const CheckpointState::File found = sum_of(path);
+  if (found.bytes != expected->bytes) {
+    throw InputError("{} has {} bytes, expected {}", found.name, found.bytes, expected->bytes);
+  }
+  if (found.crc32c != expected->crc32c) {
+    throw InputError("{} has the checksum {:08x}, expected {:08x}", found.name, found.crc32c,
+                     expected->crc32c);
+  }
+}
+
+CheckpointState read_state(const fs::path& path) {
+  try {
+    return CheckpointState::from_bytes(read_whole(path));
+  } catch (const InputError& error) {
+    throw InputError("{}: {}", kState, error.what());
+  }
+}
+
+}  // namespace
+
+fs::path save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
+  const fs::path place = folder / checkpoint_name(checkpoint.trainer.steps);
+  const fs::path beside = place.string() + kUnfinished, removed = place.string() + kRemoved;
+  std::error_code ignored;
+  fs::remove_all(beside, ignored);
+  if (::mkdir(beside.c_str(), 0777) != 0) {
+    cannot_write(beside, errno);
+  }
+  try {
+    write_files(beside, checkpoint);
+    sync_folder(beside);
+    fs::rename(place, removed, ignored);  // one that is damaged, or that the run went back behind
+    if (::rename(beside.c_str(), place.c_str()) != 0) {
+      cannot_write(place, errno);
+    }
+    sync_folder(folder);
+  } catch (...) {
+    fs::remove_all(beside, ignored);  // a full disk has room again
+    throw;
+  }
+  fs::remove_all(removed, ignored);
+  return place;
+}
+
+Checkpoint load_checkpoint(const fs::path& path) {
+  try {
+    CheckpointState state = read_state(path / kState);
+    for (const char* name : {kWeights, kMomentum}) {
+      check_file(path / name, state);
+    }
+    nn::SafetensorsFile weights = nn::load_safetensors(path / kWeights);
+    return {.trainer = {.steps = state.step,
+                        .weights = std::move(weights.tensors),
+                        .momentum = nn::load_safetensors(path / kMomentum).tensors},
+            .loader = state.loader,
+            .run = std::move(state.run),
+            .metadata = std::move(weights.metadata)};
+  } catch (const InputError& error) {
+    throw InputError("{} is no whole checkpoint: {}", path.string(), error.what());
+  }
+}
+
+std::optional<FoundCheckpoint> newest_checkpoint(const fs::path& place, const Say& say) {
+  std::vector<fs::path> candidates = checkpoints_in(place);
+  if (step_of(place)) {
+    candidates = {place};
+  }
+  for (; !candidates.empty(); candidates.pop_back()) {
+    try {
+      return FoundCheckpoint{candidates.back(), load_checkpoint(candidates.back())};
+    } catch (const InputError& error) {
+      say(error.what());
+    }
+  }
+  return std::nullopt;
+}
+
+void resume(const Checkpoint& from, const RunDescription& run, Trainer& trainer, Loader& loader,
+            const Say& say) {
+  if (const std::string others = differences(from.run.options, "in the checkpoint", run.options, "now");
+      !others.empty()) {
+    throw InputError("resume: other options than the checkpoint's: {}; give the same", others);
+  }
+  if (const std::string others =
+          differences(from.run.environment, "in the checkpoint", run.environment, "now");
+      !others.empty()) {
+    say(fmt::format("resume: bits may differ from those of an undisturbed run: {}", others));
+  }
+  trainer.restore(from.trainer);
+  loader.restore(from.loader);
+}
+
+}  // namespace millrace

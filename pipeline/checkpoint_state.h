@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "pipeline/loader_state.h"
+#include "pipeline/run_description.h"
+
+namespace millrace {
+
+/// What a checkpoint holds beside its tensors: the content of its state.pb (proto/checkpoint.proto).
+struct CheckpointState {
+  struct File {
+    std::string name;
+    std::uint64_t bytes = 0;
+    std::uint32_t crc32c = 0;
+    bool operator==(const File&) const = default;
+  };
+
+  static constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 26;
+
+  std::int64_t step = 0;
+  LoaderState loader;
+  RunDescription run;
+  std::vector<File> files;  ///< The other files.
+
+  std::string to_bytes() const;
+  /// @throws InputError saying what is wrong with the bytes.
+  static CheckpointState from_bytes(std::span<const std::byte> bytes);
+};
+
+}  // namespace millrace
