@@ -1,0 +1,279 @@
+#include "distributed/nccl_communicator.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "distributed/nccl_link.h"
+#include "tensor/cuda/tree_sum.h"
+#include "tensor/error.h"
+
+namespace millrace {
+namespace {
+
+std::size_t bytes_of(const Tensor& tensor) {
+  return static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
+}
+
+ncclDataType_t type_of(const Tensor& tensor) {
+  return tensor.dtype() == DType::f64 ? ncclFloat64 : ncclFloat32;
+}
+
+/// Bytes of one tensor that one rank deals with.
+struct Piece {
+  std::byte* data;
+  std::size_t bytes;
+};
+
+class NcclCommunicator final : public Communicator {
+ public:
+  NcclCommunicator(std::unique_ptr<NcclLink> link, SumOrder sums) : link_(std::move(link)), sums_(sums) {}
+
+  int rank() const override { return link_->rank(); }
+  int size() const override { return link_->size(); }
+
+  void all_reduce(Tensor& tensor, const Stream& asked) override {
+    check_addends(tensor, kCuda, Operation::all_reduce);
+    const Stream stream = begin(Operation::all_reduce, tensor, asked);
+    if (size() == 1) {
+      return;
+    }
+    if (sums_ == SumOrder::engine) {
+      link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+        return nccl.AllReduce(tensor.raw(), tensor.raw(), static_cast<std::size_t>(tensor.numel()),
+                              type_of(tensor), ncclSum, communicator, cuda::native(stream));
+      });
+    } else {
+      sum_on_tree(tensor, stream);
+    }
+    finish(tensor, stream);
+  }
+
+  void reduce_scatter(Tensor& input, Tensor& output, const Stream& asked) override {
+    check_addends(input, kCuda, Operation::reduce_scatter);
+    check_parts(input, output, size(), kCuda, Operation::reduce_scatter);
+    const Stream stream = begin(Operation::reduce_scatter, input, asked);
+    if (sums_ == SumOrder::engine) {
+      link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+        return nccl.ReduceScatter(input.raw(), output.raw(), static_cast<std::size_t>(output.numel()),
+                                  type_of(input), ncclSum, communicator, cuda::native(stream));
+      });
+    } else {
+      const std::size_t bytes = bytes_of(output);
+      const auto part = [&](int r) {
+        return Piece{input.raw() + static_cast<std::size_t>(r) * bytes, bytes};
+      };
+      sum_parts(part, output.raw(), output.dtype(), stream);
+    }
+    finish(output, stream);
+  }
+
+  void all_gather(const Tensor& input, Tensor& output, const Stream& asked) override {
+    check_dense(input, kCuda, Operation::all_gather);
+    check_parts(output, input, size(), kCuda, Operation::all_gather);
+    const Stream stream = begin(Operation::all_gather, input, asked);
+    link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+      return nccl.AllGather(input.raw(), output.raw(), bytes_of(input), ncclUint8, communicator,
+                            cuda::native(stream));
+    });
+    finish(output, stream);
+  }
+
+  void broadcast(Tensor& tensor, int root, const Stream& asked) override {
+    check_dense(tensor, kCuda, Operation::broadcast);
+    check_root(root, size());
+    const Stream stream = begin(Operation::broadcast, tensor, asked);
+    if (size() == 1) {
+      return;
+    }
+    link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+      return nccl.Broadcast(tensor.raw(), tensor.raw(), bytes_of(tensor), ncclUint8, root, communicator,
+                            cuda::native(stream));
+    });
+    finish(tensor, stream);
+  }
+
+  void barrier() override {
+    const Stream stream = current_stream(link_->device());
+    link_->begin(Operation::barrier);
+    Tensor token = zeros({1}, {.device = link_->device()});
+    link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+      return nccl.AllReduce(token.raw(), token.raw(), 1, ncclFloat32, ncclSum, communicator,
+                            cuda::native(stream));
+    });
+    link_->watch(stream);
+    Event passed;
+    passed.record(stream);
+    link_->wait(passed);
+  }
+
+  Tensor allocate(std::int64_t count, TensorOptions options) override {
+    return link_->allocate(count, options.dtype);
+  }
+
+  void wait(const Event& event) override { link_->wait(event); }
+
+  void abort(const std::string& reason) override {
+    link_->abort(fmt::format("rank {} aborted: {}", rank(), reason));
+  }
+
+ private:
+  static constexpr Device::Kind kCuda = Device::Kind::cuda;
+
+  /// Returns the stream to enqueue on.
+  Stream begin(Operation operation, const Tensor& tensor, const Stream& asked) {
+    if (tensor.device() != link_->device()) {
+      throw InputError("{}: got a tensor on {}, expected one on {}, which is this rank's", name_of(operation),
+                       tensor.device().to_string(), link_->device().to_string());
+    }
+    link_->begin(operation);
+    return asked.device().is_cuda() ? asked : current_stream(link_->device());
+  }
+
+  void finish(Tensor& changed, const Stream& stream) {
+    link_->watch(stream);
+    changed.storage()->bump_version();
+  }
+
+  /// Sends `to(r)` to every other rank r and receives `from(r)` of it.
+  template <typename To, typename From>
+  void exchange(To&& to, From&& from, const Stream& stream) {
+    link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
+      for (int step = 1; step < size(); ++step) {
+        const int next = (rank() + step) % size(), last = (rank() + size() - step) % size();
+        if (const Piece piece = to(next); piece.bytes > 0) {
+          link_->answer(
+              nccl.Send(piece.data, piece.bytes, ncclUint8, next, communicator, cuda::native(stream)));
+        }
+        if (const Piece piece = from(last); piece.bytes > 0) {
+          link_->answer(
+              nccl.Recv(piece.data, piece.bytes, ncclUint8, last, communicator, cuda::native(stream)));
+        }
+      }
+      return ncclSuccess;
+    });
+  }
+
+  /// Sums this rank's part of all ranks' tensors into `out`; `part(r)` is rank r's part of this one's.
+  template <typename Part>
+  void sum_parts(Part&& part, std::byte* out, DType dtype, const Stream& stream) {
+    const StreamGuard guard(stream);
+    const Piece own = part(rank());
+    // Each rank's place begins on 16 bytes, as the kernel likes it.
+    const std::size_t pitch = (own.bytes + 15) / 16 * 16;
+    const Tensor received =
+        empty({static_cast<std::int64_t>(pitch) * size()}, {.dtype = DType::u8, .device = link_->device()});
+    const auto place = [&](int r) {
+      return r == rank() ? own.data : received.raw() + static_cast<std::size_t>(r) * pitch;
+    };
+    exchange(
+        part,
+        [&](int r) {
+          return Piece{place(r), own.bytes};
+        },
+        stream);
+    std::vector<const std::byte*> addends;
+    for (int r = 0; r < size(); ++r) {
+      addends.push_back(place(r));
+    }
+    cuda::tree_sum(addends, std::vector{out}, static_cast<std::int64_t>(own.bytes / size_of(dtype)), dtype,
+                   stream);
+  }
+
+  /// Every rank sums its part of the tensor and sends the sum to all.
+  void sum_on_tree(Tensor& tensor, const Stream& stream) {
+    const auto ranks = static_cast<std::size_t>(size());
+    const std::size_t all = bytes_of(tensor);
+    const std::size_t each = (all + ranks * 16 - 1) / (ranks * 16) * 16;
+    const auto part = [&](int r) {
+      const std::size_t begin = std::min(all, static_cast<std::size_t>(r) * each);
+      return Piece{tensor.raw() + begin, std::min(all, begin + each) - begin};
+    };
+    const Piece own = part(rank());
+    sum_parts(part, own.data, tensor.dtype(), stream);
+    exchange([&](int) { return own; }, part, stream);
+  }
+
+  std::unique_ptr<NcclLink> link_;
+  SumOrder sums_;
+};
+
+const NcclLibrary& library_of(const NcclOptions& options) {
+  return options.library != nullptr ? *options.library : nccl_library();
+}
+
+void check_device(Device device, int size) {
+  if (!device.is_cuda()) {
+    throw InputError("nccl: got {}, expected a GPU", device.to_string());
+  }
+  if (size < 1 || size > static_cast<int>(cuda::kMostAddends)) {
+    throw InputError("nccl: got {} ranks, expected 1 to {}", size, cuda::kMostAddends);
+  }
+}
+
+ncclUniqueId native_id(const NcclId& id) {
+  ncclUniqueId native{};
+  static_assert(sizeof(native.internal) == sizeof(NcclId));
+  std::memcpy(native.internal, id.data(), id.size());
+  return native;
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Device> devices,
+                                                           const NcclOptions& options) {
+  const int size = static_cast<int>(devices.size());
+  if (devices.empty()) {
+    throw InputError("nccl: got no devices, expected one or more GPUs");
+  }
+  for (std::size_t r = 0; r < devices.size(); ++r) {
+    check_device(devices[r], size);
+    if (std::ranges::count(devices, devices[r]) > 1) {
+      throw InputError("nccl: got {} twice, expected one rank a GPU", devices[r].to_string());
+    }
+  }
+  const NcclLibrary& nccl = library_of(options);
+  const ncclUniqueId id = native_id(make_nccl_id(&nccl));
+  const auto board = make_shared_board(size);
+  std::vector<std::unique_ptr<NcclLink>> links;
+  for (int r = 0; r < size; ++r) {
+    links.push_back(
+        std::make_unique<NcclLink>(nccl, r, devices[static_cast<std::size_t>(r)], board, options.timeout));
+  }
+  links.front()->answer(nccl.GroupStart());
+  for (const auto& link : links) {
+    link->connect(id);
+  }
+  links.front()->answer(nccl.GroupEnd());
+  std::vector<std::unique_ptr<Communicator>> ranks;
+  for (auto& link : links) {
+    link->joined();
+    ranks.push_back(std::make_unique<NcclCommunicator>(std::move(link), options.sums));
+  }
+  return ranks;
+}
+
+NcclId make_nccl_id(const NcclLibrary* library) {
+  const NcclLibrary& nccl = library != nullptr ? *library : nccl_library();
+  ncclUniqueId native{};
+  if (const ncclResult_t result = nccl.GetUniqueId(&native); result != ncclSuccess) {
+    throw MachineError("nccl: no id for a group: {}", nccl.GetErrorString(result));
+  }
+  NcclId id;
+  std::memcpy(id.data(), native.internal, id.size());
+  return id;
+}
+
+std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const NcclOptions& options) {
+  const int size = member.board->size();
+  check_device(member.device, size);
+  if (member.rank < 0 || member.rank >= size) {
+    throw InputError("nccl: got rank {}, expected 0 to {}", member.rank, size - 1);
+  }
+  auto link = std::make_unique<NcclLink>(library_of(options), member.rank, member.device, member.board,
+                                         options.timeout);
+  link->connect(native_id(member.id));
+  link->joined();
+  return std::make_unique<NcclCommunicator>(std::move(link), options.sums);
+}
+
+}  // namespace millrace

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "distributed/communicator.h"
+#include "distributed/group_board.h"
+
+namespace millrace {
+
+struct NcclLibrary;
+
+struct NcclOptions {
+  /// How long members wait for each other, on the host and on the GPU.
+  std::chrono::duration<double> timeout = std::chrono::minutes(5);
+  /// tree: NCCL moves bytes, and our kernel sums them. engine: NCCL's own sum, whose order depends on the
+  /// number of GPUs and on how they are connected.
+  SumOrder sums = SumOrder::tree;
+  const NcclLibrary* library = nullptr;  ///< Null: the one that is installed.
+};
+
+/// Members that are threads of this process, one on each GPU of `devices`, in rank order.
+/// @throws InputError when one is no GPU or comes twice (NCCL takes one rank a GPU), MachineError when NCCL
+/// is missing, CommunicatorError when it cannot connect them.
+std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Device> devices,
+                                                           const NcclOptions& options = {});
+
+/// Names a group of several processes: one of them makes it, and it travels to the others by any way.
+using NcclId = std::array<char, 128>;
+NcclId make_nccl_id(const NcclLibrary* library = nullptr);
+
+/// A member in a process of its own.
+struct NcclMember {
+  NcclId id;
+  int rank = 0;
+  Device device;
+  std::shared_ptr<GroupBoard> board;  ///< Of all members.
+};
+std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const NcclOptions& options = {});
+
+}  // namespace millrace
