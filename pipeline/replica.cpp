@@ -55,13 +55,17 @@ Buckets Replica::make_buckets() {
   for (const auto& slot : flat_.slots()) {
     offsets.push_back(slot.offset);
   }
-  return Buckets(flat_.gradients(), offsets, options_.bucket_bytes, communicator_,
-                 [this](std::int64_t begin, std::int64_t end) {
-                   Tensor sum = part(flat_.gradients(), begin, end);
-                   for (const Tensor& partial : partials_) {
-                     sum.add_(part(partial, begin, end));
-                   }
-                 });
+  return Buckets(flat_.gradients(), offsets, communicator_,
+                 {.bucket_bytes = options_.bucket_bytes,
+                  .prepare =
+                      [this](std::int64_t begin, std::int64_t end) {
+                        Tensor sum = part(flat_.gradients(), begin, end);
+                        for (const Tensor& partial : partials_) {
+                          sum.add_(part(partial, begin, end));
+                        }
+                      },
+                  .summed = [this](std::int64_t begin,
+                                   std::int64_t end) { sgd_.step_part(begin, end, rate_, scale_); }});
 }
 
 void Replica::synchronize() {
@@ -72,6 +76,9 @@ void Replica::synchronize() {
 }
 
 void Replica::step(const StepTask& task) {
+  const std::int64_t valid = task.batch.valid();
+  rate_ = task.rate;
+  scale_ = 1.0 / static_cast<double>(valid);
   const int shards = options_.shards / options_.replicas;
   for (int s = 0; s < shards; ++s) {
     const bool last = s + 1 == shards;
@@ -84,9 +91,7 @@ void Replica::step(const StepTask& task) {
     }
   }
   buckets_.finish();
-  const std::int64_t valid = task.batch.valid();
   flat_.apply_statistics(valid);
-  sgd_.step(task.rate, 1.0 / static_cast<double>(valid));
 }
 
 double Replica::run_shard(const StepTask& task, int shard, bool last) {

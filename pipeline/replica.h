@@ -67,6 +67,7 @@ class Replica {
   nn::Sgd sgd_;
   // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
   std::vector<Tensor> partials_;
+  double rate_ = 1, scale_ = 1;  // of this step's updates; each bucket is updated when it is summed
   Buckets buckets_;
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
   std::vector<std::vector<std::int64_t>> confusion_;      // empty before the first piece
