@@ -110,7 +110,7 @@ void bench_train(const BenchTrainOptions& o) {
                          {"model", o.model},
                          {"batch_size", o.batch_size},
                          {"dtype", o.compute.dtype},
-                         {"device", options.device.to_string()},
+                         {"device", to_string(options.devices)},
                          {"replicas", options.replicas},
                          {"shards", options.shards},
                          {"images_per_second", speed.median()},

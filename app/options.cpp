@@ -79,7 +79,7 @@ CLI::Validator in_range(double low, double high) {
 }
 
 void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
-  command.add_option("--device", device, "cpu or cuda");
+  command.add_option("--device", device, "cpu, cuda (every GPU) or cuda:N");
   command.add_option("--dtype", dtype, "Type of activations: f32 or bf16")
       ->check(CLI::IsMember({"f32", "bf16"}));
   command.add_option("--replicas", replicas, "Copies of the network, one a core or GPU (0: as many as fit)")
@@ -99,7 +99,7 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.replicas = replicas;
   options.shards = shards;
   options.batch_size = batch_size;
-  options.device = Device::parse(device);
+  options.devices = parse_devices(device);
   options.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
   options.seed = seed;
   return millrace::resolve(options);

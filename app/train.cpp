@@ -70,7 +70,7 @@ ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
 
 void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, JsonLog& log) {
   fmt::print("{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
-             counted(trainer.replicas, "replica"), trainer.device.to_string(),
+             counted(trainer.replicas, "replica"), to_string(trainer.devices),
              counted(trainer.shards, "shard"), trainer.shards);
   fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", o.model, o.data,
              counted(loader.dataset().size(), "image"), loader.image_shape(),
@@ -86,7 +86,7 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"epochs", o.epochs},
              {"batch_size", o.batch_size},
              {"dtype", o.compute.dtype},
-             {"device", trainer.device.to_string()},
+             {"device", to_string(trainer.devices)},
              {"replicas", trainer.replicas},
              {"shards", trainer.shards},
              {"threads", loader.options().threads},

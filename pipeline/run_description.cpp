@@ -73,7 +73,7 @@ RunDescription::Values environment(Device device) {
 RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescription::Values more) {
   const TrainerOptions& t = trainer.options();
   const LoaderOptions& l = loader.options();
-  RunDescription run{std::move(more), environment(t.device)};
+  RunDescription run{std::move(more), environment(t.devices[0])};
   run.options.insert(
       {{"network", describe(trainer.module())},
        {"optimizer", trainer.optimizer().describe()},

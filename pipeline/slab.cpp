@@ -2,30 +2,74 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 
 namespace millrace {
 namespace {
 
-Tensor pinned_zeros(std::int64_t samples, const FieldSpec& spec) {
+/// Fields start where a GPU's vector loads may.
+constexpr std::int64_t kAlignment = 256;
+
+std::int64_t elements_of(std::int64_t samples, const FieldSpec& spec) { return samples * spec.shape.numel(); }
+
+std::int64_t aligned_bytes(std::int64_t samples, const FieldSpec& spec) {
+  const std::int64_t bytes = elements_of(samples, spec) * static_cast<std::int64_t>(size_of(spec.dtype));
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+const FieldSpec kIds{"ids", DType::i64, {}};
+
+Tensor zeroed_block(std::int64_t samples, const std::vector<FieldSpec>& fields, Device device) {
+  std::int64_t bytes = aligned_bytes(samples, kIds);
+  for (const FieldSpec& spec : fields) {
+    bytes += aligned_bytes(samples, spec);
+  }
+  if (device.is_cuda()) {
+    return zeros({bytes}, {.dtype = DType::u8, .device = device});
+  }
+  auto storage = Storage::allocate_pinned(static_cast<std::size_t>(bytes));
+  std::memset(storage->data(), 0, storage->bytes());
+  return {std::move(storage), 0, {bytes}, {1}, DType::u8};
+}
+
+/// The part of `block` from `offset` on, with a version count of its own; `offset` moves behind it.
+Tensor take_field(const Tensor& block, std::int64_t& offset, std::int64_t samples, const FieldSpec& spec) {
   Shape shape{samples};
-  std::int64_t elements = samples;
   for (const std::int64_t size : spec.shape) {
     shape.push_back(size);
-    elements *= size;
   }
   const auto format = spec.shape.size() == 3 ? MemoryFormat::channels_last : MemoryFormat::row_major;
-  auto storage = Storage::allocate_pinned(static_cast<std::size_t>(elements) * size_of(spec.dtype));
-  std::memset(storage->data(), 0, storage->bytes());
-  return {std::move(storage), 0, shape, dense_strides(shape, format), spec.dtype};
+  const auto bytes = static_cast<std::size_t>(elements_of(samples, spec)) * size_of(spec.dtype);
+  auto part = Storage::part_of(block.storage(), static_cast<std::size_t>(offset), bytes);
+  offset += aligned_bytes(samples, spec);
+  return {std::move(part), 0, shape, dense_strides(shape, format), spec.dtype};
 }
 
 }  // namespace
 
-Slab::Slab(std::int64_t samples, const std::vector<FieldSpec>& fields)
-    : samples_(samples), ids_(pinned_zeros(samples, {"ids", DType::i64, {}})) {
+Slab::Slab(std::int64_t samples, const std::vector<FieldSpec>& fields, Device device)
+    : samples_(samples), memory_(zeroed_block(samples, fields, device)) {
+  std::int64_t offset = 0;
+  ids_ = take_field(memory_, offset, samples, kIds);
   for (const FieldSpec& spec : fields) {
-    fields_.emplace_back(spec.name, pinned_zeros(samples, spec));
+    fields_.emplace_back(spec.name, take_field(memory_, offset, samples, spec));
   }
+}
+
+std::vector<FieldSpec> Slab::fields() const {
+  std::vector<FieldSpec> specs;
+  for (const auto& [name, tensor] : fields_) {
+    const Shape& shape = tensor.shape();
+    specs.push_back({name, tensor.dtype(), Shape(std::span(shape.begin() + 1, shape.end()))});
+  }
+  return specs;
+}
+
+void Slab::copy_from(const Slab& other) {
+  memory_.copy_(other.memory_);
+  valid = other.valid;
+  first_position = other.first_position;
+  pixel_scale = other.pixel_scale;
 }
 
 void Slab::close_gaps() {

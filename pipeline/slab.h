@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,14 +18,23 @@ struct FieldSpec {
   Shape shape;  ///< Per sample: {3, 32, 32} for an image (stored channels-last), {} for a label.
 };
 
-/// The memory of one shard of a batch: sample ids, a valid mask and named fields. Allocated once, pinned
-/// where there is a GPU.
+/// How the bytes of an image become numbers: scale * byte + bias, each f32 [C].
+struct PixelScale {
+  Tensor scale, bias;
+};
+
+/// The memory of one shard of a batch: sample ids, a valid mask and named fields, all in one block, so that
+/// it travels in one copy. Allocated once, pinned where there is a GPU.
 class Slab {
  public:
-  /// Zeroed, so that its pages are in memory before the first sample comes.
-  Slab(std::int64_t samples, const std::vector<FieldSpec>& fields);
+  /// Zeroed, so that its pages are in memory before the first sample comes. One on a GPU is filled by
+  /// `copy_from`.
+  Slab(std::int64_t samples, const std::vector<FieldSpec>& fields, Device device = kCpu);
 
   std::int64_t samples() const { return samples_; }
+  std::vector<FieldSpec> fields() const;
+  /// Takes over the contents of a slab with the same samples and fields, on the current stream.
+  void copy_from(const Slab& other);
   /// The whole field, [samples, ...]; images are N, C, H, W in channels-last memory.
   /// @throws InputError on an unknown name; the message lists the known ones.
   const Tensor& field(std::string_view name) const;
@@ -37,9 +47,12 @@ class Slab {
   /// Valid samples; they are the first ones, and the rest is padding.
   std::int64_t valid = 0;
   std::int64_t first_position = 0;  ///< Of the first sample, in the global batch.
+  /// For images in u8 that a GPU is to normalize.
+  std::shared_ptr<const PixelScale> pixel_scale;
 
  private:
   std::int64_t samples_;
+  Tensor memory_;  // u8; the rest are parts of it
   Tensor ids_;
   std::vector<std::pair<std::string, Tensor>> fields_;
 };

@@ -17,15 +17,32 @@ namespace {
 
 unsigned bits(int value) { return static_cast<unsigned>(value); }
 
-/// How many replicas the machine has room for.
-int capacity(Device device) {
-  if (device.is_cpu()) {
+/// How many replicas the devices have room for.
+int capacity(const std::vector<Device>& devices) {
+  const auto differs = [&](Device device) { return device.kind != devices[0].kind; };
+  if (devices.empty() || std::any_of(devices.begin(), devices.end(), differs)) {
+    throw InputError("trainer: got the devices '{}', expected the CPU, or one or more GPUs",
+                     to_string(devices));
+  }
+  if (devices[0].is_cpu()) {
     return available_cores();
   }
   if (cuda_device_count() == 0) {
-    throw InputError("trainer: device {}: {}", device.to_string(), cuda_unavailable_reason());
+    throw InputError("trainer: device {}: {}", devices[0].to_string(), cuda_unavailable_reason());
   }
-  return cuda_device_count();
+  return static_cast<int>(devices.size());
+}
+
+/// One device for each replica.
+std::vector<Device> deal_out(std::vector<Device> devices, int replicas) {
+  if (devices.size() > 1 && replicas > std::ssize(devices)) {
+    throw InputError(
+        "trainer: got {} replicas for {} GPUs, expected at most one on each; name one GPU, as cuda:0, for "
+        "all of them to share it",
+        replicas, devices.size());
+  }
+  devices.resize(static_cast<std::size_t>(replicas), devices[0]);
+  return devices;
 }
 
 /// The largest power of two up to `most` that divides `batch_size` (any, when that is 0).
@@ -60,11 +77,11 @@ class EvaluationMode {
 }  // namespace
 
 TrainerOptions resolve(TrainerOptions options) {
-  const int most = capacity(options.device);
+  const int most = capacity(options.devices);
   if (options.dtype != DType::f32 && options.dtype != DType::bf16) {
     throw InputError("trainer: got {}, expected f32 or bf16", options.dtype);
   }
-  if (options.dtype == DType::bf16 && options.device.is_cpu() && !cpu::has_bf16()) {
+  if (options.dtype == DType::bf16 && options.devices[0].is_cpu() && !cpu::has_bf16()) {
     throw InputError("trainer: got bf16, which needs a processor with AVX-512 bf16; use f32 on this one");
   }
   if (options.replicas < 0 || options.shards < 0 || options.batch_size < 0) {
@@ -94,6 +111,7 @@ TrainerOptions resolve(TrainerOptions options) {
                      options.replicas, options.shards,
                      options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
   }
+  options.devices = deal_out(std::move(options.devices), options.replicas);
   return options;
 }
 

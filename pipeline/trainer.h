@@ -18,7 +18,8 @@ struct TrainerOptions {
                      ///< number of replicas.
   /// Shards must divide it, and are chosen so; 0 leaves that to the loader.
   std::int64_t batch_size = 0;
-  Device device = kCpu;
+  /// Where the replicas compute: the CPU, one GPU that they share, or GPUs of which each gets one.
+  std::vector<Device> devices = {kCpu};
   /// Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
   DType dtype = DType::f32;
   std::uint64_t seed = 0;  ///< Of the initial weights and of dropout.

@@ -35,6 +35,24 @@ Device Device::parse(std::string_view text) {
   return {Kind::cuda, index};
 }
 
+std::vector<Device> parse_devices(std::string_view text) {
+  std::vector<Device> devices{Device::parse(text)};
+  for (int i = 1; text == "cuda" && i < cuda_device_count(); ++i) {
+    devices.push_back({Device::Kind::cuda, i});
+  }
+  return devices;
+}
+
+std::string to_string(std::span<const Device> devices) {
+  std::string names;
+  for (std::size_t i = 0; i < devices.size(); ++i) {
+    if (i == 0 || devices[i] != devices[i - 1]) {
+      names += (i == 0 ? "" : ", ") + devices[i].to_string();
+    }
+  }
+  return names;
+}
+
 int cuda_device_count() {
   if constexpr (kWithCuda) {
     return cuda::device_count();

@@ -2,8 +2,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace millrace {
 
@@ -25,6 +27,11 @@ struct Device {
 };
 
 inline constexpr Device kCpu{};
+
+/// Reads "cpu", "cuda" (every GPU that is there) or "cuda:1" (that one). @throws InputError as Device::parse.
+std::vector<Device> parse_devices(std::string_view text);
+/// "cpu", "cuda:0, cuda:1": neighbours that are one are named once.
+std::string to_string(std::span<const Device> devices);
 
 /// GPUs that can be used now; 0 without the CUDA build, the driver or a device.
 int cuda_device_count();

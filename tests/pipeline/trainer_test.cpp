@@ -347,8 +347,9 @@ TEST(Resolve, NamesWhatDoesNotFit) {
   EXPECT_THAT(message({.shards = -2}), HasSubstr("no negative"));
   EXPECT_THAT(message({.batch_size = -4}), HasSubstr("no negative"));
   EXPECT_THAT(message({.dtype = DType::f64}), HasSubstr("got f64, expected f32 or bf16"));
+  EXPECT_THAT(message({.devices = {}}), HasSubstr("expected the CPU, or one or more GPUs"));
   if (cuda_device_count() == 0) {
-    EXPECT_THAT(message({.device = {Device::Kind::cuda, 0}}),
+    EXPECT_THAT(message({.devices = {{Device::Kind::cuda, 0}}}),
                 HasSubstr("cuda:0: " + cuda_unavailable_reason()));
   }
 }
