@@ -1,5 +1,7 @@
 #include <algorithm>
 
+#include "tensor/cuda/faults.h"
+
 #include "tensor/cuda/runtime.h"
 
 namespace millrace::cuda {
@@ -91,6 +93,9 @@ void copy_across(const Tensor& source, Tensor& out) {
   const Stream stream = current_stream(source.device().is_cuda() ? source.device() : out.device());
   const DeviceGuard guard(stream.device().index);
   check(cudaMemcpyAsync(out.raw(), source.raw(), bytes, cudaMemcpyDefault, native(stream)), "copy");
+  if (out.device().is_cpu()) {
+    throw_fault(stream.device().index);
+  }
 }
 
 }  // namespace millrace::cuda

@@ -6,6 +6,8 @@
 #include <unistd.h>
 #include <vector>
 
+#include "tensor/cuda/faults.h"
+
 namespace millrace::cuda {
 
 namespace {
@@ -206,6 +208,7 @@ cudaStream_t stream_of(const Tensor& out) {
 void synchronize(const Stream& stream) {
   const DeviceGuard guard(stream.device().index);
   check(cudaStreamSynchronize(native(stream)), "synchronize");
+  throw_fault(stream.device().index);
 }
 
 void record_event(void*& event, const Stream& stream) {
@@ -230,12 +233,14 @@ bool is_event_done(void* event, int device) {
     return false;
   }
   check(state, "event");
+  throw_fault(device);
   return true;
 }
 
 void synchronize_event(void* event, int device) {
   const DeviceGuard guard(device);
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "synchronize");
+  throw_fault(device);
 }
 
 void destroy_event(void* event) noexcept { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }

@@ -103,6 +103,7 @@ inline int __all_sync(unsigned mask, int predicate, const millrace_where& where 
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
+inline void __threadfence_system() {}
 
 // Memory. Atomics are relaxed, as on the device.
 template <typename T>

@@ -33,7 +33,7 @@ inline Tensor moved(const Tensor& x) {
 /// Elements may differ by `tolerance` of their own size plus the mean size of all.
 inline void expect_close(const Tensor& got, const Tensor& expected, double tolerance, std::string_view what) {
   ASSERT_EQ(got.shape(), expected.shape()) << what;
-  const std::vector<double> found = values(got.to(kCpu)), wanted = values(expected.to(kCpu));
+  const std::vector<double> found = test::values(got.to(kCpu)), wanted = test::values(expected.to(kCpu));
   double mean = 0;
   for (const double value : wanted) {
     mean += std::isfinite(value) ? std::abs(value) / static_cast<double>(wanted.size()) : 0;
