@@ -20,6 +20,9 @@ Pool2dParams params_of(const Shape& x, const Pool2dOptions& options, std::string
         name, options.kernel.height, options.kernel.width, stride.height, stride.width,
         options.padding.height, options.padding.width);
   }
+  if (x[2] < 1 || x[3] < 1) {
+    throw InputError("{}: input {} has no pixels", name, x);
+  }
   if (x[2] + 2 * options.padding.height < options.kernel.height ||
       x[3] + 2 * options.padding.width < options.kernel.width) {
     throw InputError("{}: input {} is smaller than the kernel {} x {}", name, x, options.kernel.height,

@@ -98,6 +98,11 @@ INSTANTIATE_TEST_SUITE_P(
            max_pool2d(of({1, 3, 2, 2}), {.kernel = 3});
          },
          "max_pool2d: input [1, 3, 2, 2] is smaller than the kernel 3 x 3"},
+        {"pool_no_pixels",
+         [] {
+           max_pool2d(of({1, 3, 0, 4}), {.kernel = 2, .padding = 1});
+         },
+         "max_pool2d: input [1, 3, 0, 4] has no pixels"},
         {"pool_padding",
          [] {
            avg_pool2d(of({1, 3, 8, 8}), {.kernel = 2, .padding = 2});
