@@ -197,10 +197,6 @@ class NcclCommunicator final : public Communicator {
   SumOrder sums_;
 };
 
-const NcclLibrary& library_of(const NcclOptions& options) {
-  return options.library != nullptr ? *options.library : nccl_library();
-}
-
 void check_device(Device device, int size) {
   if (!device.is_cuda()) {
     throw InputError("nccl: got {}, expected a GPU", device.to_string());
@@ -231,8 +227,8 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Devic
       throw InputError("nccl: got {} twice, expected one rank a GPU", devices[r].to_string());
     }
   }
-  const NcclLibrary& nccl = library_of(options);
-  const ncclUniqueId id = native_id(make_nccl_id(&nccl));
+  const NcclLibrary& nccl = nccl_library();
+  const ncclUniqueId id = native_id(make_nccl_id());
   const auto board = make_shared_board(size);
   std::vector<std::unique_ptr<NcclLink>> links;
   for (int r = 0; r < size; ++r) {
@@ -252,8 +248,8 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Devic
   return ranks;
 }
 
-NcclId make_nccl_id(const NcclLibrary* library) {
-  const NcclLibrary& nccl = library != nullptr ? *library : nccl_library();
+NcclId make_nccl_id() {
+  const NcclLibrary& nccl = nccl_library();
   ncclUniqueId native{};
   if (const ncclResult_t result = nccl.GetUniqueId(&native); result != ncclSuccess) {
     throw MachineError("nccl: no id for a group: {}", nccl.GetErrorString(result));
@@ -269,8 +265,8 @@ std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const Nc
   if (member.rank < 0 || member.rank >= size) {
     throw InputError("nccl: got rank {}, expected 0 to {}", member.rank, size - 1);
   }
-  auto link = std::make_unique<NcclLink>(library_of(options), member.rank, member.device, member.board,
-                                         options.timeout);
+  auto link =
+      std::make_unique<NcclLink>(nccl_library(), member.rank, member.device, member.board, options.timeout);
   link->connect(native_id(member.id));
   link->joined();
   return std::make_unique<NcclCommunicator>(std::move(link), options.sums);

@@ -11,15 +11,12 @@
 
 namespace millrace {
 
-struct NcclLibrary;
-
 struct NcclOptions {
   /// How long members wait for each other, on the host and on the GPU.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
   /// tree: NCCL moves bytes, and our kernel sums them. engine: NCCL's own sum, whose order depends on the
   /// number of GPUs and on how they are connected.
   SumOrder sums = SumOrder::tree;
-  const NcclLibrary* library = nullptr;  ///< Null: the one that is installed.
 };
 
 /// Members that are threads of this process, one on each GPU of `devices`, in rank order.
@@ -30,7 +27,7 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Devic
 
 /// Names a group of several processes: one of them makes it, and it travels to the others by any way.
 using NcclId = std::array<char, 128>;
-NcclId make_nccl_id(const NcclLibrary* library = nullptr);
+NcclId make_nccl_id();  ///< @throws MachineError.
 
 /// A member in a process of its own.
 struct NcclMember {

@@ -1,5 +1,6 @@
 #include "distributed/nccl_library.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <dlfcn.h>
 #include <utility>
@@ -63,9 +64,16 @@ NcclLibrary load() {
   return library;
 }
 
+std::atomic<const NcclLibrary*> replacement{nullptr};
+
 }  // namespace
 
+void replace_nccl_library(const NcclLibrary* library) { replacement = library; }
+
 const NcclLibrary& nccl_library() {
+  if (const NcclLibrary* library = replacement) {
+    return *library;
+  }
   static const NcclLibrary library = load();  // what it throws it throws again at the next call
   return library;
 }

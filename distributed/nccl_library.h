@@ -39,14 +39,14 @@ struct NcclLibrary {
   MILLRACE_NCCL_FUNCTIONS(MILLRACE_MEMBER)
   MILLRACE_NCCL_WINDOW_FUNCTIONS(MILLRACE_MEMBER)
 #undef MILLRACE_MEMBER
-
-  bool has_windows() const { return CommWindowRegister != nullptr; }
 };
 
-/// libnccl.so.2, loaded at the first call: from the path in MILLRACE_NCCL where that is set, else from where
-/// the system looks and from the CUDA toolkit's folder.
+/// libnccl.so.2, or what `replace_nccl_library` put in its place. Loaded at the first call: from the path in
+/// MILLRACE_NCCL where that is set, else from where the system looks and from the CUDA toolkit's folder.
 /// @throws MachineError when it is missing or too old, at every call.
 const NcclLibrary& nccl_library();
+/// For tests; null brings the installed one back. Groups keep the one they were made with.
+void replace_nccl_library(const NcclLibrary* library);
 
 /// "2.28.9"
 std::string version_of(const NcclLibrary& library);

@@ -44,7 +44,7 @@ __device__ P sum_run(const Places<kMost>& places, std::int64_t i) {
 /// holds is added from its low end.
 template <typename P, int kMost>
 __device__ P sum_counted(const Places<kMost>& places, int count, std::int64_t i) {
-  P held[9];  // held[l]: the sum of 2^l addends
+  P held[9]{};  // held[l]: the sum of 2^l addends
   for (int a = 0; a < count; ++a) {
     P sum = load<P>(places, a, i);
     int level = 0;

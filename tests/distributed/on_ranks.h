@@ -12,11 +12,10 @@
 
 namespace millrace {
 
-/// Runs `body` as every rank of a new thread group; returns what each rank's CommunicatorError said, ""
-/// without one.
-inline std::vector<std::string> on_ranks(int size, std::chrono::duration<double> timeout,
+/// Runs `body` as every rank of a group, each in a thread; returns what each rank's CommunicatorError said,
+/// "" without one.
+inline std::vector<std::string> on_ranks(std::vector<std::unique_ptr<Communicator>> group,
                                          const std::function<void(Communicator&)>& body) {
-  auto group = make_thread_group(size, timeout);
   std::vector<std::string> errors(group.size());
   std::vector<std::thread> threads;
   for (std::size_t r = 0; r < group.size(); ++r) {
@@ -32,6 +31,11 @@ inline std::vector<std::string> on_ranks(int size, std::chrono::duration<double>
     thread.join();
   }
   return errors;
+}
+
+inline std::vector<std::string> on_ranks(int size, std::chrono::duration<double> timeout,
+                                         const std::function<void(Communicator&)>& body) {
+  return on_ranks(make_thread_group(size, timeout), body);
 }
 
 inline std::vector<std::string> on_ranks(int size, const std::function<void(Communicator&)>& body) {
