@@ -1,0 +1,249 @@
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <cublasLt.h>
+#include <fmt/format.h>
+#include <map>
+#include <memory>
+
+#include "tensor/arithmetic.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/shape_cache.h"
+#include "tensor/kernels.h"
+
+namespace millrace::cuda {
+namespace {
+
+constexpr std::size_t kLargestWorkspace = 32 << 20;  // what NVIDIA advises for Hopper
+
+/// cuBLASLt said no. Who knows the operation turns it into a MachineError.
+struct Failure {
+  cublasStatus_t status;
+};
+
+void check(cublasStatus_t status) {
+  if (status != CUBLAS_STATUS_SUCCESS) {
+    throw Failure{status};
+  }
+}
+
+template <auto destroy>
+struct Destroy {
+  template <typename T>
+  void operator()(T* made) const {
+    destroy(made);
+  }
+};
+using Handle = std::unique_ptr<cublasLtContext, Destroy<cublasLtDestroy>>;
+using Operation = std::unique_ptr<cublasLtMatmulDescOpaque_t, Destroy<cublasLtMatmulDescDestroy>>;
+using Layout = std::unique_ptr<cublasLtMatrixLayoutOpaque_t, Destroy<cublasLtMatrixLayoutDestroy>>;
+using Preference =
+    std::unique_ptr<cublasLtMatmulPreferenceOpaque_t, Destroy<cublasLtMatmulPreferenceDestroy>>;
+
+template <typename Pointer, typename Create, typename... Arguments>
+Pointer make(Create create, Arguments... arguments) {
+  typename Pointer::pointer made = nullptr;
+  check(create(&made, arguments...));
+  return Pointer(made);
+}
+
+/// This thread's handle for the device, which must be the current one.
+cublasLtHandle_t handle(int device) {
+  thread_local std::map<int, Handle> handles;
+  Handle& place = handles[device];
+  if (place == nullptr) {
+    place = make<Handle>(cublasLtCreate);
+  }
+  return place.get();
+}
+
+struct Types {
+  cudaDataType_t element, scale;
+  cublasComputeType_t compute;
+};
+
+Types types_of(DType dtype, bool tf32) {
+  switch (dtype) {
+    case DType::f32:
+      return {CUDA_R_32F, CUDA_R_32F, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F};
+    case DType::bf16:
+      return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case DType::f16:
+      return {CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    case DType::f64:
+      return {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
+    default:
+      throw InputError("matmul: got type {}, expected a floating type on the GPU: convert with to()", dtype);
+  }
+}
+
+/// A matrix, or equal strides of them, as cuBLASLt sees memory: column after column. A row-major matrix is
+/// its own transpose there, so the product is computed transposed: out^T = b^T a^T.
+struct Matrix {
+  bool is_plain;  ///< Rows lie side by side, which needs no transposition in out^T = b^T a^T.
+  std::int64_t rows, columns, leading, batch_stride;
+};
+
+Matrix matrix_of(const Tensor& x) {
+  const std::int64_t rows = x.size(-2), columns = x.size(-1), row = x.strides()[-2], column = x.strides()[-1];
+  const std::int64_t batch_stride = x.dim() == 3 ? x.strides()[0] : 0;
+  const bool is_plain = (column == 1 || columns == 1) && (row >= columns || rows == 1);
+  // A single row or column has no meaningful stride, but the leading dimension must still be large enough.
+  return is_plain ? Matrix{true, columns, rows, std::max(row, columns), batch_stride}
+                  : Matrix{false, rows, columns, std::max(column, rows), batch_stride};
+}
+
+/// Whether cuBLASLt can read the matrix: rows or columns without gaps inside.
+bool is_blas_order(const Tensor& x) {
+  const std::int64_t rows = x.size(-2), columns = x.size(-1), row = x.strides()[-2], column = x.strides()[-1];
+  return ((column == 1 || columns == 1) && (row >= columns || rows == 1)) ||
+         ((row == 1 || rows == 1) && (column >= rows || columns == 1));
+}
+
+/// What cuBLASLt may assume of an address.
+std::uint32_t alignment_of(const Tensor& x) {
+  const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(x.raw()) | 16;
+  return static_cast<std::uint32_t>(bits & (~bits + 1));
+}
+
+struct Product {
+  Operation operation;
+  Layout left, right, out;  ///< In cuBLASLt's order: left is b, right is a.
+  cublasLtMatmulAlgo_t algorithm{};
+  std::size_t workspace_bytes = 0;
+};
+
+template <typename T>
+void set(const Operation& operation, cublasLtMatmulDescAttributes_t name, const T& value) {
+  check(cublasLtMatmulDescSetAttribute(operation.get(), name, &value, sizeof value));
+}
+
+template <typename T>
+void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t name, const T& value) {
+  check(cublasLtMatmulPreferenceSetAttribute(preference.get(), name, &value, sizeof value));
+}
+
+Layout layout_of(const Matrix& matrix, cudaDataType_t type, std::int64_t batches) {
+  Layout made = make<Layout>(cublasLtMatrixLayoutCreate, type, static_cast<std::uint64_t>(matrix.rows),
+                             static_cast<std::uint64_t>(matrix.columns), matrix.leading);
+  const auto count = static_cast<std::int32_t>(batches);
+  check(
+      cublasLtMatrixLayoutSetAttribute(made.get(), CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
+  check(cublasLtMatrixLayoutSetAttribute(made.get(), CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                         &matrix.batch_stride, sizeof matrix.batch_stride));
+  return made;
+}
+
+/// The algorithm that cuBLASLt's heuristics put first. Split sums are added in f32 (f64) and in a fixed
+/// order.
+void choose_algorithm(Product& product, const Tensor& a, const Tensor& b, const Tensor& out) {
+  const Preference preference = make<Preference>(cublasLtMatmulPreferenceCreate);
+  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kLargestWorkspace);
+  set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+      static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(b));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(a));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(out));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(out));
+  cublasLtMatmulHeuristicResult_t result{};
+  int count = 0;
+  check(cublasLtMatmulAlgoGetHeuristic(handle(out.device().index), product.operation.get(),
+                                       product.left.get(), product.right.get(), product.out.get(),
+                                       product.out.get(), preference.get(), 1, &result, &count));
+  check(count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : result.state);
+  product.algorithm = result.algo;
+  product.workspace_bytes = result.workspaceSize;
+}
+
+Product make_product(const Tensor& a, const Tensor& b, bool biased, const Tensor& out, bool tf32) {
+  const Types types = types_of(out.dtype(), tf32);
+  const std::int64_t m = out.size(-2), n = out.size(-1), batches = out.dim() == 3 ? out.size(0) : 1;
+  const Matrix left = matrix_of(b), right = matrix_of(a);
+  const auto transposed = [](const Matrix& matrix) { return matrix.is_plain ? CUBLAS_OP_N : CUBLAS_OP_T; };
+  Product product{.operation = make<Operation>(cublasLtMatmulDescCreate, types.compute, types.scale),
+                  .left = layout_of(left, types.element, batches),
+                  .right = layout_of(right, types.element, batches),
+                  .out = layout_of({true, n, m, n, m * n}, types.element, batches)};
+  set(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, transposed(left));
+  set(product.operation, CUBLASLT_MATMUL_DESC_TRANSB, transposed(right));
+  if (biased) {  // one number for each row of out^T
+    set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  }
+  choose_algorithm(product, a, b, out);
+  return product;
+}
+
+ShapeKey key_of(const Tensor& a, const Tensor& b, bool biased, const Tensor& out, bool tf32) {
+  const Matrix left = matrix_of(a), right = matrix_of(b);
+  return {out.device().index,
+          static_cast<std::int64_t>(out.dtype()),
+          tf32,
+          biased,
+          out.dim() == 3 ? out.size(0) : 1,
+          left.is_plain,
+          left.rows,
+          left.columns,
+          left.leading,
+          left.batch_stride,
+          alignment_of(a),
+          right.is_plain,
+          right.rows,
+          right.columns,
+          right.leading,
+          right.batch_stride,
+          alignment_of(b),
+          alignment_of(out)};
+}
+
+void run(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
+  thread_local ShapeCache<Product> cache;
+  const cudaStream_t stream = stream_of(out);
+  const bool tf32 = out.dtype() == DType::f32 && gpu_arithmetic().tf32;
+  Product& product = cache.find(key_of(a, b, bias.defined(), out, tf32),
+                                [&] { return make_product(a, b, bias.defined(), out, tf32); });
+  if (bias.defined()) {
+    set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(bias.raw()));
+  }
+  const Tensor workspace = empty({static_cast<std::int64_t>(product.workspace_bytes)},
+                                 {.dtype = DType::u8, .device = out.device()});
+  constexpr double kOne64 = 1, kZero64 = 0;
+  constexpr float kOne32 = 1, kZero32 = 0;
+  const bool is_f64 = out.dtype() == DType::f64;
+  const void* const one = is_f64 ? static_cast<const void*>(&kOne64) : &kOne32;
+  const void* const zero = is_f64 ? static_cast<const void*>(&kZero64) : &kZero32;
+  check(cublasLtMatmul(handle(out.device().index), product.operation.get(), one, b.raw(), product.left.get(),
+                       a.raw(), product.right.get(), zero, out.raw(), product.out.get(), out.raw(),
+                       product.out.get(), &product.algorithm, workspace.raw(), product.workspace_bytes,
+                       stream));
+}
+
+}  // namespace
+
+void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
+  assert(out.is_contiguous());
+  if (out.numel() == 0) {
+    return;
+  }
+  if (a.size(-1) == 0) {  // an empty sum
+    cuda::fill(out, 0);
+    if (bias.defined()) {
+      cuda::copy(bias.expand(out.shape()), out);
+    }
+    return;
+  }
+  if (a.dtype() != b.dtype()) {
+    throw InputError("matmul: got types {} and {}, expected one type (convert with to())", a.dtype(),
+                     b.dtype());
+  }
+  const auto ordered = [](const Tensor& x) { return is_blas_order(x) ? x : x.contiguous(); };
+  try {
+    // cuBLASLt adds a bias of the result's type only.
+    run(ordered(a), ordered(b), bias.defined() ? bias.to(out.dtype()) : bias, out);
+  } catch (const Failure& failure) {
+    throw MachineError("matmul: {} {} x {}{} on {}: cuBLASLt {} says {}", a.dtype(), a.shape(), b.shape(),
+                       bias.defined() ? " + bias" : "", out.device().to_string(), cublasLtGetVersion(),
+                       cublasLtGetStatusString(failure.status));
+  }
+}
+
+}  // namespace millrace::cuda
