@@ -13,7 +13,7 @@ constexpr std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 
 
 }  // namespace
 
-FlatParameters::FlatParameters(Module& module, Statistics statistics) {
+FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allocate& allocate) {
   auto parameters = module.named_parameters();
   std::reverse(parameters.begin(), parameters.end());
   std::int64_t size = 0;
@@ -48,7 +48,8 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics) {
 
   const TensorOptions options{.device = slots_.front().parameter.device()};
   weights_ = zeros({size}, options);
-  gradients_ = zeros({end}, options);
+  gradients_ = allocate ? allocate(end, options) : empty({end}, options);
+  gradients_.zero_();
   statistics_ = gradients_.narrow(0, size, end - size);
   for (Slot& slot : slots_) {
     const Shape shape = slot.parameter.shape();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,11 @@ enum class Statistics : std::uint8_t { summed, immediate };
 /// FlatParameters at a time holds a network.
 class FlatParameters {
  public:
+  /// Memory for `count` gradients, not initialized.
+  using Allocate = std::function<Tensor(std::int64_t count, TensorOptions options)>;
   /// @throws InputError when nothing is trainable.
-  explicit FlatParameters(Module& module, Statistics statistics = Statistics::summed);
+  explicit FlatParameters(Module& module, Statistics statistics = Statistics::summed,
+                          const Allocate& allocate = {});
 
   /// f32, one dimension, padded so that each parameter starts on 64 bytes; the padding is zero.
   Tensor& weights() { return weights_; }

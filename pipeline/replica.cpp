@@ -38,7 +38,8 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
     : options_(options),
       communicator_(communicator),
       module_(make_seeded(make_module, options.seed)),
-      flat_(*module_),
+      flat_(*module_, nn::Statistics::summed,
+            [&](std::int64_t count, TensorOptions options) { return communicator.allocate(count, options); }),
       sgd_(flat_, sgd),
       partials_(make_partials(flat_.gradients(), static_cast<unsigned>(options.shards / options.replicas))),
       buckets_(make_buckets()) {

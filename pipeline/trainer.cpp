@@ -122,12 +122,13 @@ struct Trainer::Impl {
         replicas(static_cast<std::size_t>(options.replicas)),
         team(options.replicas) {
     std::mutex one_at_a_time;  // the caller's function need not be safe to call from many threads
+    const MakeModule make_alone = [&] {
+      const std::lock_guard lock(one_at_a_time);
+      return make_module();
+    };
     together([&](int r) {
       auto& communicator = *communicators[static_cast<std::size_t>(r)];
-      {
-        const std::lock_guard lock(one_at_a_time);
-        replica(r) = std::make_unique<Replica>(make_module, sgd, options, communicator);
-      }
+      replica(r) = std::make_unique<Replica>(make_alone, sgd, options, communicator);
       replica(r)->synchronize();
     });
   }
