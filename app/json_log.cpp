@@ -9,11 +9,11 @@ std::string to_line(const Json& object) {
   return object.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-JsonLog::JsonLog(const std::filesystem::path& path) : path_(path) {
+JsonLog::JsonLog(const std::filesystem::path& path, bool append) : path_(path) {
   if (path.empty()) {
     return;
   }
-  file_.reset(std::fopen(path.c_str(), "we"));
+  file_.reset(std::fopen(path.c_str(), append ? "ae" : "we"));
   if (!file_) {
     throw InputError("cannot write {}: {}", path.string(), std::strerror(errno));
   }

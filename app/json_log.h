@@ -17,8 +17,8 @@ std::string to_line(const Json& object);
 /// One JSON object a line, each written out at once. Without a path it swallows everything.
 class JsonLog {
  public:
-  /// Truncates an existing file. @throws InputError naming the path and the reason.
-  explicit JsonLog(const std::filesystem::path& path);
+  /// Truncates an existing file, or appends to it. @throws InputError naming the path and the reason.
+  explicit JsonLog(const std::filesystem::path& path, bool append = false);
   /// @throws MachineError when the line cannot be written.
   void write(const Json& object);
 

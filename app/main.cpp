@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "app/commands.h"
+#include "app/interruption.h"
 #include "tensor/config.h"
 #include "tensor/error.h"
 
@@ -83,7 +84,7 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   return fmt::format("{}: {}{}", name, error.what(), help);
 }
 
-int fail(ExitCode code, const char* sentence) {
+int fail(int code, const char* sentence) {
   std::fflush(stdout);
   std::fprintf(stderr, "millrace: %s\n", sentence);
   return code;
@@ -132,6 +133,8 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   try {
     return run(argc, argv);
+  } catch (const millrace::app::Interrupted& interrupted) {
+    return fail(interrupted.exit_code(), interrupted.what());
   } catch (const millrace::InputError& error) {
     return fail(kWrongInput, error.what());
   } catch (const millrace::CommunicatorError& error) {

@@ -1,5 +1,6 @@
 #include "app/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fmt/core.h>
 
@@ -18,9 +19,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 Report::Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every)
     : log_(log), epochs_(epochs), steps_per_epoch_(steps_per_epoch), log_every_(log_every) {}
 
-void Report::begin_epoch() {
-  ++epoch_;
-  step_ = 0;
+void Report::begin_epoch(std::int64_t epoch, std::int64_t step) {
+  epoch_ = epoch + 1;
+  step_ = first_step_ = step;
   recent_ = whole_ = Sum();
   progress_ = std::make_unique<Progress>(fmt::format("epoch {}/{}", epoch_, epochs_), steps_per_epoch_);
   epoch_start_ = Clock::now();
@@ -46,17 +47,30 @@ void Report::step(const StepResult& result) {
   recent_ = Sum();
 }
 
+void Report::say(const std::string& sentence) {
+  if (progress_) {
+    progress_->clear();
+  }
+  fmt::print(stderr, "millrace: {}\n", sentence);
+  log_.write({{"event", "message"}, {"text", sentence}});
+}
+
 void Report::end_epoch() {
+  if (step_ == first_step_) {
+    progress_.reset();
+    return;  // it was over before this run
+  }
   const double seconds = seconds_since(epoch_start_);
   training_seconds_ += seconds;
   images_ += whole_.images;
   const double speed = static_cast<double>(whole_.images) / seconds;
   progress_.reset();
-  fmt::print("epoch {}: loss {:.4f}, {} images/s\n", epoch_, whole_.mean(), with_commas(speed));
+  fmt::print("epoch {}: loss {:.4f}, {} images/s{}\n", epoch_, whole_.mean(), with_commas(speed),
+             first_step_ > 0 ? fmt::format(", from step {} on", first_step_) : "");
   std::fflush(stdout);
   log_.write({{"event", "epoch"},
               {"epoch", epoch_},
-              {"steps", step_},
+              {"steps", step_ - first_step_},
               {"loss", whole_.mean()},
               {"images", whole_.images},
               {"seconds", seconds},
@@ -78,7 +92,7 @@ void Report::evaluated(const Evaluation& evaluation) {
 
 void Report::finish(const std::string& weights_hash, const LoaderStatistics& loader) {
   const double seconds = seconds_since(start_);
-  const double speed = static_cast<double>(images_) / training_seconds_;
+  const double speed = static_cast<double>(images_) / std::max(training_seconds_, 1e-9);
   fmt::print("trained {} in {:.1f} s, {} images/s; weights {}\n", counted(epoch_, "epoch"), seconds,
              with_commas(speed), weights_hash);
   fmt::print("loader {}\n", loader.verdict());

@@ -18,11 +18,14 @@ class Report {
  public:
   Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every);
 
-  void begin_epoch();
+  /// `step` batches of the epoch were taken before this run.
+  void begin_epoch(std::int64_t epoch, std::int64_t step);
   /// @throws InputError when the loss is no longer finite.
   void step(const StepResult& result);
-  /// Prints the epoch's mean loss and speed.
+  /// Prints the mean loss and speed of the epoch's steps in this run.
   void end_epoch();
+  /// One sentence on standard error, and an event in the log.
+  void say(const std::string& sentence);
   void evaluated(const Evaluation& evaluation);
   /// `loader`'s counters go into the log, its verdict is printed as well.
   void finish(const std::string& weights_hash, const LoaderStatistics& loader);
@@ -38,7 +41,7 @@ class Report {
 
   JsonLog& log_;
   std::int64_t epochs_, steps_per_epoch_, log_every_;
-  std::int64_t epoch_ = 0, step_ = 0;  // step_ counts within the epoch
+  std::int64_t epoch_ = 0, step_ = 0, first_step_ = 0;  // steps count within the epoch
   std::int64_t images_ = 0;
   double training_seconds_ = 0;  // without evaluation
   Sum recent_, whole_;           // since the last printed line, since the epoch's start

@@ -1,9 +1,12 @@
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <fmt/core.h>
 #include <limits>
 #include <map>
 
+#include "app/checkpoints.h"
 #include "app/commands.h"
+#include "app/interruption.h"
 #include "app/options.h"
 #include "app/report.h"
 #include "dataio/subset.h"
@@ -29,6 +32,7 @@ struct TrainOptions {
   OrderChoice order;
   BadSampleChoice bad_samples;
   ReadingChoice reading;
+  CheckpointChoice checkpoints;
   ComputeOptions compute;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
@@ -93,6 +97,77 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"seed", o.seed}});
 }
 
+/// What the weights depend on besides trainer and loader.
+RunDescription::Values caller_options(const TrainOptions& o) {
+  const bool by_length = o.schedule == "cosine" || o.schedule == "linear";
+  return {{"model", o.model},
+          {"label smoothing", fmt::format("{}", o.label_smoothing)},
+          {"schedule", fmt::format("{}{}, warm-up {}", o.schedule,
+                                   by_length ? fmt::format(" over {} epochs", o.epochs) : "", o.warm_up)}};
+}
+
+void announce_resumed(const fs::path& from, const Trainer& trainer, const Loader& loader, JsonLog& log) {
+  const LoaderState at = loader.state();
+  fmt::print("resumed from {}: epoch {}, step {}\n", from.string(), at.epoch + 1, at.step);
+  std::fflush(stdout);
+  log.write({{"event", "resume"},
+             {"checkpoint", from.string()},
+             {"epoch", at.epoch + 1},
+             {"step", at.step},
+             {"total_steps", trainer.steps()}});
+}
+
+struct Parts {
+  Trainer& trainer;
+  Loader& loader;
+  Loader* test;                // or null
+  Checkpointer* checkpointer;  // or null
+  Report& report;
+  JsonLog& log;
+};
+
+/// @throws Interrupted when a signal asks for it, once a checkpoint is on disk if there are to be any.
+void leave_if_asked(const Parts& parts) {
+  const int signal = noted_signal();
+  if (signal == 0) {
+    return;
+  }
+  const char* name = signal == SIGINT ? "SIGINT" : "SIGTERM";
+  const std::int64_t steps = parts.trainer.steps();
+  Json event = {{"event", "interrupted"}, {"signal", name}, {"total_steps", steps}};
+  if (parts.checkpointer == nullptr) {
+    parts.log.write(event);
+    throw Interrupted(
+        128 + signal,
+        fmt::format("{}: ended after step {}; nothing was saved, as there is no --checkpoint", name, steps));
+  }
+  const std::string path = parts.checkpointer->save(parts.trainer, parts.loader).string();
+  event["checkpoint"] = path;
+  parts.log.write(event);
+  throw Interrupted(kInterrupted,
+                    fmt::format("{}: ended after step {}; --resume auto goes on from {}", name, steps, path));
+}
+
+/// From where the loader stands to the end.
+void run_epochs(std::int64_t epochs, const Parts& parts, const LossFunction& loss) {
+  const auto& [trainer, loader, test, checkpointer, report, log] = parts;
+  for (LoaderState at = loader.state(); at.epoch < epochs; at = {.epoch = at.epoch + 1}) {
+    report.begin_epoch(at.epoch, at.step);
+    for (const Batch& batch : loader.epoch(at.epoch)) {
+      report.step(trainer.step(batch, loss));
+      if (checkpointer != nullptr) {
+        checkpointer->after_step(trainer, loader);
+      }
+      leave_if_asked(parts);
+    }
+    report.end_epoch();
+    if (test != nullptr) {
+      report.evaluated(trainer.evaluate(*test));
+      leave_if_asked(parts);
+    }
+  }
+}
+
 void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
   std::map<fs::path, const char*> seen;
   for (const auto& [option, path] : files) {
@@ -117,7 +192,9 @@ void train(const TrainOptions& o) {
   if (!o.trace.empty()) {
     check_writable(o.trace);
   }
+  o.checkpoints.check();
   check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
+  note_signals();
   TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
   if (o.validation_fraction > 0) {
@@ -144,19 +221,17 @@ void train(const TrainOptions& o) {
                          {.label_smoothing = smoothing, .reduction = Reduction::sum});
   };
 
-  JsonLog log(o.log_json);
+  JsonLog log(o.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
   Report report(log, o.epochs, loader.steps_per_epoch(), o.log_every);
-  for (std::int64_t epoch = 0; epoch < o.epochs; ++epoch) {
-    report.begin_epoch();
-    for (const Batch& batch : loader.epoch(epoch)) {
-      report.step(trainer.step(batch, loss));
-    }
-    report.end_epoch();
-    if (test) {
-      report.evaluated(trainer.evaluate(*test));
-    }
+  const Say say = [&](const std::string& sentence) { report.say(sentence); };
+  const RunDescription run = describe_run(trainer, loader, caller_options(o));
+  const std::unique_ptr<Checkpointer> checkpointer = o.checkpoints.writer(run, model, say);
+  if (const fs::path from = o.checkpoints.resume(run, trainer, loader, say); !from.empty()) {
+    announce_resumed(from, trainer, loader, log);
   }
+  const std::int64_t first = trainer.steps();
+  run_epochs(o.epochs, {trainer, loader, test.get(), checkpointer.get(), report, log}, loss);
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);
   }
@@ -167,6 +242,9 @@ void train(const TrainOptions& o) {
   report.finish(trainer.weights_hash(), loader.statistics());
   if (loader.options().trace) {
     loader.options().trace->write();
+  }
+  if (checkpointer && trainer.steps() > first) {
+    checkpointer->save(trainer, loader);
   }
 }
 
@@ -211,6 +289,7 @@ void add_train(CLI::App& app) {
   o.order.add_to(command);
   o.bad_samples.add_to(command);
   o.reading.add_to(command);
+  o.checkpoints.add_to(command);
   o.compute.add_to(command, true);
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");

@@ -127,8 +127,9 @@ Checkpoint load_checkpoint(const fs::path& path) {
 
 std::optional<FoundCheckpoint> newest_checkpoint(const fs::path& place, const Say& say) {
   std::vector<fs::path> candidates = checkpoints_in(place);
-  if (step_of(place)) {
-    candidates = {place};
+  const fs::path one = place.has_filename() ? place : place.parent_path();  // "step-000000123/" as well
+  if (step_of(one)) {
+    candidates = {one};
   }
   for (; !candidates.empty(); candidates.pop_back()) {
     try {

@@ -56,19 +56,23 @@ std::string evaluation_transforms(std::string_view training) {
   return result;
 }
 
+std::map<std::string, std::string> to_metadata(const ModelDescription& description) {
+  return {{"format", "pt"},
+          {"millrace", kVersion},
+          {"model", description.model},
+          {"classes", json(description.classes).dump()},
+          {"input", json({description.channels, description.height, description.width}).dump()},
+          {"mean", json(description.mean).dump()},
+          {"std", json(description.std).dump()},
+          {"transforms", description.transforms}};
+}
+
 void save_model(const std::filesystem::path& path, const nn::Module& net,
                 const ModelDescription& description) {
   nn::SafetensorsFile file;
   file.tensors = nn::state_dict(net);
   check_finite(file.tensors, path);
-  file.metadata = {{"format", "pt"},
-                   {"millrace", kVersion},
-                   {"model", description.model},
-                   {"classes", json(description.classes).dump()},
-                   {"input", json({description.channels, description.height, description.width}).dump()},
-                   {"mean", json(description.mean).dump()},
-                   {"std", json(description.std).dump()},
-                   {"transforms", description.transforms}};
+  file.metadata = to_metadata(description);
   nn::save_safetensors(path, file);
 }
 

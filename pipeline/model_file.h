@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +25,9 @@ struct ModelDescription {
 /// The part of a training's transforms that evaluation repeats: sizes, `grayscale:1` and `normalize`. A
 /// random resized crop becomes a plain resize to its size; all else is random and left out.
 std::string evaluation_transforms(std::string_view training);
+
+/// As it stands in a safetensors file.
+std::map<std::string, std::string> to_metadata(const ModelDescription& description);
 
 /// Writes weights and description as one safetensors file that PyTorch reads too.
 /// @throws MachineError when it cannot be written; an older file of that name is then as it was.
