@@ -15,6 +15,6 @@ function(millrace_emulate_cuda sources)
   set(kernels ${${sources}})
   list(FILTER kernels INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX
-    COMPILE_OPTIONS "-xc++;-include;${emulator_folder}/device.h;-Wno-unknown-pragmas")
+    COMPILE_OPTIONS "-include;${emulator_folder}/device.h;-Wno-unknown-pragmas;-Wno-maybe-uninitialized")
   set(${sources} ${${sources}} PARENT_SCOPE)
 endfunction()

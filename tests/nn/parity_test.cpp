@@ -16,18 +16,17 @@ namespace {
 /// A tensor of a few numbers can be near exact by luck, PyTorch's or ours, so each is allowed twice the
 /// larger of PyTorch's error for it and the root mean square of PyTorch's errors over all tensors of its kind
 /// (the output, the gradients, the buffers) in this network; the losses are taken together.
-class Parity : public testing::TestWithParam<const char*> {};
-
-TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32) {
-  const std::string name = GetParam();
+void expect_parity(const std::string& name, Device device) {
   const auto golden = golden::read(name);
   const auto images = golden["images"].get<std::int64_t>();
   const auto size = golden["size"].get<std::int64_t>();
   const auto net = nn::make_model(name);
   golden::fill(*net, name);
-  const Tensor x =
-      golden::tensor(name + "/x", {images, 3, size, size}, 2).contiguous(MemoryFormat::channels_last);
-  const Tensor y = golden::labels(name + "/y", images, 10);
+  net->to(device);
+  const Tensor x = golden::tensor(name + "/x", {images, 3, size, size}, 2)
+                       .contiguous(MemoryFormat::channels_last)
+                       .to(device);
+  const Tensor y = golden::labels(name + "/y", images, 10).to(device);
 
   nn::Sgd sgd(*net, {.learning_rate = 0.001, .momentum = 0.9});
   std::map<std::string, Tensor> found;
@@ -74,8 +73,19 @@ TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32) {
   EXPECT_LE(loss_error, loss_allowed);
   largest["losses"] = loss_error / loss_allowed;
   for (const auto& [kind, share] : largest) {
-    RecordProperty(kind + " (1 is allowed)", fmt::format("{:.2f}", share));
+    testing::Test::RecordProperty(kind + " (1 is allowed)", fmt::format("{:.2f}", share));
   }
+}
+
+class Parity : public testing::TestWithParam<const char*> {};
+
+TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32) { expect_parity(GetParam(), kCpu); }
+
+TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32OnCuda) {
+  if (cuda_device_count() == 0) {
+    GTEST_SKIP() << cuda_unavailable_reason();
+  }
+  expect_parity(GetParam(), {Device::Kind::cuda, 0});
 }
 
 INSTANTIATE_TEST_SUITE_P(Networks, Parity,
