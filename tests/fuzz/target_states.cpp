@@ -2,9 +2,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "dataio/crc32c.h"
 #include "dataio/hash.h"
 #include "input_file.h"
 #include "nn/state.h"
+#include "pipeline/checkpoint_state.h"
 #include "pipeline/loader_state.h"
 #include "targets.h"
 #include "tensor/npy.h"
@@ -58,8 +60,28 @@ void seal_loader_state(std::vector<std::byte>& bytes) {
     bytes[LoaderState::kBytes - 8 + i] = static_cast<std::byte>(hash >> 8 * i);
 }
 
-constexpr Target kTargets[] = {
-    {"loader_state", loader_state, true, seal_loader_state}, {"npy", npy}, {"safetensors", safetensors}};
+std::uint64_t checkpoint_state(std::span<const std::byte> bytes) {
+  const CheckpointState state = CheckpointState::from_bytes(bytes);
+  const std::string written = state.to_bytes();
+  if (CheckpointState::from_bytes(std::as_bytes(std::span(written))).to_bytes() != written) {
+    throw std::logic_error("a checkpoint's state is not written as it was read");
+  }
+  return Hash().add(written).value();
+}
+
+/// The last five bytes are the checksum's field.
+void seal_checkpoint_state(std::vector<std::byte>& bytes) {
+  if (bytes.size() < 5) return;
+  const std::size_t end = bytes.size() - 5;
+  bytes[end] = std::byte{15 << 3 | 5};
+  const std::uint32_t sum = crc32c(std::span(bytes).first(end));
+  for (std::size_t i = 0; i < 4; ++i) bytes[end + 1 + i] = static_cast<std::byte>(sum >> 8 * i);
+}
+
+constexpr Target kTargets[] = {{"checkpoint_state", checkpoint_state, true, seal_checkpoint_state},
+                               {"loader_state", loader_state, true, seal_loader_state},
+                               {"npy", npy},
+                               {"safetensors", safetensors}};
 
 }  // namespace
 
