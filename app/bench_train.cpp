@@ -2,11 +2,14 @@
 #include <chrono>
 #include <cmath>
 #include <fmt/core.h>
+#include <limits>
 
 #include "app/commands.h"
 #include "app/json_log.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "nn/work.h"
+#include "pipeline/feeder.h"
 #include "pipeline/run_description.h"
 #include "tensor/config.h"
 
@@ -20,6 +23,7 @@ struct BenchTrainOptions {
   ComputeOptions compute;
   int repeats = 5;
   double seconds = 1;
+  bool resident = false, streamed = false;
   bool json = false;
 };
 
@@ -60,48 +64,92 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+constexpr std::int64_t kStreamedBatches = 8;
+
+Batch first_batch(Loader& loader) {
+  Batch batch;
+  loader.epoch(0);
+  loader.next(batch);
+  return batch;
+}
+
+void take_next(Loader& loader, Batch& batch) {
+  const std::int64_t epoch = batch.epoch();
+  if (!loader.next(batch)) {
+    loader.epoch(epoch + 1);
+    loader.next(batch);
+  }
+}
+
+Batch on_device(const Batch& batch, const TrainerOptions& options) {
+  if (options.devices[0].is_cpu() || options.shards != 1) {
+    throw InputError("bench train: got --resident on {} with {} shards, expected one GPU and --shards 1",
+                     to_string(options.devices), options.shards);
+  }
+  return Feeder(options.devices[0], options.dtype).bring(batch, 0);
+}
+
 void bench_train(const BenchTrainOptions& o) {
   using Clock = std::chrono::steady_clock;
   const TrainerOptions options = o.compute.resolve(o.batch_size, 0);
   LoaderOptions loader_options;
   loader_options.batch_size = o.batch_size;
-  loader_options.dtype = options.dtype;
+  loader_options.dtype = feed_type(options.devices[0], options.dtype, loader_options.transforms);
   loader_options.shards = options.shards;
   loader_options.threads = o.compute.threads;
-  Loader loader{std::make_shared<RandomImages>(o.batch_size), loader_options};
-  Loader::Epoch epoch = loader.epoch(0);
-  const Batch& batch = *epoch.begin();  // held throughout: loading is not what is measured
+  if (o.streamed) {
+    loader_options.transforms = "random_crop:4,horizontal_flip,normalize";
+    loader_options.epochs = std::numeric_limits<std::int32_t>::max();
+  }
+  Loader loader{std::make_shared<RandomImages>(o.batch_size * (o.streamed ? kStreamedBatches : 1)),
+                loader_options};
+  Batch batch = first_batch(loader);  // else held throughout: loading is not what is measured
+  if (o.resident) {
+    batch = on_device(batch, options);
+  }
 
   const nn::SgdOptions sgd{.learning_rate = 0.001, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
   Trainer trainer{[&] { return nn::make_model(o.model); }, sgd, options};
   const LossFunction loss = [](nn::Module& net, const Batch& b) {
     return cross_entropy(net(b.images()), b.labels(), {.reduction = Reduction::sum});
   };
-  const auto mean_loss = [&] {
-    const StepResult result = trainer.step(batch, loss);
-    return result.loss / static_cast<double>(result.valid);
+  StepResult result;
+  const auto step = [&] {
+    if (o.streamed) {
+      take_next(loader, batch);
+    }
+    result = trainer.step(batch, loss);
   };
+  const auto mean_loss = [&] { return result.loss / static_cast<double>(result.valid); };  // waits for a GPU
 
+  step();
   const double first_loss = mean_loss();
-  double last_loss = first_loss;
   for (const auto start = Clock::now(); trainer.steps() < 4 || seconds_since(start) < o.seconds / 2;) {
-    last_loss = mean_loss();
+    step();
   }
+  double last_loss = mean_loss();
   Measurement speed;
+  const double idle_before = trainer.idle_seconds();
+  const auto measured_from = Clock::now();
   for (int repeat = 0; repeat < o.repeats; ++repeat) {
     std::int64_t steps = 0;
     const auto start = Clock::now();
     for (; steps == 0 || seconds_since(start) < o.seconds; ++steps) {
-      last_loss = mean_loss();
+      step();
     }
+    last_loss = mean_loss();
     speed.images_per_second.push_back(static_cast<double>(steps * o.batch_size) / seconds_since(start));
   }
   // A speed only counts for steps that train: the loss on the same images has to fall.
-  if (!(last_loss < first_loss)) {
+  if (!std::isfinite(last_loss) || (!o.streamed && !(last_loss < first_loss))) {
     throw MachineError(
         "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
         first_loss, last_loss, trainer.steps());
   }
+  const double idle = (trainer.idle_seconds() - idle_before) / seconds_since(measured_from);
+  const double teraflops =
+      3e-12 * speed.median() *
+      nn::measure_work(*nn::make_model(o.model), loader.image_shape()).forward_operations;
   const double milliseconds = 1e3 * static_cast<double>(o.batch_size) / speed.median();
   if (o.json) {
     const Json result = {{"bench", "train"},
@@ -117,6 +165,12 @@ void bench_train(const BenchTrainOptions& o) {
                          {"spread", speed.spread()},
                          {"repeats", speed.images_per_second},
                          {"ms_per_step", milliseconds},
+                         {"steps_per_second", 1e3 / milliseconds},
+                         {"tflops", teraflops},
+                         {"gpu_wait", idle},
+                         {"data", o.resident   ? "resident"
+                                  : o.streamed ? "streamed"
+                                               : "held"},
                          {"steps", trainer.steps()},
                          {"first_loss", first_loss},
                          {"last_loss", last_loss}};
@@ -127,8 +181,11 @@ void bench_train(const BenchTrainOptions& o) {
              "ms per step", "images/s");
   fmt::print("{:12} {:>6} {:>6} {:>9} {:>7} {:>12.3f} {:>16}\n", o.model, o.batch_size, o.compute.dtype,
              options.replicas, options.shards, milliseconds, with_commas(speed.median()));
-  fmt::print("{}; loss {:.4f} to {:.4f} over {} steps\n", speed.to_string(), first_loss, last_loss,
-             trainer.steps());
+  if (options.devices[0].is_cuda()) {
+    fmt::print("the GPU waited {:.1f} % of the time\n", 100 * idle);
+  }
+  fmt::print("{}; {:.2f} steps/s, {:.3f} TFLOP/s; loss {:.4f} to {:.4f} over {} steps\n", speed.to_string(),
+             1e3 / milliseconds, teraflops, first_loss, last_loss, trainer.steps());
 }
 
 }  // namespace
@@ -143,6 +200,9 @@ void add_bench_train(CLI::App& bench) {
   o.compute.add_to(command, true);
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));
   command.add_option("--seconds", o.seconds, "At least this long each")->check(in_range(0, 1e6));
+  CLI::Option* resident = command.add_flag("--resident", o.resident, "The images stay on the GPU");
+  command.add_flag("--streamed", o.streamed, "New images each step, from the loader, cropped and flipped")
+      ->excludes(resident);
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { bench_train(*options); });
 }

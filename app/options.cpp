@@ -6,6 +6,8 @@
 #include <fmt/core.h>
 #include <optional>
 
+#include "tensor/arithmetic.h"
+
 namespace millrace::app {
 
 namespace {
@@ -80,8 +82,8 @@ CLI::Validator in_range(double low, double high) {
 
 void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
   command.add_option("--device", device, "cpu, cuda (every GPU) or cuda:N");
-  command.add_option("--dtype", dtype, "Type of activations: f32 or bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}));
+  command.add_option("--dtype", dtype, "Type of activations: f32, bf16 or, on GPUs, f16")
+      ->check(CLI::IsMember({"f32", "bf16", "f16"}));
   command.add_option("--replicas", replicas, "Copies of the network, one a core or GPU (0: as many as fit)")
       ->check(whole_number(0));
   if (with_shards) {
@@ -89,7 +91,13 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
         .add_option("--shards", shards,
                     "Pieces of a batch; equal shards give equal bits (0: as many as replicas)")
         ->check(whole_number(0));
+    command
+        .add_option(
+            "--reduction", reduction,
+            "How GPUs sum gradients: tree (the same bits on any number of them) or engine (NCCL's own)")
+        ->check(CLI::IsMember({"tree", "engine"}));
   }
+  command.add_flag("--tf32", tf32, "f32 on a GPU's tensor cores, with 10 bits of mantissa");
   command.add_option("--threads", threads, "Loader workers (0: this process's cores)")
       ->check(whole_number(0));
 }
@@ -100,8 +108,10 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.shards = shards;
   options.batch_size = batch_size;
   options.devices = parse_devices(device);
-  options.dtype = dtype == "bf16" ? DType::bf16 : DType::f32;
+  options.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
   options.seed = seed;
+  options.sums = reduction == "engine" ? SumOrder::engine : SumOrder::tree;
+  set_gpu_arithmetic({.tf32 = tf32});
   return millrace::resolve(options);
 }
 
@@ -180,7 +190,7 @@ LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOpti
   options.transforms = model.transforms;
   options.mean = model.mean;
   options.std = model.std;
-  options.dtype = trainer.dtype;
+  options.dtype = feed_type(trainer.devices[0], trainer.dtype, model.transforms);
   options.order.kind = Order::sequential;
   options.tail = Tail::pad;
   options.shards = trainer.shards;

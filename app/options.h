@@ -20,13 +20,16 @@ CLI::Validator whole_number(std::int64_t low, std::int64_t high = 1'000'000'000)
 /// Accepts numbers of at least `low` and less than `high`.
 CLI::Validator in_range(double low, double high);
 
-/// Where and how a command computes: `--device`, `--dtype`, `--replicas`, `--shards`, `--threads`.
+/// Where and how a command computes: `--device`, `--dtype`, `--replicas`, `--shards`, `--threads`,
+/// `--reduction`, `--tf32`.
 struct ComputeOptions {
   std::string device = "cpu";
   std::string dtype = "f32";
   int replicas = 0;
   int shards = 0;
   int threads = 0;  ///< Loader workers.
+  std::string reduction = "tree";
+  bool tf32 = false;
 
   void add_to(CLI::App& command, bool with_shards);
   /// Fills in what the machine decides. @throws InputError when the values do not fit each other or the

@@ -66,7 +66,9 @@ void print_best(const std::string& path, const Tensor& probabilities,
   }
 }
 
-void predict(const std::filesystem::path& weights, const std::vector<std::string>& images, int threads) {
+void predict(const std::filesystem::path& weights, const std::vector<std::string>& images,
+             std::string_view device_name, int threads) {
+  const Device device = Device::parse(device_name);
   const LoadedModel model = load_model(weights);
   LoaderOptions options;
   options.batch_size = std::min<std::int64_t>(64, static_cast<std::int64_t>(images.size()));
@@ -82,11 +84,12 @@ void predict(const std::filesystem::path& weights, const std::vector<std::string
     throw InputError("{}: the image becomes {}, {} expects {}", images[0], loader.image_shape(),
                      weights.string(), expected);
   }
+  model.net->to(device);
   model.net->eval();
   const NoGradScope no_grad;
   std::size_t done = 0;
   for (const Batch& batch : loader.epoch(0)) {
-    const Tensor probabilities = softmax((*model.net)(batch.images()), 1).data();
+    const Tensor probabilities = softmax((*model.net)(batch.images().to(device)), 1).data().to(kCpu);
     for (std::int64_t i = 0; i < batch.valid(); ++i) {
       if (std::isnan(probabilities.at({i, 0}))) {
         throw InputError(
@@ -104,6 +107,7 @@ void add_predict(CLI::App& app) {
   struct Options {
     std::filesystem::path weights;
     std::vector<std::string> images;
+    std::string device = "cpu";
     int threads = 0;
   };
   auto options = std::make_shared<Options>();
@@ -111,9 +115,11 @@ void add_predict(CLI::App& app) {
       *app.add_subcommand("predict", "Name what is on images: the five likeliest classes of each");
   command.add_option("--weights", options->weights, "A file that train --save wrote")->required();
   command.add_option("IMAGE", options->images, "JPEG or PNG files")->required();
+  command.add_option("--device", options->device, "cpu, cuda or cuda:N");
   command.add_option("--threads", options->threads, "Loader workers (0: this process's cores)")
       ->check(whole_number(0));
-  command.callback([options] { predict(options->weights, options->images, options->threads); });
+  command.callback(
+      [options] { predict(options->weights, options->images, options->device, options->threads); });
 }
 
 }  // namespace millrace::app

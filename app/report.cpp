@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fmt/core.h>
+#include <utility>
 
 #include "app/measure.h"
 #include "app/options.h"
@@ -27,14 +28,23 @@ void Report::begin_epoch(std::int64_t epoch, std::int64_t step) {
   epoch_start_ = Clock::now();
 }
 
-void Report::step(const StepResult& result) {
+void Report::step(StepResult result) {
+  constexpr std::size_t kMostPending = 64;  // so far the host may run ahead of a GPU
+  pending_.push_back(std::move(result));
+  while (!pending_.empty() && (pending_.size() > kMostPending || pending_.front().loss.ready())) {
+    count(pending_.front());
+    pending_.pop_front();
+  }
+}
+
+void Report::count(const StepResult& result) {
   ++step_;
   recent_.add(result);
   whole_.add(result);
   if (!std::isfinite(result.loss)) {
     progress_->clear();
-    throw InputError("train: the loss became {} at epoch {}, step {}; try a smaller --lr", result.loss,
-                     epoch_, step_);
+    throw InputError("train: the loss became {} at epoch {}, step {}; try a smaller --lr",
+                     static_cast<double>(result.loss), epoch_, step_);
   }
   progress_->update(step_, whole_.images, whole_.mean());
   if (step_ % log_every_ != 0) {
@@ -55,7 +65,10 @@ void Report::say(const std::string& sentence) {
   log_.write({{"event", "message"}, {"text", sentence}});
 }
 
-void Report::end_epoch() {
+void Report::end_epoch(std::optional<double> idle_seconds) {
+  for (; !pending_.empty(); pending_.pop_front()) {
+    count(pending_.front());
+  }
   if (step_ == first_step_) {
     progress_.reset();
     return;  // it was over before this run
@@ -65,8 +78,10 @@ void Report::end_epoch() {
   images_ += whole_.images;
   const double speed = static_cast<double>(whole_.images) / seconds;
   progress_.reset();
-  fmt::print("epoch {}: loss {:.4f}, {} images/s{}\n", epoch_, whole_.mean(), with_commas(speed),
-             first_step_ > 0 ? fmt::format(", from step {} on", first_step_) : "");
+  const double idle = idle_seconds ? *idle_seconds - std::exchange(idle_seconds_, *idle_seconds) : 0;
+  fmt::print("epoch {}: loss {:.4f}, {} images/s{}{}\n", epoch_, whole_.mean(), with_commas(speed),
+             first_step_ > 0 ? fmt::format(", from step {} on", first_step_) : "",
+             idle_seconds ? fmt::format(", GPU waited {:.1f} %", 100 * idle / seconds) : "");
   std::fflush(stdout);
   log_.write({{"event", "epoch"},
               {"epoch", epoch_},
@@ -74,6 +89,7 @@ void Report::end_epoch() {
               {"loss", whole_.mean()},
               {"images", whole_.images},
               {"seconds", seconds},
+              {"gpu_wait_seconds", idle_seconds ? Json(idle) : Json(nullptr)},
               {"images_per_second", speed}});
 }
 

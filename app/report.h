@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -20,10 +21,12 @@ class Report {
 
   /// `step` batches of the epoch were taken before this run.
   void begin_epoch(std::int64_t epoch, std::int64_t step);
-  /// @throws InputError when the loss is no longer finite.
-  void step(const StepResult& result);
-  /// Prints the mean loss and speed of the epoch's steps in this run.
-  void end_epoch();
+  /// Counts a step once its loss is there, which a GPU may give later: in order, and by the end of the epoch.
+  /// @throws InputError when a loss is no longer finite.
+  void step(StepResult result);
+  /// Prints the mean loss and speed of the epoch's steps in this run, and, where GPUs compute, how long they
+  /// waited; `idle_seconds` counts over all epochs.
+  void end_epoch(std::optional<double> idle_seconds = {});
   /// One sentence on standard error, and an event in the log.
   void say(const std::string& sentence);
   void evaluated(const Evaluation& evaluation);
@@ -39,11 +42,15 @@ class Report {
     double mean() const { return images > 0 ? loss / static_cast<double>(images) : 0; }
   };
 
+  void count(const StepResult& result);
+
   JsonLog& log_;
+  std::deque<StepResult> pending_;
   std::int64_t epochs_, steps_per_epoch_, log_every_;
   std::int64_t epoch_ = 0, step_ = 0, first_step_ = 0;  // steps count within the epoch
   std::int64_t images_ = 0;
   double training_seconds_ = 0;  // without evaluation
+  double idle_seconds_ = 0;      // at the end of the last epoch
   Sum recent_, whole_;           // since the last printed line, since the epoch's start
   std::optional<double> accuracy_;
   std::unique_ptr<Progress> progress_;

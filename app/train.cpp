@@ -45,7 +45,7 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.transforms = o.transform;
   options.mean = o.mean;
   options.std = o.std;
-  options.dtype = trainer.dtype;
+  options.dtype = feed_type(trainer.devices[0], trainer.dtype, o.transform);
   options.order = o.order.resolve();
   options.shards = trainer.shards;
   options.threads = o.compute.threads;
@@ -160,7 +160,8 @@ void run_epochs(std::int64_t epochs, const Parts& parts, const LossFunction& los
       }
       leave_if_asked(parts);
     }
-    report.end_epoch();
+    report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
+                                                            : std::nullopt);
     if (test != nullptr) {
       report.evaluated(trainer.evaluate(*test));
       leave_if_asked(parts);

@@ -54,10 +54,10 @@ void check_linear(const Variable& x, const Variable& weight, const Variable& bia
     throw InputError("linear: bias {} does not fit weight {}, expected [{}]", bias.shape(), weight.shape(),
                      weight.size(0));
   }
-  const bool half = x.dtype() == DType::bf16 && weight.dtype() == DType::f32;
+  const bool half = (x.dtype() == DType::bf16 || x.dtype() == DType::f16) && weight.dtype() == DType::f32;
   if (!half && x.dtype() != weight.dtype()) {
-    throw InputError("linear: got input {} and weight {}, expected one type, or bf16 and f32", x.dtype(),
-                     weight.dtype());
+    throw InputError("linear: got input {} and weight {}, expected one type, or bf16 or f16 and f32",
+                     x.dtype(), weight.dtype());
   }
 }
 

@@ -88,7 +88,7 @@ int main() {
     StepResult sum;
     for (const Batch& batch : loader.epoch(epoch)) {
       const StepResult step = trainer.step(batch, focal_loss);
-      sum.loss += step.loss, sum.valid += step.valid;
+      sum.loss = sum.loss + step.loss, sum.valid += step.valid;
     }
     std::printf("epoch %d: loss %.4f\n", epoch + 1, sum.loss / static_cast<double>(sum.valid));
   }

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tensor/kernels.h"
+#include "tensor/training_kernels.h"
 
 namespace millrace::nn {
 
@@ -97,15 +97,16 @@ std::string Sgd::describe() const {
 
 void Sgd::zero_grad() { flat_->begin(); }
 
-void Sgd::step(double rate, double gradient_scale) {
+void Sgd::step(double rate, double gradient_scale, const Tensor& control) {
   // A trainer completes the gradients before it sums them; what it summed must not be taken for empty here.
   if (owned_) {
     flat_->finish();
   }
-  step_part(0, flat_->weights().numel(), rate, gradient_scale);
+  step_part(0, flat_->weights().numel(), rate, gradient_scale, control);
 }
 
-void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale) {
+void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale,
+                    const Tensor& control) {
   for (const Run& run : runs_) {
     const std::int64_t first = std::max(begin, run.begin), last = std::min(end, run.end);
     if (first >= last) {
@@ -120,7 +121,12 @@ void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gr
                        .gradient_scale = static_cast<float>(gradient_scale),
                        .nesterov = run.options.nesterov,
                        .first = false};
-    MILLRACE_LAUNCH(weights.device(), sgd_step, weights, part(flat_->gradients()), momentum, step);
+    const Tensor gradients = part(flat_->gradients());
+    if (control.defined()) {
+      MILLRACE_LAUNCH(weights.device(), sgd_step_if, control, weights, gradients, momentum, step);
+    } else {
+      MILLRACE_LAUNCH(weights.device(), sgd_step, weights, gradients, momentum, step);
+    }
   }
   for (const auto& slot : flat_->slots()) {
     if (slot.offset < end && slot.offset + slot.size > begin) {

@@ -41,10 +41,13 @@ class Sgd {
   void group(std::string_view word, SgdOptions options);
   void zero_grad();
   /// One update; `rate` multiplies every learning rate (a schedule's value), `gradient_scale` every gradient.
-  void step(double rate = 1, double gradient_scale = 1);
+  /// `control`, if defined, is f32 on the weights' device: with 0 at its start nothing is updated, and what
+  /// follows is a further factor on the gradients.
+  void step(double rate = 1, double gradient_scale = 1, const Tensor& control = {});
   /// The update of elements [begin, end) of the flat weights alone, whose gradients must be complete. Parts
   /// in ascending order that cover all weights make one step, the same to the bit.
-  void step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale);
+  void step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale,
+                 const Tensor& control = {});
   FlatParameters& flat() { return *flat_; }
   /// One buffer like `flat().weights()`.
   Tensor& momentum() { return momentum_; }

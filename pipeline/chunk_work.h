@@ -19,7 +19,7 @@ namespace millrace {
 
 /// A slab and the work of filling it once. It is the token that goes round the graph and out to the consumer.
 struct SlabJob {
-  SlabJob(std::int64_t samples, const std::vector<FieldSpec>& fields) : slab(samples, fields) {}
+  explicit SlabJob(Slab memory) : slab(std::move(memory)) {}
 
   Slab slab;
   PlannedShard planned;

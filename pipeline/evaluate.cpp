@@ -20,14 +20,20 @@ void Replica::begin_evaluation() {
 void Replica::evaluate(const EvaluationTask& task) {
   const NoGradScope no_grad;
   std::int64_t piece = 0;
+  Batch batch;
+  int brought = -1;
   for (int i = 0; i < task.batch.shards(); ++i) {
     const std::int64_t valid = task.batch.shard(i).valid;
     for (std::int64_t first = 0; first < valid; first += kPieceSamples, ++piece) {
       if (piece % communicator_.size() != communicator_.rank()) {
         continue;
       }
+      if (brought != i) {
+        batch = feeder_.bring(task.batch, i);
+        brought = i;
+      }
       task.losses[static_cast<std::size_t>(piece)] =
-          evaluate_piece(task.batch.share(i), first, std::min(kPieceSamples, valid - first));
+          evaluate_piece(batch, first, std::min(kPieceSamples, valid - first));
     }
   }
 }
@@ -44,17 +50,18 @@ double Replica::evaluate_piece(const Batch& shard, std::int64_t first, std::int6
   return cross_entropy(logits, labels, {.reduction = Reduction::sum}).item();
 }
 
-void Replica::count(const Tensor& logits, const Tensor& labels, const Tensor& ids) {
+void Replica::count(const Tensor& logits, const Tensor& device_labels, const Tensor& ids) {
+  const Tensor labels = device_labels.to(kCpu);
   const auto classes = static_cast<std::size_t>(logits.size(1));
   if (confusion_.empty()) {
     confusion_.assign(classes, std::vector<std::int64_t>(classes));
   }
-  const Tensor predictions = argmax(logits, 1);
+  const Tensor predictions = argmax(logits, 1).to(kCpu);
   for (std::int64_t i = 0; i < labels.numel(); ++i) {
     const std::int64_t label = labels.data<std::int64_t>()[i];
     if (label < 0 || label >= logits.size(1)) {
-      throw InputError("evaluate: sample {} has label {}, the network has {} classes",
-                       ids.data<std::int64_t>()[i], label, classes);
+      throw InputError("evaluate: sample {} has label {}, the network has {} classes", ids.at({i}), label,
+                       classes);
     }
     ++confusion_[static_cast<std::size_t>(label)]
                 [static_cast<std::size_t>(predictions.data<std::int64_t>()[i])];

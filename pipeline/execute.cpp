@@ -106,6 +106,13 @@ SampleExecutor::SampleExecutor(std::shared_ptr<const Dataset> dataset, const Loa
   writer_.emplace(channels_, output_, dtype_, options.mean, options.std);
 }
 
+std::shared_ptr<const PixelScale> SampleExecutor::pixel_scale() const {
+  if (dtype_ != DType::u8) {
+    return nullptr;
+  }
+  return std::make_shared<PixelScale>(writer_->pixel_scale(make_plan(first_size_, first_, 0).normalize));
+}
+
 /// From the first sample, or the first good one where bad ones may come.
 void SampleExecutor::learn_sizes() {
   constexpr std::int64_t kMostTries = 100;

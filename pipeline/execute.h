@@ -52,6 +52,8 @@ class SampleExecutor {
   const Shape& image_shape() const { return image_shape_; }
   /// What a slab for these samples holds: "image", "label" and, when they are mixed, "soft_label".
   std::vector<FieldSpec> fields() const;
+  /// What is left to do for images in u8; null for others.
+  std::shared_ptr<const PixelScale> pixel_scale() const;
   /// How many samples make a task long enough to hide its cost and short enough to share out.
   int chunk() const { return chunk_; }
 

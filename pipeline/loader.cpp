@@ -19,6 +19,12 @@ Batch::Batch(Batch&&) noexcept = default;
 Batch& Batch::operator=(Batch&&) noexcept = default;
 Batch::~Batch() = default;
 
+Batch::Batch(Slab slab, const Batch& like) {
+  auto job = std::make_shared<SlabJob>(std::move(slab));
+  job->planned = like.state_->shards.at(0)->planned;
+  state_ = std::make_shared<State>(State{{std::move(job)}});
+}
+
 const Slab& Batch::shard(int i) const {
   if (i < 0 || i >= shards()) {
     throw InputError("batch: asked for shard {} of {}", i, shards());
@@ -275,6 +281,19 @@ Loader::Epoch::Iterator& Loader::Epoch::Iterator::operator++() {
     epoch_ = nullptr;
   }
   return *this;
+}
+
+DType feed_type(Device device, DType dtype, std::string_view transforms) {
+  const auto needs_numbers = [&](std::string_view word) {
+    return transforms.find(word) != std::string_view::npos;
+  };
+  if (device.is_cpu()) {
+    return dtype;
+  }
+  if (needs_numbers("cutout") || needs_numbers("mixup") || needs_numbers("cutmix")) {
+    return dtype == DType::f16 ? DType::f32 : dtype;
+  }
+  return DType::u8;
 }
 
 }  // namespace millrace

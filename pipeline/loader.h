@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "dataio/dataset.h"
@@ -27,7 +28,8 @@ struct LoaderOptions {
   std::vector<float> mean = {0.5f};  ///< One value, or one a channel, on the scale [0, 1].
   std::vector<float> std = {0.5f};
   DecodeOptions decode = {};  ///< Orientation, and limits against hostile files.
-  DType dtype = DType::f32;   ///< Of the images: f32, bf16, or u8 (which is not normalized).
+  /// Of the images: f32, bf16, or u8, which is not normalized (a trainer on GPUs does it; see feed_type).
+  DType dtype = DType::f32;
   OrderOptions order = {};
   Tail tail = Tail::drop;
   BadSamples bad_samples = BadSamples::fail;
@@ -54,6 +56,8 @@ struct LoaderOptions {
 class Batch {
  public:
   Batch() = default;
+  /// A slab that is the caller's own, as one shard of the step that `like` is of.
+  Batch(Slab slab, const Batch& like);
   Batch(Batch&&) noexcept;
   Batch& operator=(Batch&&) noexcept;
   ~Batch();
@@ -133,6 +137,10 @@ class Loader {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// The type in which a loader best feeds images to a trainer that computes on `device` in `dtype`: bytes to
+/// GPUs, which normalize them to the same bits, unless transforms change numbers (cutout, mixup, cutmix).
+DType feed_type(Device device, DType dtype, std::string_view transforms);
 
 /// A range over the batches of one epoch; each batch is released when the loop moves on.
 class Loader::Epoch {

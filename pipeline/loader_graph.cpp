@@ -96,7 +96,8 @@ struct LoaderGraph::Impl {
         arena(threads,
               0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
     for (int i = 0; i < options.slabs; ++i) {
-      pool->jobs.push_back(std::make_unique<SlabJob>(sampler.shard_size(), executor_in.fields()));
+      pool->jobs.push_back(std::make_unique<SlabJob>(Slab(sampler.shard_size(), executor_in.fields())));
+      pool->jobs.back()->slab.pixel_scale = executor_in.pixel_scale();
     }
     if (options.trace) {
       show_on(options.trace);
@@ -205,6 +206,7 @@ void LoaderGraph::Impl::spread(const PlanStep& step, SlabJob* job, Nodes::Spread
   job->generation = step.generation;
   job->error = nullptr;
   job->bad.clear();
+  slab.wait_until_returned();
   slab.valid = step.planned.valid;
   slab.first_position = step.planned.first_position;
   const std::int64_t samples = slab.samples();

@@ -239,6 +239,14 @@ std::size_t PixelWriter::bytes_per_image() const {
   return static_cast<std::size_t>(output_.height * output_.width * channels_) * size_of(dtype_);
 }
 
+PixelScale PixelWriter::pixel_scale(bool normalize) const {
+  const Row& row = normalize ? normalized_ : plain_;
+  PixelScale result{empty({channels_}), empty({channels_})};
+  std::copy_n(row.scale.begin(), channels_, result.scale.data<float>());
+  std::copy_n(row.bias.begin(), channels_, result.bias.data<float>());
+  return result;
+}
+
 template <typename T>
 void PixelWriter::write_as(const SamplePlan& plan, const Pixels& crop, std::byte* destination,
                            Scratch& scratch) const {

@@ -8,6 +8,7 @@
 #include "pipeline/decode.h"
 #include "pipeline/pixel_operations.h"
 #include "pipeline/resample.h"
+#include "pipeline/slab.h"
 #include "pipeline/transform.h"
 #include "tensor/dtype.h"
 
@@ -34,6 +35,8 @@ class PixelWriter {
               std::span<const float> std);
 
   std::size_t bytes_per_image() const;
+  /// How bytes become the numbers that it writes in other types.
+  PixelScale pixel_scale(bool normalize) const;
   /// Writes H x W x C elements at `destination`. `plan.output()` must be the writer's, `crop.channels` its
   /// channels; `crop` may be smaller than the plan's (a JPEG decoded at half its size).
   void write(const SamplePlan& plan, const Pixels& crop, std::byte* destination, Scratch& scratch) const;

@@ -4,11 +4,14 @@
 
 #include "nn/state.h"
 #include "nn/step_context.h"
+#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {
 
-std::unique_ptr<nn::Module> make_seeded(const Trainer::MakeModule& make_module, std::uint64_t seed) {
+/// Weights are drawn on the CPU, so that they are the same everywhere.
+std::unique_ptr<nn::Module> make_seeded(const Trainer::MakeModule& make_module, std::uint64_t seed,
+                                        Device device) {
   const Generator before = nn::default_generator();
   nn::manual_seed(seed);
   std::unique_ptr<nn::Module> module = make_module();
@@ -16,6 +19,7 @@ std::unique_ptr<nn::Module> make_seeded(const Trainer::MakeModule& make_module, 
   if (!module) {
     throw InputError("trainer: the function that makes the module gave none");
   }
+  module->to(device);
   return module;
 }
 
@@ -25,6 +29,13 @@ std::vector<Tensor> make_partials(const Tensor& gradients, unsigned shards) {
     partials.push_back(empty_like(gradients));
   }
   return partials;
+}
+
+Tensor make_loss_scale(DType dtype, Device device) {
+  if (dtype != DType::f16) {
+    return {};
+  }
+  return tensor({1, 1, LossScale::kFirst, 0}).to(device);
 }
 
 Tensor part(const Tensor& flat, std::int64_t begin, std::int64_t end) {
@@ -37,10 +48,13 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
                  const TrainerOptions& options, Communicator& communicator)
     : options_(options),
       communicator_(communicator),
-      module_(make_seeded(make_module, options.seed)),
+      device_(options.devices[static_cast<std::size_t>(communicator.rank())]),
+      feeder_(device_, options.dtype),
+      module_(make_seeded(make_module, options.seed, device_)),
       flat_(*module_, nn::Statistics::summed,
             [&](std::int64_t count, TensorOptions options) { return communicator.allocate(count, options); }),
       sgd_(flat_, sgd),
+      loss_scale_(make_loss_scale(options.dtype, device_)),
       partials_(make_partials(flat_.gradients(), static_cast<unsigned>(options.shards / options.replicas))),
       buckets_(make_buckets()) {
   if (buckets_.count() == 1) {
@@ -51,13 +65,19 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
   }
 }
 
+/// Between GPUs, sums run beside the backward pass.
+std::int64_t Replica::bucket_bytes() {
+  const bool overlaps = options_.bucket_bytes == 0 && device_.is_cuda() && communicator_.size() > 1;
+  return overlaps ? overlapping_bucket_bytes(flat_.weights().numel() * 4) : options_.bucket_bytes;
+}
+
 Buckets Replica::make_buckets() {
   std::vector<std::int64_t> offsets;
   for (const auto& slot : flat_.slots()) {
     offsets.push_back(slot.offset);
   }
   return Buckets(flat_.gradients(), offsets, communicator_,
-                 {.bucket_bytes = options_.bucket_bytes,
+                 {.bucket_bytes = bucket_bytes(),
                   .prepare =
                       [this](std::int64_t begin, std::int64_t end) {
                         Tensor sum = part(flat_.gradients(), begin, end);
@@ -65,15 +85,21 @@ Buckets Replica::make_buckets() {
                           sum.add_(part(partial, begin, end));
                         }
                       },
-                  .summed = [this](std::int64_t begin,
-                                   std::int64_t end) { sgd_.step_part(begin, end, rate_, scale_); }});
+                  .summed = [this](std::int64_t begin, std::int64_t end) { update(begin, end); }});
+}
+
+/// As soon as a part is summed, unless whether to update at all depends on the whole.
+void Replica::update(std::int64_t begin, std::int64_t end) {
+  if (!loss_scale_.defined()) {
+    sgd_.step_part(begin, end, rate_, scale_);
+  }
 }
 
 void Replica::synchronize() {
   for (auto& [name, tensor] : nn::state_dict(*module_)) {
-    communicator_.broadcast(tensor, 0);
+    communicator_.broadcast(tensor, 0, current_stream(device_));
   }
-  communicator_.broadcast(sgd_.momentum(), 0);
+  communicator_.broadcast(sgd_.momentum(), 0, current_stream(device_));
 }
 
 void Replica::step(const StepTask& task) {
@@ -85,32 +111,44 @@ void Replica::step(const StepTask& task) {
     const bool last = s + 1 == shards;
     const int shard = communicator_.rank() * shards + s;
     flat_.begin();
-    task.losses[static_cast<std::size_t>(shard)] = run_shard(task, shard, last);
+    run_shard(task, shard, last);
     flat_.finish();
     if (!last) {
       keep_partial(static_cast<unsigned>(s));
     }
   }
   buckets_.finish();
+  if (loss_scale_.defined()) {
+    // Decided from what all replicas have alike, on the device: the host does not wait to know.
+    MILLRACE_LAUNCH(device_, update_loss_scale, flat_.gradients(), loss_scale_);
+    sgd_.step(rate_, scale_, loss_scale_);
+  }
   flat_.apply_statistics(valid);
+  feeder_.end_step();
+  task.losses.arrived[static_cast<std::size_t>(communicator_.rank())].record(current_stream(device_));
 }
 
-double Replica::run_shard(const StepTask& task, int shard, bool last) {
+void Replica::run_shard(const StepTask& task, int shard, bool last) {
   const Slab& slab = task.batch.shard(shard);
   if (slab.valid == 0) {
-    return 0;
+    return;
   }
   nn::step_context() = {.seed = options_.seed,
                         .step = static_cast<std::uint64_t>(task.step),
                         .first_sample = slab.first_position,
                         .layer = 0};
-  const Variable loss = task.loss(*module_, task.batch.share(shard));
+  const Batch batch = feeder_.bring(task.batch, shard);
+  slab.lend(feeder_.stream());
+  const Variable loss = task.loss(*module_, batch);
   if (!loss.defined() || loss.data().numel() != 1) {
     throw InputError(
         "trainer: the loss function gave {}, expected one number: the sum over the batch's samples",
         loss.defined() ? loss.shape().to_string() : "nothing");
   }
   Variable::BackwardOptions options;
+  if (loss_scale_.defined()) {
+    options.gradient = loss_scale_.select(0, LossScale::scale).to(loss.dtype()).expand(loss.shape());
+  }
   if (last && !slot_of_.empty()) {
     options.on_grad_ready = [this](const Variable& leaf) {
       if (const auto slot = slot_of_.find(leaf.id()); slot != slot_of_.end()) {
@@ -119,7 +157,9 @@ double Replica::run_shard(const StepTask& task, int shard, bool last) {
     };
   }
   loss.backward(options);
-  return loss.item();
+  feeder_.done();
+  Tensor place = task.losses.shards.select(0, shard).with_own_version();
+  place.copy_(loss.data().view({}));
 }
 
 /// Counts this replica's shard number `shard` in: one more in binary, where a carry is a sum. The last shard

@@ -10,6 +10,7 @@
 #include "distributed/communicator.h"
 #include "nn/flat.h"
 #include "nn/optimizer.h"
+#include "pipeline/feeder.h"
 #include "pipeline/trainer.h"
 
 namespace millrace {
@@ -20,7 +21,7 @@ struct StepTask {
   const LossFunction& loss;
   std::int64_t step = 0;
   double rate = 1;           ///< The schedule's factor on the learning rates.
-  std::span<double> losses;  ///< Out: the loss of each shard.
+  TravellingLosses& losses;  ///< Out: the loss of each shard.
 };
 
 /// What all replicas do together for one batch of an evaluation.
@@ -44,6 +45,7 @@ class Replica {
 
   nn::Module& module() { return *module_; }
   nn::Sgd& sgd() { return sgd_; }
+  double idle_seconds() { return feeder_.idle_seconds(); }
   /// Takes over the state dictionary and the momentum of replica 0; all replicas call it.
   void synchronize();
   void step(const StepTask& task);
@@ -54,17 +56,22 @@ class Replica {
   void add_counts(Evaluation& to) const;
 
  private:
-  double run_shard(const StepTask& task, int shard, bool last);
+  void run_shard(const StepTask& task, int shard, bool last);
+  void update(std::int64_t begin, std::int64_t end);
   void keep_partial(unsigned shard);
   double evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count);
   void count(const Tensor& logits, const Tensor& labels, const Tensor& ids);
+  std::int64_t bucket_bytes();
   Buckets make_buckets();
 
   const TrainerOptions options_;
   Communicator& communicator_;
+  const Device device_;
+  Feeder feeder_;
   std::unique_ptr<nn::Module> module_;
   nn::FlatParameters flat_;
   nn::Sgd sgd_;
+  Tensor loss_scale_;  // the state of update_loss_scale; undefined but for f16
   // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
   std::vector<Tensor> partials_;
   double rate_ = 1, scale_ = 1;  // of this step's updates; each bucket is updated when it is summed

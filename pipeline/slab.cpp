@@ -48,7 +48,12 @@ Tensor take_field(const Tensor& block, std::int64_t& offset, std::int64_t sample
 }  // namespace
 
 Slab::Slab(std::int64_t samples, const std::vector<FieldSpec>& fields, Device device)
-    : samples_(samples), memory_(zeroed_block(samples, fields, device)) {
+    : samples_(samples),
+      memory_(zeroed_block(samples, fields, device)),
+      lent_(new Event, [](const Event* lent) {
+        end_loan(*lent);
+        delete lent;
+      }) {
   std::int64_t offset = 0;
   ids_ = take_field(memory_, offset, samples, kIds);
   for (const FieldSpec& spec : fields) {
@@ -65,8 +70,35 @@ std::vector<FieldSpec> Slab::fields() const {
   return specs;
 }
 
+Slab Slab::with_field(std::string_view name, Tensor tensor) const {
+  Slab changed = *this;
+  for (auto& [field_name, field] : changed.fields_) {
+    if (field_name == name) {
+      field = tensor;
+    }
+  }
+  return changed;
+}
+
+void Slab::end_loan(const Event& lent) noexcept {
+  try {
+    if (!lent.is_done()) {
+      lent.synchronize();
+    }
+  } catch (const MachineError&) {  // the device failed, and nobody reads the memory any more
+  }
+}
+
+bool Slab::has_form_of(const Slab& other) const {
+  const auto is_like = [](const auto& a, const auto& b) {
+    return a.first == b.first && a.second.dtype() == b.second.dtype() && a.second.shape() == b.second.shape();
+  };
+  return samples_ == other.samples_ && std::ranges::equal(fields_, other.fields_, is_like);
+}
+
 void Slab::copy_from(const Slab& other) {
   memory_.copy_(other.memory_);
+  memory_.storage()->record_stream(current_stream(memory_.device()));
   valid = other.valid;
   first_position = other.first_position;
   pixel_scale = other.pixel_scale;

@@ -33,8 +33,15 @@ class Slab {
 
   std::int64_t samples() const { return samples_; }
   std::vector<FieldSpec> fields() const;
+  /// Whether both have the same samples and fields.
+  bool has_form_of(const Slab& other) const;
   /// Takes over the contents of a slab with the same samples and fields, on the current stream.
   void copy_from(const Slab& other);
+  /// The same memory, with another tensor as a field.
+  Slab with_field(std::string_view name, Tensor tensor) const;
+  /// What `stream` holds now reads the slab, which must not be filled anew before.
+  void lend(const Stream& stream) const { lent_->record(stream); }
+  void wait_until_returned() const { end_loan(*lent_); }
   /// The whole field, [samples, ...]; images are N, C, H, W in channels-last memory.
   /// @throws InputError on an unknown name; the message lists the known ones.
   const Tensor& field(std::string_view name) const;
@@ -51,10 +58,13 @@ class Slab {
   std::shared_ptr<const PixelScale> pixel_scale;
 
  private:
+  static void end_loan(const Event& lent) noexcept;
+
   std::int64_t samples_;
   Tensor memory_;  // u8; the rest are parts of it
   Tensor ids_;
   std::vector<std::pair<std::string, Tensor>> fields_;
+  std::shared_ptr<Event> lent_;  // last: it is waited for before the memory goes
 };
 
 }  // namespace millrace

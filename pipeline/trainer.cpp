@@ -5,11 +5,11 @@
 #include <exception>
 #include <mutex>
 
-#include "distributed/thread_communicator.h"
-#include "distributed/tree_sum.h"
+#include "distributed/group.h"
 #include "nn/state.h"
 #include "pipeline/replica.h"
 #include "pipeline/team.h"
+#include "tensor/arithmetic.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {
@@ -54,6 +54,11 @@ int shards_for(int most, std::int64_t batch_size) {
   return shards;
 }
 
+/// Also losses that nobody has read yet hold them.
+std::vector<std::shared_ptr<Communicator>> shared(std::vector<std::unique_ptr<Communicator>> group) {
+  return {std::make_move_iterator(group.begin()), std::make_move_iterator(group.end())};
+}
+
 /// Networks are in evaluation mode, with nothing counted yet, while it lives.
 class EvaluationMode {
  public:
@@ -78,8 +83,11 @@ class EvaluationMode {
 
 TrainerOptions resolve(TrainerOptions options) {
   const int most = capacity(options.devices);
-  if (options.dtype != DType::f32 && options.dtype != DType::bf16) {
-    throw InputError("trainer: got {}, expected f32 or bf16", options.dtype);
+  if (options.dtype != DType::f32 && options.dtype != DType::bf16 && options.dtype != DType::f16) {
+    throw InputError("trainer: got {}, expected f32 or bf16, or f16 on GPUs", options.dtype);
+  }
+  if (options.dtype == DType::f16 && options.devices[0].is_cpu()) {
+    throw InputError("trainer: got f16, in which the CPU does not compute; use bf16 or f32, or a GPU");
   }
   if (options.dtype == DType::bf16 && options.devices[0].is_cpu() && !cpu::has_bf16()) {
     throw InputError("trainer: got bf16, which needs a processor with AVX-512 bf16; use f32 on this one");
@@ -118,9 +126,15 @@ TrainerOptions resolve(TrainerOptions options) {
 struct Trainer::Impl {
   Impl(const MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& asked)
       : options(resolve(asked)),
-        communicators(make_thread_group(options.replicas, options.timeout)),
+        communicators(
+            shared(make_group(options.devices, {.timeout = options.timeout, .sums = options.sums}))),
         replicas(static_cast<std::size_t>(options.replicas)),
         team(options.replicas) {
+    if (options.devices[0].is_cuda()) {
+      GpuArithmetic arithmetic = gpu_arithmetic();
+      arithmetic.deterministic = options.sums == SumOrder::tree;
+      set_gpu_arithmetic(arithmetic);
+    }
     std::mutex one_at_a_time;  // the caller's function need not be safe to call from many threads
     const MakeModule make_alone = [&] {
       const std::lock_guard lock(one_at_a_time);
@@ -172,11 +186,32 @@ struct Trainer::Impl {
 
   void check_images(const Batch& batch) const {
     const DType got = batch.shards() > 0 ? batch.shard(0).field("image").dtype() : options.dtype;
-    if (got != options.dtype) {
+    const bool can_convert = got == DType::f32 || (got == DType::u8 && batch.shard(0).pixel_scale);
+    if (got != options.dtype && (options.devices[0].is_cpu() || !can_convert)) {
       throw InputError(
           "trainer: got images in {}, expected {}; make the loader and the trainer with equal types", got,
           options.dtype);
     }
+  }
+
+  /// Memory for the losses of a step. What nobody reads any more is used again, once nothing is on its way
+  /// there; so far the host may run ahead of GPUs.
+  std::shared_ptr<TravellingLosses> free_losses() {
+    for (const auto& losses : travelling) {
+      if (losses.use_count() == 1 && (losses->is_there() || travelling.size() >= kMostAhead)) {
+        losses->wait();
+        losses->shards.zero_();
+        return losses;
+      }
+    }
+    auto losses = std::make_shared<TravellingLosses>();
+    const auto count = static_cast<std::size_t>(options.shards);
+    losses->shards =
+        Tensor(Storage::allocate_pinned(count * sizeof(double)), 0, {options.shards}, {1}, DType::f64);
+    losses->shards.zero_();
+    losses->arrived.resize(replicas.size());
+    losses->group = communicators;
+    return travelling.emplace_back(std::move(losses));
   }
 
   /// After the caller had the network of replica 0 in hands.
@@ -188,12 +223,15 @@ struct Trainer::Impl {
     changed = false;
   }
 
+  static constexpr std::size_t kMostAhead = 64;  // steps
+
   const TrainerOptions options;
-  std::vector<std::unique_ptr<Communicator>> communicators;
+  std::vector<std::shared_ptr<Communicator>> communicators;
   std::vector<std::unique_ptr<Replica>> replicas;
   std::int64_t steps = 0;
   bool changed = false;
-  std::vector<double> losses;
+  std::vector<double> losses;  // of an evaluation
+  std::vector<std::shared_ptr<TravellingLosses>> travelling;
   std::mutex failure_mutex;
   std::exception_ptr failed;
   std::string failure;  // what it said
@@ -209,6 +247,14 @@ int Trainer::shards() const { return impl_->options.shards; }
 std::int64_t Trainer::steps() const { return impl_->steps; }
 const TrainerOptions& Trainer::options() const { return impl_->options; }
 const nn::Sgd& Trainer::optimizer() const { return impl_->replica(0)->sgd(); }
+
+double Trainer::idle_seconds() const {
+  double sum = 0;
+  for (const auto& replica : impl_->replicas) {
+    sum += replica->idle_seconds();
+  }
+  return sum / replicas();
+}
 
 void Trainer::group(std::string_view word, nn::SgdOptions options) {
   for (auto& replica : impl_->replicas) {
@@ -228,15 +274,15 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
     return {};
   }
   impl_->synchronize_if_changed();
-  impl_->losses.assign(static_cast<std::size_t>(shards()), 0);
+  const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
   const StepTask task{.batch = batch,
                       .loss = loss,
                       .step = steps(),
                       .rate = impl_->options.schedule(steps()),
-                      .losses = impl_->losses};
+                      .losses = *losses};
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   ++impl_->steps;
-  return {.loss = tree_sum(std::span<const double>(impl_->losses)), .valid = batch.valid()};
+  return {.loss = StepLoss(losses), .valid = batch.valid()};
 }
 
 Evaluation Trainer::evaluate(Loader& loader) {

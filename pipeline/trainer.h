@@ -6,9 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "distributed/communicator.h"
 #include "nn/models/models.h"
 #include "nn/optimizer.h"
 #include "pipeline/loader.h"
+#include "pipeline/step_loss.h"
 
 namespace millrace {
 
@@ -20,7 +22,7 @@ struct TrainerOptions {
   std::int64_t batch_size = 0;
   /// Where the replicas compute: the CPU, one GPU that they share, or GPUs of which each gets one.
   std::vector<Device> devices = {kCpu};
-  /// Of the loader's images: f32, or bf16 for activations in bf16; weights stay f32.
+  /// Of images and activations: f32 or bf16, on GPUs also f16 with dynamic loss scaling; weights stay f32.
   DType dtype = DType::f32;
   std::uint64_t seed = 0;  ///< Of the initial weights and of dropout.
   nn::Schedule schedule = nn::constant_schedule();
@@ -29,6 +31,8 @@ struct TrainerOptions {
   /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
   /// best where the core that computes also communicates. Never changes a bit.
   std::int64_t bucket_bytes = 0;
+  /// tree: the same bits on any number of replicas. engine: NCCL's own order of sums between GPUs.
+  SumOrder sums = SumOrder::tree;
 };
 
 /// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its
@@ -36,7 +40,7 @@ struct TrainerOptions {
 using LossFunction = std::function<Variable(nn::Module& net, const Batch& batch)>;
 
 struct StepResult {
-  double loss = 0;  ///< Sum over the valid samples.
+  StepLoss loss;  ///< Sum over the valid samples.
   std::int64_t valid = 0;
 };
 
@@ -86,6 +90,9 @@ class Trainer {
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;
+  /// How long GPUs had nothing to do between two steps so far, on average over the replicas: data or the host
+  /// came late. 0 on the CPU.
+  double idle_seconds() const;
   const TrainerOptions& options() const;  ///< With replicas and shards filled in.
   const nn::Sgd& optimizer() const;       ///< Of replica 0.
 

@@ -1,0 +1,83 @@
+// What only an emulated GPU can show: that nothing waits, and several GPUs.
+#include <cstdlib>
+#include <gmock/gmock.h>
+
+#include "emulator.h"
+#include "tests/distributed/fake_nccl.h"
+#include "tests/pipeline/small_net.h"
+
+namespace millrace {
+namespace {
+
+[[maybe_unused]] const int kFourDevices = setenv("MILLRACE_EMULATED_GPUS", "4", 1);
+
+const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9};
+
+std::vector<Device> gpus(int count) {
+  std::vector<Device> devices;
+  for (int i = 0; i < count; ++i) {
+    devices.push_back({Device::Kind::cuda, i});
+  }
+  return devices;
+}
+
+Loader make_loader() {
+  return Loader(open_dataset("synthetic:64"),
+                {.batch_size = 16, .dtype = DType::u8, .shards = 4, .threads = 1});
+}
+
+TEST(EmulatedTraining, AStepWaitsForNothing) {
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    for (const int replicas : {1, 4}) {
+      Loader loader = make_loader();
+      Trainer trainer{
+          make_small_net, kSgd, {.replicas = replicas, .shards = 4, .devices = gpus(1), .dtype = dtype}};
+      Batch batch;
+      auto epoch = loader.epoch(0);
+      ASSERT_TRUE(loader.next(batch));
+      trainer.step(batch, sum_of_losses);
+      trainer.step(batch, sum_of_losses);
+      const std::int64_t before = emulator::counts().synchronizations;
+      std::vector<StepResult> results;
+      for (int i = 0; i < 5; ++i) {
+        results.push_back(trainer.step(batch, sum_of_losses));
+      }
+      EXPECT_EQ(emulator::counts().synchronizations, before)
+          << name_of(dtype) << ", " << replicas << " replicas";
+      EXPECT_GT(double{results.back().loss}, 0);
+      EXPECT_TRUE(results.back().loss.ready());
+    }
+  }
+}
+
+std::string trained_hash(std::vector<Device> devices, int replicas, SumOrder sums = SumOrder::tree) {
+  Loader loader = make_loader();
+  Trainer trainer{
+      make_small_net, kSgd, {.replicas = replicas, .shards = 4, .devices = std::move(devices), .sums = sums}};
+  for (const Batch& batch : loader.epoch(0)) {
+    trainer.step(batch, sum_of_losses);
+  }
+  return trainer.weights_hash();
+}
+
+TEST(EmulatedTraining, SeveralGpusGiveTheBitsOfOne) {
+  fake_nccl::install();
+  const std::string one = trained_hash(gpus(1), 1);
+  EXPECT_EQ(trained_hash(gpus(2), 2), one);
+  EXPECT_EQ(trained_hash(gpus(4), 4), one);
+  EXPECT_EQ(trained_hash({gpus(2)[1]}, 2), one) << "on the second GPU alone";
+  EXPECT_NE(trained_hash(gpus(4), 4, SumOrder::engine), "");
+  EXPECT_THAT(fake_nccl::misuses(), testing::IsEmpty());
+}
+
+TEST(EmulatedTraining, GivesAllMemoryBack) {
+  trained_hash(gpus(1), 2);
+  const emulator::Counts before = emulator::counts();
+  trained_hash(gpus(1), 2);
+  EXPECT_EQ(emulator::counts().allocations, before.allocations);
+  EXPECT_EQ(emulator::counts().pinned, before.pinned);
+  EXPECT_EQ(emulator::counts().events, before.events);
+}
+
+}  // namespace
+}  // namespace millrace
