@@ -18,13 +18,13 @@ enable_language(CUDA)
 string(APPEND CMAKE_CUDA_FLAGS " -std=c++20")  # CMake 3.25 does not know nvcc's standard 20
 
 find_package(CUDAToolkit 12.8)
-find_package(CUDNN)
+find_package(CUDNN 9.8)  # the first that plans for a described device
 if(NOT TARGET CUDA::cudart_static OR NOT TARGET CUDA::cublasLt)
   message(FATAL_ERROR "MILLRACE_CUDA: cudart or cuBLASLt was not found beside ${CMAKE_CUDA_COMPILER}: install the whole \
 CUDA toolkit (13.0; in NVIDIA's repository for Debian: cuda-toolkit-13-0)")
 endif()
 if(NOT CUDNN_FOUND)
-  message(FATAL_ERROR "MILLRACE_CUDA: cuDNN 9 was not found: install it (in NVIDIA's repository for Debian: \
+  message(FATAL_ERROR "MILLRACE_CUDA: cuDNN 9.8 or later was not found: install it (in NVIDIA's repository for Debian: \
 cudnn9-cuda-13), or set CUDNN_ROOT to its folder")
 endif()
 set(MILLRACE_CUDA_LIBRARIES CUDA::cudart_static CUDA::cublasLt CUDNN::cudnn)
