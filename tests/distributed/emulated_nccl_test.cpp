@@ -51,7 +51,7 @@ class NcclCommunicator : public testing::Test {
     plan.rank = 1;
     plan.nth = sums == SumOrder::tree ? 5 : 3;  // the tree has two groups of calls an operation
     fake_nccl::install(plan);
-    auto group = make_nccl_group(gpus(3), {.timeout = 400ms, .sums = sums});
+    auto group = make_nccl_group(gpus(3), {.timeout = 1s, .sums = sums});
     return on_ranks(std::move(group), [](Communicator& communicator) {
       Tensor tensor = ones({100}, {.device = gpu(communicator.rank())});
       for (int i = 0; i < 100; ++i) {
@@ -164,7 +164,7 @@ TEST_F(NcclCommunicator, WhatNcclRefusesEndsTheGroup) {
 TEST_F(NcclCommunicator, WhatNeverSettlesTimesOut) {
   for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
     EXPECT_THAT(errors_of({.fault = Fault::never_settles}, sums),
-                Each(AllOf(HasSubstr("all_reduce: timed out after 0.4 s in all_reduce (operation 3)"),
+                Each(AllOf(HasSubstr("all_reduce: timed out after 1 s in all_reduce (operation 3)"),
                            HasSubstr("rank 0 reached all_reduce (operation 3)"))));
   }
 }
@@ -172,7 +172,7 @@ TEST_F(NcclCommunicator, WhatNeverSettlesTimesOut) {
 TEST_F(NcclCommunicator, WhatNeverCompletesTimesOut) {
   for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
     EXPECT_THAT(errors_of({.fault = Fault::never_completes}, sums),
-                Each(AllOf(HasSubstr("all_reduce: timed out after 0.4 s in all_reduce (operation 3)"),
+                Each(AllOf(HasSubstr("all_reduce: timed out after 1 s in all_reduce (operation 3)"),
                            HasSubstr("rank 2 reached all_reduce (operation 3)"))));
   }
 }
@@ -188,7 +188,7 @@ TEST_F(NcclCommunicator, AnErrorThatIsReportedLateEndsTheGroup) {
 
 TEST_F(NcclCommunicator, ARankThatStaysAwayIsNamedByAll) {
   std::atomic<int> gave_up{0};
-  auto group = make_nccl_group(gpus(3), {.timeout = 300ms});
+  auto group = make_nccl_group(gpus(3), {.timeout = 1s});
   const auto errors = on_ranks(std::move(group), [&](Communicator& communicator) {
     Tensor tensor = zeros({10}, {.device = gpu(communicator.rank())});
     communicator.barrier();
@@ -203,14 +203,14 @@ TEST_F(NcclCommunicator, ARankThatStaysAwayIsNamedByAll) {
       throw;
     }
   });
-  EXPECT_THAT(errors, Each(AllOf(HasSubstr("timed out after 0.3 s in all_reduce (operation 2)"),
+  EXPECT_THAT(errors, Each(AllOf(HasSubstr("timed out after 1 s in all_reduce (operation 2)"),
                                  HasSubstr("rank 0 reached all_reduce (operation 2)"),
                                  HasSubstr("rank 1 reached barrier (operation 1)"),
                                  HasSubstr("rank 2 reached all_reduce (operation 2)"))));
 }
 
 TEST_F(NcclCommunicator, AHostThatWaitsForTheStreamIsFreed) {
-  auto group = make_nccl_group(gpus(2), {.timeout = 200ms});
+  auto group = make_nccl_group(gpus(2), {.timeout = 1s});
   Tensor tensor = zeros({10}, {.device = gpu(0)});
   group[0]->all_reduce(tensor);
   current_stream(gpu(0)).synchronize();  // rank 1 never comes
@@ -269,12 +269,12 @@ TEST_F(NcclCommunicator, MembersJoinByAnId) {
 TEST_F(NcclCommunicator, AMemberThatNeverJoinsIsNamed) {
   try {
     join_nccl_group({.id = make_nccl_id(), .rank = 1, .device = gpu(0), .board = make_shared_board(2)},
-                    {.timeout = 200ms});
+                    {.timeout = 1s});
     FAIL() << "rank 0 is not there";
   } catch (const CommunicatorError& error) {
     EXPECT_STREQ(
         error.what(),
-        "join: timed out after 0.2 s in join (operation 0): rank 0 reached nothing, rank 1 reached join");
+        "join: timed out after 1 s in join (operation 0): rank 0 reached nothing, rank 1 reached join");
   }
 }
 
