@@ -4,6 +4,7 @@
 
 #include "app/commands.h"
 #include "app/options.h"
+#include "distributed/nccl_communicator.h"
 #include "pipeline/run_description.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
@@ -39,10 +40,15 @@ void devices() {
   fmt::print("  instruction sets: {}\n", instruction_sets());
   fmt::print("  bf16: {}\n", __builtin_cpu_supports("avx512bf16") ? "in hardware" : "no hardware support");
   fmt::print("  oneDNN {}\n", cpu::onednn_version());
-  if (const int count = cuda_device_count(); count > 0) {
-    fmt::print("cuda: {} GPUs\n", count);
-  } else {
-    fmt::print("cuda: none: {}\n", cuda_unavailable_reason());
+  const int count = cuda_device_count();
+  fmt::print("cuda: {}\n", count == 0   ? "none, the CPU is used: " + cuda_unavailable_reason()
+                           : count == 1 ? "1 GPU"
+                                        : fmt::format("{} GPUs", count));
+  if constexpr (kWithCuda) {
+    for (int i = 0; i < count; ++i) {
+      fmt::print("  cuda:{}: {}\n", i, cuda::describe_device(i));
+    }
+    fmt::print("  {}, NCCL {}\n", cuda::describe_libraries(), describe_nccl());
   }
 }
 

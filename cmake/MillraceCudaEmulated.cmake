@@ -11,7 +11,7 @@ endif()
 
 # Makes the CUDA sources of a folder fit for the emulator; it has operations of its own in place of cuDNN and cuBLASLt.
 function(millrace_emulate_cuda sources)
-  list(FILTER ${sources} EXCLUDE REGEX "tensor/cuda/(conv2d|conv2d_plan|cudnn|matmul)\\.cpp$")
+  list(FILTER ${sources} EXCLUDE REGEX "tensor/cuda/(conv2d|conv2d_plan|cudnn|libraries|matmul)\\.cpp$")
   set(kernels ${${sources}})
   list(FILTER kernels INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX

@@ -38,4 +38,7 @@ struct NcclMember {
 };
 std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const NcclOptions& options = {});
 
+/// "2.28.9", or why there is none.
+std::string describe_nccl();
+
 }  // namespace millrace

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "distributed/nccl_communicator.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -82,6 +83,14 @@ std::string version_of(const NcclLibrary& library) {
   int version = 0;
   library.GetVersion(&version);
   return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+std::string describe_nccl() {
+  try {
+    return version_of(nccl_library());
+  } catch (const MachineError& error) {
+    return fmt::format("not there: {}", error.what());
+  }
 }
 
 }  // namespace millrace

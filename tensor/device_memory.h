@@ -29,8 +29,9 @@ namespace cuda {
 int device_count();
 /// Why `device_count()` is 0: the driver or the device is missing.
 std::string unavailable_reason();
-/// A GPU and the versions of what drives it, in lines for people.
+/// "NVIDIA H200, 139.8 GiB, compute capability 9.0"
 std::string describe_device(int device);
+/// The versions of CUDA, of what the driver is for, of cuDNN and of cuBLASLt; a driver is not needed.
 std::string describe_libraries();
 
 /// Memory that work on `stream` may use from now on; null for 0 bytes. @throws MachineError.

@@ -15,11 +15,16 @@ std::shared_ptr<Storage> Storage::allocate(std::size_t bytes, Device device) {
   storage->bytes_ = bytes;
   if (device.is_cpu()) {
     storage->data_ = static_cast<std::byte*>(cpu::allocate(bytes));
-  } else if constexpr (kWithCuda) {
+    return storage;
+  }
+  if (device.index >= cuda_device_count()) {
+    throw InputError("allocate: cannot use {}: {}", device.to_string(),
+                     cuda_device_count() == 0 ? cuda_unavailable_reason()
+                                              : fmt::format("there are {} GPUs here", cuda_device_count()));
+  }
+  if constexpr (kWithCuda) {
     storage->home_ = current_stream(device);
     storage->data_ = static_cast<std::byte*>(cuda::allocate(bytes, storage->home_));
-  } else {
-    throw InputError("allocate: cannot use {}: {}", device.to_string(), cuda_unavailable_reason());
   }
   return storage;
 }

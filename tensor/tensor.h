@@ -86,7 +86,7 @@ class Tensor {
   Tensor contiguous(MemoryFormat format = MemoryFormat::row_major) const;
   Tensor clone() const;  ///< Keeps a dense memory order.
   Tensor to(DType dtype) const;
-  Tensor to(Device device) const;
+  Tensor to(Device device) const;  ///< To and from pinned memory: enqueued on the GPU's current stream.
 
   // In place; each returns *this and counts as one change.
   Tensor& fill_(double value);

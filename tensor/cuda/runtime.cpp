@@ -84,6 +84,14 @@ std::string_view hint_for(cudaError_t error) {
 int device_count() { return availability().count; }
 std::string unavailable_reason() { return availability().reason; }
 
+std::string describe_device(int device) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "devices");
+  return fmt::format("{}, {:.1f} GiB, compute capability {}.{}", properties.name,
+                     static_cast<double>(properties.totalGlobalMem) / (1 << 30), properties.major,
+                     properties.minor);
+}
+
 void check(cudaError_t error, std::string_view operation) {
   if (error == cudaSuccess) {
     return;

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import signal
 import struct
@@ -48,10 +49,10 @@ class Command(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def run_command(self, *words, file_limit=None):
+    def run_command(self, *words, file_limit=None, environment=None):
         limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
         return subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, timeout=200, cwd=self.folder,
-                              preexec_fn=limit)
+                              preexec_fn=limit, env={**os.environ, **(environment or {})})
 
     def good(self, *words):
         done = self.run_command(*words)
@@ -284,10 +285,14 @@ class WrongPlaces(Command):
         self.bad(2, ["pipe"], "predict", "--weights", "pipe", "photo.jpg")
 
     def test_cuda_says_why(self):
-        done = self.run_command("devices")
-        if "cuda: none" not in done.stdout:
-            self.skipTest("this machine has a GPU")
-        self.bad(2, ["cuda"], "train", "--data", "synthetic:64", "--device", "cuda")
+        """With a GPU, too: it is hidden. A build with CUDA names its libraries, one without says that it is none."""
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "MILLRACE_EMULATED_GPUS": "0"}
+        said = self.run_command("devices", environment=hidden)
+        self.assertEqual(said.returncode, 0, said.stderr)
+        reason = re.search(r"^cuda: none, the CPU is used: (.+)$", said.stdout, re.MULTILINE)[1]
+        with_cuda = "NCCL" in said.stdout
+        self.assertIn("NVIDIA driver" if with_cuda else "no CUDA side (configure with", reason)
+        self.bad(2, ["cuda", reason], "train", "--data", "synthetic:64", "--device", "cuda", environment=hidden)
 
 
 class Training(Command):

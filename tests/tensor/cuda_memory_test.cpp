@@ -53,6 +53,13 @@ TEST_F(CudaMemory, DevicesDoNotMix) {
   EXPECT_THAT(input_error([&] { x + x.to(kGpu); }), HasSubstr("cpu and cuda:0"));
 }
 
+TEST_F(CudaMemory, AGpuThatIsNotThereIsNamed) {
+  EXPECT_THAT(input_error([] {
+                ones({3}, {.device = {Device::Kind::cuda, 99}});
+              }),
+              HasSubstr("cannot use cuda:99"));
+}
+
 TEST_F(CudaMemory, TooMuchIsAnErrorThatSaysHowMuch) {
   try {
     empty({std::int64_t{1} << 50}, {.dtype = DType::u8, .device = kGpu});
