@@ -57,6 +57,8 @@ class NestedCommunicator final : public Communicator {
     local_->barrier();
   }
 
+  void wait(const Event& event) override { local_->wait(event); }
+
   Tensor allocate(std::int64_t count, TensorOptions options) override {
     return local_->allocate(count, options);
   }

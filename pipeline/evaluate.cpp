@@ -12,6 +12,32 @@ std::int64_t pieces_of(const Batch& batch) {
   return pieces;
 }
 
+void add_pieces(const Batch& batch, std::span<const double> pieces, std::span<double> shards) {
+  auto piece = pieces.begin();
+  for (int i = 0; i < batch.shards(); ++i) {
+    for (std::int64_t first = 0; first < batch.shard(i).valid; first += kPieceSamples) {
+      shards[static_cast<std::size_t>(i)] += *piece++;
+    }
+  }
+}
+
+void add_up(Evaluation& evaluation, Peers& peers) {
+  const double here = static_cast<double>(evaluation.confusion.size());
+  const std::vector<double> everywhere = peers.all({&here, 1});
+  const auto classes = static_cast<std::size_t>(*std::ranges::max_element(everywhere));
+  std::vector<std::int64_t> counts{evaluation.total, evaluation.correct};
+  evaluation.confusion.resize(classes, std::vector<std::int64_t>(classes));
+  for (const auto& row : evaluation.confusion) {
+    counts.insert(counts.end(), row.begin(), row.end());
+  }
+  peers.sum(counts);
+  evaluation.total = counts[0];
+  evaluation.correct = counts[1];
+  for (std::size_t i = 0; i < classes * classes; ++i) {
+    evaluation.confusion[i / classes][i % classes] = counts[2 + i];
+  }
+}
+
 void Replica::begin_evaluation() {
   module_->eval();
   confusion_.clear();
@@ -25,7 +51,7 @@ void Replica::evaluate(const EvaluationTask& task) {
   for (int i = 0; i < task.batch.shards(); ++i) {
     const std::int64_t valid = task.batch.shard(i).valid;
     for (std::int64_t first = 0; first < valid; first += kPieceSamples, ++piece) {
-      if (piece % communicator_.size() != communicator_.rank()) {
+      if (piece % options_.replicas != local_rank()) {
         continue;
       }
       if (brought != i) {

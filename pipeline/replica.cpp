@@ -55,8 +55,13 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
             [&](std::int64_t count, TensorOptions options) { return communicator.allocate(count, options); }),
       sgd_(flat_, sgd),
       loss_scale_(make_loss_scale(options.dtype, device_)),
-      partials_(make_partials(flat_.gradients(), static_cast<unsigned>(options.shards / options.replicas))),
+      partials_(make_partials(flat_.gradients(),
+                              static_cast<unsigned>(local_shards(options).count / options.replicas))),
       buckets_(make_buckets()) {
+  if (!std::has_single_bit(static_cast<unsigned>(communicator.size()))) {
+    subtrees_.emplace(options.shards, flat_.gradients().numel(), communicator);
+    return;
+  }
   if (buckets_.count() == 1) {
     return;
   }
@@ -103,34 +108,64 @@ void Replica::synchronize() {
 }
 
 void Replica::step(const StepTask& task) {
-  const std::int64_t valid = task.batch.valid();
   rate_ = task.rate;
-  scale_ = 1.0 / static_cast<double>(valid);
-  const int shards = options_.shards / options_.replicas;
+  scale_ = 1.0 / static_cast<double>(task.valid);
+  if (subtrees_) {
+    run_subtrees(task);
+  } else {
+    run_shards(task);
+  }
+  flat_.apply_statistics(task.valid);
+  feeder_.end_step();
+  task.losses.arrived[static_cast<std::size_t>(local_rank())].record(current_stream(device_));
+}
+
+/// The usual case: this replica's shards are one subtree. Its last sums, and the step, are taken bucket by
+/// bucket.
+void Replica::run_shards(const StepTask& task) {
+  const int shards = local_shards(options_).count / options_.replicas;
   for (int s = 0; s < shards; ++s) {
     const bool last = s + 1 == shards;
-    const int shard = communicator_.rank() * shards + s;
-    flat_.begin();
-    run_shard(task, shard, last);
-    flat_.finish();
+    run_shard(task, local_rank() * shards + s, last);
     if (!last) {
-      keep_partial(static_cast<unsigned>(s));
+      partials_[carry(static_cast<unsigned>(s))].copy_(flat_.gradients());
     }
   }
   buckets_.finish();
+  step_if_finite();
+}
+
+/// With loss scaling the step is taken as a whole, or not at all: decided from what all replicas have alike,
+/// on the device, so that the host does not wait to know.
+void Replica::step_if_finite() {
   if (loss_scale_.defined()) {
-    // Decided from what all replicas have alike, on the device: the host does not wait to know.
     MILLRACE_LAUNCH(device_, update_loss_scale, flat_.gradients(), loss_scale_);
     sgd_.step(rate_, scale_, loss_scale_);
   }
-  flat_.apply_statistics(valid);
-  feeder_.end_step();
-  task.losses.arrived[static_cast<std::size_t>(communicator_.rank())].record(current_stream(device_));
+}
+
+void Replica::run_subtrees(const StepTask& task) {
+  int shard = 0;
+  for (std::size_t i = 0; i < subtrees_->subtrees().size(); ++i) {
+    const int count = subtrees_->subtrees()[i].count;
+    for (int s = 0; s < count; ++s, ++shard) {
+      run_shard(task, shard, false);
+      const std::size_t place = carry(static_cast<unsigned>(s));
+      if (s + 1 < count) {
+        partials_[place].copy_(flat_.gradients());
+      }
+    }
+    subtrees_->give(i, flat_.gradients());
+  }
+  subtrees_->finish(flat_.gradients());
+  sgd_.step(rate_, scale_);
 }
 
 void Replica::run_shard(const StepTask& task, int shard, bool last) {
+  flat_.begin();
   const Slab& slab = task.batch.shard(shard);
   if (slab.valid == 0) {
+    flat_.finish();
     return;
   }
   nn::step_context() = {.seed = options_.seed,
@@ -157,20 +192,20 @@ void Replica::run_shard(const StepTask& task, int shard, bool last) {
     };
   }
   loss.backward(options);
+  flat_.finish();
   feeder_.done();
   Tensor place = task.losses.shards.select(0, shard).with_own_version();
   place.copy_(loss.data().view({}));
 }
 
-/// Counts this replica's shard number `shard` in: one more in binary, where a carry is a sum. The last shard
-/// of a step carries through all places; that happens in the buckets.
-void Replica::keep_partial(unsigned shard) {
-  Tensor& sum = flat_.gradients();
+/// Counts shard number `shard` of a subtree in: one more in binary, where a carry is a sum. Returns the place
+/// of the sum. The last shard of a step carries through all places; that happens in the buckets.
+std::size_t Replica::carry(unsigned shard) {
   const auto place = static_cast<std::size_t>(std::countr_one(shard));
   for (std::size_t i = 0; i < place; ++i) {
-    sum.add_(partials_[i]);
+    flat_.gradients().add_(partials_[i]);
   }
-  partials_[place].copy_(sum);
+  return place;
 }
 
 }  // namespace millrace

@@ -2,15 +2,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "distributed/buckets.h"
 #include "distributed/communicator.h"
+#include "distributed/shards.h"
 #include "nn/flat.h"
 #include "nn/optimizer.h"
 #include "pipeline/feeder.h"
+#include "pipeline/peers.h"
 #include "pipeline/trainer.h"
 
 namespace millrace {
@@ -19,9 +22,10 @@ namespace millrace {
 struct StepTask {
   const Batch& batch;
   const LossFunction& loss;
+  std::int64_t valid = 0;  ///< Samples of the global batch.
   std::int64_t step = 0;
   double rate = 1;           ///< The schedule's factor on the learning rates.
-  TravellingLosses& losses;  ///< Out: the loss of each shard.
+  TravellingLosses& losses;  ///< Out: the loss of each shard of this process.
 };
 
 /// What all replicas do together for one batch of an evaluation.
@@ -34,6 +38,10 @@ struct EvaluationTask {
 /// samples are computed together does not depend on the number of replicas.
 inline constexpr std::int64_t kPieceSamples = 64;
 std::int64_t pieces_of(const Batch& batch);
+/// Adds the losses of its pieces to those of the batch's shards.
+void add_pieces(const Batch& batch, std::span<const double> pieces, std::span<double> shards);
+/// Adds up the counts of all processes, of which some may have seen no sample.
+void add_up(Evaluation& evaluation, Peers& peers);
 
 /// One copy of the network, used by one thread: it computes the gradients of its shards, sums them with those
 /// of the other replicas, and takes the same step as they do.
@@ -57,8 +65,12 @@ class Replica {
 
  private:
   void run_shard(const StepTask& task, int shard, bool last);
+  void run_shards(const StepTask& task);
+  void run_subtrees(const StepTask& task);
   void update(std::int64_t begin, std::int64_t end);
-  void keep_partial(unsigned shard);
+  void step_if_finite();
+  std::size_t carry(unsigned shard);
+  int local_rank() const { return communicator_.rank() % options_.replicas; }
   double evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count);
   void count(const Tensor& logits, const Tensor& labels, const Tensor& ids);
   std::int64_t bucket_bytes();
@@ -76,6 +88,7 @@ class Replica {
   std::vector<Tensor> partials_;
   double rate_ = 1, scale_ = 1;  // of this step's updates; each bucket is updated when it is summed
   Buckets buckets_;
+  std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
   std::vector<std::vector<std::int64_t>> confusion_;      // empty before the first piece
 };

@@ -6,7 +6,10 @@
 #include <mutex>
 
 #include "distributed/group.h"
+#include "distributed/nested_communicator.h"
+#include "distributed/tree_sum.h"
 #include "nn/state.h"
+#include "pipeline/peers.h"
 #include "pipeline/replica.h"
 #include "pipeline/team.h"
 #include "tensor/arithmetic.h"
@@ -101,8 +104,19 @@ TrainerOptions resolve(TrainerOptions options) {
         "trainer: got {} replicas, expected a power of two, so that they share the shards equally",
         options.replicas);
   }
+  const int processes = options.processes ? options.processes->size() : 1;
+  const bool shares_machine = options.processes && options.processes->place().local_size > 1;
+  if (processes > 1 && options.devices[0].is_cuda()) {
+    throw InputError(
+        "trainer: got {} processes on {}, but GPUs of several processes are not joined yet; use one process "
+        "with a "
+        "replica a GPU",
+        processes, options.devices[0].to_string());
+  }
   if (options.shards == 0) {
-    options.shards = shards_for(options.replicas > 0 ? options.replicas : most, options.batch_size);
+    const int replicas = options.replicas > 0 ? options.replicas : shares_machine ? 1 : most;
+    options.shards =
+        shards_for(replicas * static_cast<int>(std::bit_ceil(bits(processes))), options.batch_size);
   }
   if (!std::has_single_bit(bits(options.shards))) {
     throw InputError("trainer: got {} shards, expected a power of two", options.shards);
@@ -111,23 +125,38 @@ TrainerOptions resolve(TrainerOptions options) {
     throw InputError("trainer: a batch of {} does not split into {} equal shards", options.batch_size,
                      options.shards);
   }
-  if (options.replicas == 0) {
-    options.replicas = std::min(static_cast<int>(std::bit_floor(bits(most))), options.shards);
+  const bool is_even = std::has_single_bit(bits(processes));
+  if (processes > options.shards || (!is_even && options.replicas > 1)) {
+    throw InputError(
+        "trainer: got {} processes of {} replicas for {} shards, expected at most one for each shard, and "
+        "one "
+        "replica in each where the processes are no power of two",
+        processes, options.replicas, options.shards);
   }
-  if (options.replicas > options.shards) {
+  if (options.replicas == 0) {
+    const int fitting = std::min(static_cast<int>(std::bit_floor(bits(most))), options.shards / processes);
+    options.replicas = shares_machine || !is_even ? 1 : fitting;
+  }
+  if (options.replicas > options.shards / processes) {
     throw InputError("trainer: got {} replicas for {} shards{}, expected at most one replica for each shard",
-                     options.replicas, options.shards,
+                     options.replicas * processes, options.shards,
                      options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
   }
   options.devices = deal_out(std::move(options.devices), options.replicas);
   return options;
 }
 
+ShardRange local_shards(const TrainerOptions& options) {
+  return Peers(options.processes, options.shards).shards();
+}
+
 struct Trainer::Impl {
   Impl(const MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& asked)
       : options(resolve(asked)),
+        peers(options.processes, options.shards),
         communicators(
-            shared(make_group(options.devices, {.timeout = options.timeout, .sums = options.sums}))),
+            shared(nest(make_group(options.devices, {.timeout = options.timeout, .sums = options.sums}),
+                        peers.communicator()))),
         replicas(static_cast<std::size_t>(options.replicas)),
         team(options.replicas) {
     if (options.devices[0].is_cuda()) {
@@ -205,27 +234,38 @@ struct Trainer::Impl {
       }
     }
     auto losses = std::make_shared<TravellingLosses>();
-    const auto count = static_cast<std::size_t>(options.shards);
-    losses->shards =
-        Tensor(Storage::allocate_pinned(count * sizeof(double)), 0, {options.shards}, {1}, DType::f64);
+    const std::int64_t count = peers.shards().count;
+    losses->shards = Tensor(Storage::allocate_pinned(static_cast<std::size_t>(count) * sizeof(double)), 0,
+                            {count}, {1}, DType::f64);
     losses->shards.zero_();
     losses->arrived.resize(replicas.size());
     losses->group = communicators;
     return travelling.emplace_back(std::move(losses));
   }
 
-  /// After the caller had the network of replica 0 in hands.
-  void synchronize_if_changed() {
-    if (!changed) {
-      return;
+  /// Before anything that all processes do: gives everybody rank 0's network, where a caller had one in
+  /// hands, and its number of steps. Returns the valid samples over all processes.
+  std::int64_t begin(std::int64_t valid) {
+    peers.set_step(steps);
+    const std::vector<double> all =
+        peers.all(std::vector{static_cast<double>(valid), static_cast<double>(steps), changed ? 1.0 : 0.0});
+    double samples = 0, any_changed = 0;
+    for (std::size_t r = 0; r < all.size(); r += 3) {
+      samples += all[r];
+      any_changed += all[r + 2];
     }
-    together([&](int r) { replica(r)->synchronize(); });
-    changed = false;
+    if (any_changed > 0) {
+      steps = static_cast<std::int64_t>(all[1]);
+      together([&](int r) { replica(r)->synchronize(); });
+      changed = false;
+    }
+    return static_cast<std::int64_t>(samples);
   }
 
   static constexpr std::size_t kMostAhead = 64;  // steps
 
   const TrainerOptions options;
+  Peers peers;
   std::vector<std::shared_ptr<Communicator>> communicators;
   std::vector<std::unique_ptr<Replica>> replicas;
   std::int64_t steps = 0;
@@ -263,45 +303,63 @@ void Trainer::group(std::string_view word, nn::SgdOptions options) {
 }
 
 StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
-  if (batch.shards() != shards()) {
+  if (batch.shards() != impl_->peers.shards().count) {
     throw InputError(
         "trainer: the batch has {} shards, expected {}; make the loader and the trainer with equal shards",
-        batch.shards(), shards());
+        batch.shards(), impl_->peers.shards().count);
   }
   impl_->check_images(batch);
-  if (batch.valid() == 0) {  // all of its samples were bad
+  const std::int64_t valid = impl_->begin(batch.valid());
+  if (valid == 0) {  // all of its samples were bad
     ++impl_->steps;
     return {};
   }
-  impl_->synchronize_if_changed();
   const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
   const StepTask task{.batch = batch,
                       .loss = loss,
+                      .valid = valid,
                       .step = steps(),
                       .rate = impl_->options.schedule(steps()),
                       .losses = *losses};
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   ++impl_->steps;
-  return {.loss = StepLoss(losses), .valid = batch.valid()};
+  if (impl_->peers.size() == 1) {
+    return {.loss = StepLoss(losses), .valid = valid};
+  }
+  losses->wait();
+  const std::vector<double> all = impl_->peers.all_shards(
+      {losses->shards.data<double>(), static_cast<std::size_t>(losses->shards.numel())});
+  return {.loss = tree_sum(std::span<const double>(all)), .valid = valid};
 }
 
 Evaluation Trainer::evaluate(Loader& loader) {
-  impl_->synchronize_if_changed();
+  const LoaderOptions& loading = loader.options();
+  if (impl_->peers.size() > 1 &&
+      (loading.shards != shards() ||
+       ShardRange{loading.first_shard, loading.local_shards} != impl_->peers.shards())) {
+    throw InputError(
+        "evaluate: the loader loads shards {} to {} of {}, expected those of this process, {} to {} of {}",
+        loading.first_shard, loading.first_shard + loading.local_shards - 1, loading.shards,
+        impl_->peers.shards().first, impl_->peers.shards().end() - 1, shards());
+  }
+  impl_->begin(0);
   const EvaluationMode mode(impl_->replicas);
   Evaluation result;
+  std::vector<double> losses(static_cast<std::size_t>(loading.local_shards));
   for (const Batch& batch : loader.epoch(0)) {
     impl_->losses.assign(static_cast<std::size_t>(pieces_of(batch)), 0);
     impl_->check_images(batch);
     const EvaluationTask task{.batch = batch, .losses = impl_->losses};
     impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
-    for (const double loss : impl_->losses) {
-      result.loss += loss;
-    }
+    add_pieces(batch, impl_->losses, losses);
     result.total += batch.valid();
   }
   for (auto& replica : impl_->replicas) {
     replica->add_counts(result);
   }
+  losses = impl_->peers.all_shards(losses);
+  result.loss = tree_sum(std::span<const double>(losses));
+  add_up(result, impl_->peers);
   if (result.total > 0) {
     result.loss /= static_cast<double>(result.total);
   }
@@ -309,7 +367,7 @@ Evaluation Trainer::evaluate(Loader& loader) {
 }
 
 nn::Module& Trainer::module() {
-  impl_->changed = replicas() > 1;
+  impl_->changed = replicas() * impl_->peers.size() > 1;
   return impl_->replica(0)->module();
 }
 

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "distributed/communicator.h"
+#include "distributed/process_group.h"
+#include "distributed/shards.h"
 #include "nn/models/models.h"
 #include "nn/optimizer.h"
 #include "pipeline/loader.h"
@@ -15,9 +17,13 @@
 namespace millrace {
 
 struct TrainerOptions {
-  int replicas = 0;  ///< 0: the largest power of two that the cores (or GPUs) and the shards allow.
+  int replicas = 0;  ///< In this process. 0: the largest power of two that the cores (or GPUs) and the shards
+                     ///< allow; one where several processes share the machine.
   int shards = 0;    ///< 0: as many as replicas. Fixes the arithmetic: equal shards give equal bits on any
-                     ///< number of replicas.
+                     ///< number of replicas and processes.
+  /// The processes that train together, each with equally many replicas; none: this one alone. Where they are
+  /// no power of two, each has one replica.
+  std::shared_ptr<ProcessGroup> processes = nullptr;
   /// Shards must divide it, and are chosen so; 0 leaves that to the loader.
   std::int64_t batch_size = 0;
   /// Where the replicas compute: the CPU, one GPU that they share, or GPUs of which each gets one.
@@ -62,7 +68,7 @@ struct TrainerState {
   nn::StateDict momentum;  ///< Of each trained parameter.
 };
 
-/// Trains replicas of one network data-parallel.
+/// Trains replicas of one network data-parallel, in one process or in each of a group.
 ///
 /// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are
 /// summed on a fixed binary tree over the shards, so that weights do not depend on the number of replicas;
@@ -76,17 +82,19 @@ class Trainer {
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  int replicas() const;
-  int shards() const;
+  int replicas() const;  ///< In this process.
+  int shards() const;    ///< Of a batch, over all processes.
   /// Parameters whose name contains `word` get options of their own, on all replicas.
   void group(std::string_view word, nn::SgdOptions options);
-  /// One step on one global batch of `shards()` shards; without a valid sample it only counts. After a
-  /// failure in a replica every later call throws.
+  /// One step on one global batch, of which `batch` holds the shards of this process; without a valid sample
+  /// it only counts. All processes call it, and get the sums over all. After a failure in a replica every
+  /// later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
-  /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas.
+  /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
+  /// which loads its shards.
   Evaluation evaluate(Loader& loader);
   /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
-  /// replicas at the next `step` or `evaluate`.
+  /// replicas at the next `step` or `evaluate`; of several processes, that of rank 0 reaches the others.
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;
@@ -108,12 +116,14 @@ class Trainer {
 };
 
 /// `options` with replicas and shards filled in where they are 0, so that a Loader can be made with the same
-/// shards.
+/// shards, and with those of this process, `local_shards`.
 ///
 /// Both are powers of two, replicas divide shards, and shards divide the batch where `batch_size` is given.
 /// @throws InputError naming the values when what was asked for breaks these rules, or the device is not
 /// there.
 TrainerOptions resolve(TrainerOptions options);
+/// The shards of this process, of resolved options.
+ShardRange local_shards(const TrainerOptions& options);
 
 /// The cores this process may use: its affinity mask, capped by the cgroup's CPU limit.
 int available_cores();
