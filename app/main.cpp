@@ -105,11 +105,14 @@ int run(int argc, char** argv) {
   millrace::app::add_bench_train(bench);
   millrace::app::add_bench_loader(bench);
   millrace::app::add_devices(app);
+  millrace::app::add_launch(app);
   millrace::app::add_plan(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
     app.exit(success);  // prints what was asked for
+  } catch (const CLI::RuntimeError& error) {
+    return error.get_exit_code();  // of the ranks that `launch` started, which have said why
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "{}\n", explain(app, error));
     return kWrongInput;

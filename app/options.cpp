@@ -102,8 +102,13 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
       ->check(whole_number(0));
 }
 
-TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t seed) const {
+TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t seed,
+                                       std::shared_ptr<ProcessGroup> processes) const {
   TrainerOptions options;
+  if (processes) {
+    options.timeout = processes->rendezvous().timeout();
+  }
+  options.processes = std::move(processes);
   options.replicas = replicas;
   options.shards = shards;
   options.batch_size = batch_size;
@@ -194,6 +199,8 @@ LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOpti
   options.order.kind = Order::sequential;
   options.tail = Tail::pad;
   options.shards = trainer.shards;
+  options.first_shard = local_shards(trainer).first;
+  options.local_shards = local_shards(trainer).count;
   options.threads = threads;
   return options;
 }

@@ -34,7 +34,8 @@ struct ComputeOptions {
   void add_to(CLI::App& command, bool with_shards);
   /// Fills in what the machine decides. @throws InputError when the values do not fit each other or the
   /// machine.
-  TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed) const;
+  TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed,
+                         std::shared_ptr<ProcessGroup> processes = nullptr) const;
 };
 
 /// In which order the samples come: `--order`, `--block-size`, `--window`.

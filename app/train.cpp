@@ -1,6 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <csignal>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <limits>
 #include <map>
 
@@ -8,6 +8,7 @@
 #include "app/commands.h"
 #include "app/interruption.h"
 #include "app/options.h"
+#include "app/processes.h"
 #include "app/report.h"
 #include "dataio/subset.h"
 #include "pipeline/run_description.h"
@@ -34,6 +35,7 @@ struct TrainOptions {
   ReadingChoice reading;
   CheckpointChoice checkpoints;
   ComputeOptions compute;
+  ProcessChoice processes;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
   std::filesystem::path log_json, save, trace;
@@ -48,6 +50,8 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.dtype = feed_type(trainer.devices[0], trainer.dtype, o.transform);
   options.order = o.order.resolve();
   options.shards = trainer.shards;
+  options.first_shard = local_shards(trainer).first;
+  options.local_shards = local_shards(trainer).count;
   options.threads = o.compute.threads;
   options.reader_threads = o.reading.threads();
   if (!o.trace.empty()) {
@@ -73,7 +77,9 @@ ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
 }
 
 void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, JsonLog& log) {
-  fmt::print("{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
+  const int processes = trainer.processes->size();
+  fmt::print("{}{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
+             processes > 1 ? fmt::format("{} processes, each ", processes) : "",
              counted(trainer.replicas, "replica"), to_string(trainer.devices),
              counted(trainer.shards, "shard"), trainer.shards);
   fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", o.model, o.data,
@@ -91,6 +97,7 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"batch_size", o.batch_size},
              {"dtype", o.compute.dtype},
              {"device", to_string(trainer.devices)},
+             {"processes", processes},
              {"replicas", trainer.replicas},
              {"shards", trainer.shards},
              {"threads", loader.options().threads},
@@ -124,17 +131,22 @@ struct Parts {
   Checkpointer* checkpointer;  // or null
   Report& report;
   JsonLog& log;
+  ProcessGroup& processes;
 };
 
-/// @throws Interrupted when a signal asks for it, once a checkpoint is on disk if there are to be any.
+/// @throws Interrupted when a signal to any process asks for it, once a checkpoint is on disk if there are to
+/// be any.
 void leave_if_asked(const Parts& parts) {
-  const int signal = noted_signal();
+  const int signal = agreed_signal(parts.processes, noted_signal());
   if (signal == 0) {
     return;
   }
   const char* name = signal == SIGINT ? "SIGINT" : "SIGTERM";
   const std::int64_t steps = parts.trainer.steps();
   Json event = {{"event", "interrupted"}, {"signal", name}, {"total_steps", steps}};
+  if (parts.processes.rank() > 0) {
+    throw Interrupted(kInterrupted, fmt::format("{}: ended after step {}", name, steps));
+  }
   if (parts.checkpointer == nullptr) {
     parts.log.write(event);
     throw Interrupted(
@@ -150,7 +162,7 @@ void leave_if_asked(const Parts& parts) {
 
 /// From where the loader stands to the end.
 void run_epochs(std::int64_t epochs, const Parts& parts, const LossFunction& loss) {
-  const auto& [trainer, loader, test, checkpointer, report, log] = parts;
+  const auto& [trainer, loader, test, checkpointer, report, log, processes] = parts;
   for (LoaderState at = loader.state(); at.epoch < epochs; at = {.epoch = at.epoch + 1}) {
     report.begin_epoch(at.epoch, at.step);
     for (const Batch& batch : loader.epoch(at.epoch)) {
@@ -183,7 +195,7 @@ void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
   }
 }
 
-void train(const TrainOptions& o) {
+void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
   if (!o.save.empty()) {
     check_writable(o.save);
   }
@@ -196,7 +208,7 @@ void train(const TrainOptions& o) {
   o.checkpoints.check();
   check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
   note_signals();
-  TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed);
+  TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed, processes);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
   if (o.validation_fraction > 0) {
     ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
@@ -222,23 +234,26 @@ void train(const TrainOptions& o) {
                          {.label_smoothing = smoothing, .reduction = Reduction::sum});
   };
 
+  const RunDescription run = describe_run(trainer, loader, caller_options(o));
+  RunDescription shared = run;
+  shared.options["epochs"] = fmt::to_string(o.epochs);
+  require_same(*processes, shared);
   JsonLog log(o.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
   Report report(log, o.epochs, loader.steps_per_epoch(), o.log_every);
   const Say say = [&](const std::string& sentence) { report.say(sentence); };
-  const RunDescription run = describe_run(trainer, loader, caller_options(o));
   const std::unique_ptr<Checkpointer> checkpointer = o.checkpoints.writer(run, model, say);
   if (const fs::path from = o.checkpoints.resume(run, trainer, loader, say); !from.empty()) {
     announce_resumed(from, trainer, loader, log);
   }
+  go_on_with_rank_0(*processes, loader);
   const std::int64_t first = trainer.steps();
-  run_epochs(o.epochs, {trainer, loader, test.get(), checkpointer.get(), report, log}, loss);
+  run_epochs(o.epochs, {trainer, loader, test.get(), checkpointer.get(), report, log, *processes}, loss);
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);
   }
-  if (loader.bad_samples() > 0) {
-    fmt::print("{} of the training data could not be read, over all epochs\n",
-               counted(loader.bad_samples(), "sample"));
+  if (const std::int64_t bad = total(*processes, loader.bad_samples()); bad > 0) {
+    fmt::print("{} of the training data could not be read, over all epochs\n", counted(bad, "sample"));
   }
   report.finish(trainer.weights_hash(), loader.statistics());
   if (loader.options().trace) {
@@ -247,6 +262,21 @@ void train(const TrainOptions& o) {
   if (checkpointer && trainer.steps() > first) {
     checkpointer->save(trainer, loader);
   }
+}
+
+/// Joins the other processes, if there are any; rank 0 alone writes.
+void train_together(TrainOptions o) {
+  const std::shared_ptr<ProcessGroup> processes = o.processes.join();
+  const Place& place = processes->place();
+  if (place.rank > 0) {
+    silence_output();
+    o.save = o.log_json = o.trace = fs::path();
+    o.checkpoints = {};
+  }
+  if (o.compute.threads == 0) {
+    o.compute.threads = std::max(1, available_cores() / place.local_size);
+  }
+  run_together(*processes, [&] { train(o, processes); });
 }
 
 void add_recipe(CLI::App& command, TrainOptions& o) {
@@ -296,7 +326,8 @@ void add_train(CLI::App& app) {
   command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");
   command.add_option("--trace", o.trace, "Write a Chrome trace of the loading here (Perfetto opens it)");
   command.add_option("--save", o.save, "Write the trained model here (safetensors)");
-  command.callback([options] { train(*options); });
+  o.processes.add_to(command);
+  command.callback([options] { train_together(*options); });
 }
 
 }  // namespace millrace::app

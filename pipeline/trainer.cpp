@@ -172,8 +172,8 @@ struct Trainer::Impl {
     together([&](int r) {
       auto& communicator = *communicators[static_cast<std::size_t>(r)];
       replica(r) = std::make_unique<Replica>(make_alone, sgd, options, communicator);
-      replica(r)->synchronize();
     });
+    changed = communicators[0]->size() > 1;
   }
 
   std::unique_ptr<Replica>& replica(int r) { return replicas[static_cast<std::size_t>(r)]; }

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "distributed/process_group.h"
+#include "pipeline/run_description.h"
+
+namespace millrace::app {
+
+/// Who this process is among those that train together: `--rank`, `--world-size`, `--local-rank`, `--master`,
+/// `--engine`, `--reduction`, `--timeout`.
+struct ProcessChoice {
+  PlaceFlags flags;
+  std::string engine = "auto", reduction = "tree";
+  double timeout = 300;  ///< Seconds.
+
+  void add_to(CLI::App& command);
+  /// Joins the others; a group of one where nothing says that there are any. @throws as ProcessGroup does.
+  std::shared_ptr<ProcessGroup> join() const;
+};
+
+/// Runs `body` as one of the processes, which end together. What it throws is told to the others first,
+/// unless all were interrupted.
+void run_together(ProcessGroup& processes, const std::function<void()>& body);
+
+/// @throws InputError naming what this process has otherwise than rank 0, and both values.
+void require_same(ProcessGroup& processes, const RunDescription& mine);
+
+/// The signal that any of the processes has noted, the same in all of them; 0 for none. All call it.
+int agreed_signal(ProcessGroup& processes, int mine);
+
+/// The other loaders go on where rank 0's stands; weights follow with the trainer's next step.
+void go_on_with_rank_0(ProcessGroup& processes, Loader& loader);
+
+/// Summed over the processes.
+std::int64_t total(ProcessGroup& processes, std::int64_t count);
+
+/// For ranks but 0: what is printed goes nowhere.
+void silence_output();
+
+}  // namespace millrace::app
