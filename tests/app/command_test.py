@@ -747,8 +747,9 @@ class Measuring(Command):
 
 
 class Processes(Command):
-    RECIPE = ["--model", "lenet5", "--data", "synthetic:256", "--epochs", 1, "--batch-size", 32, "--shards", 8,
-              "--log-every", 4, "--timeout", 20]
+    ENDLESS = ["--model", "lenet5", "--data", "synthetic:256", "--batch-size", 32, "--shards", 8, "--log-every", 4,
+               "--epochs"]
+    RECIPE = [*ENDLESS, 1, "--timeout", 60]
 
     def hash_of(self, *words):
         self.good(*words, *self.RECIPE, "--log-json", "log")
@@ -764,6 +765,12 @@ class Processes(Command):
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))
             return one.getsockname()[1]
+
+    def wait_for_steps(self, launch):
+        for line in launch.stdout:
+            if "loss:" in line:
+                return
+        self.fail(launch.stderr.read())
 
     def children_of(self, pid):
         return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -794,9 +801,8 @@ class Processes(Command):
         self.assertIn(line, out)
 
     def test_killed_rank_is_named(self):
-        launch = self.start("launch", "-n", 3, "--", "train", *self.RECIPE, "--epochs", 100000)
-        while "[0, " not in launch.stdout.readline().replace("[0] [", "[0, "):
-            pass
+        launch = self.start("launch", "-n", 3, "--", "train", *self.ENDLESS, 100000)
+        self.wait_for_steps(launch)
         ranks = self.children_of(launch.pid)
         os.kill(ranks[1], signal.SIGKILL)
         _, errors = launch.communicate(timeout=60)
@@ -807,8 +813,8 @@ class Processes(Command):
         self.expect_gone(ranks)
 
     def test_killed_launcher_leaves_no_rank(self):
-        launch = self.start("launch", "-n", 2, "--", "train", *self.RECIPE, "--epochs", 100000)
-        launch.stdout.readline()
+        launch = self.start("launch", "-n", 2, "--", "train", *self.ENDLESS, 100000)
+        self.wait_for_steps(launch)
         ranks = self.children_of(launch.pid)
         self.assertEqual(len(ranks), 2)
         launch.kill()
@@ -816,8 +822,8 @@ class Processes(Command):
         self.expect_gone(ranks)
 
     def test_stopped_rank_is_named(self):
-        launch = self.start("launch", "-n", 2, "--", "train", *self.RECIPE, "--epochs", 100000, "--timeout", 3)
-        launch.stdout.readline()
+        launch = self.start("launch", "-n", 2, "--", "train", *self.ENDLESS, 100000, "--timeout", 3)
+        self.wait_for_steps(launch)
         ranks = self.children_of(launch.pid)
         os.kill(ranks[1], signal.SIGSTOP)
         _, errors = launch.communicate(timeout=90)
@@ -861,9 +867,9 @@ class Processes(Command):
         self.assertNotIn("restart", done.stderr)
 
     def test_restarts_with_fewer_ranks(self):
-        launch = self.start("launch", "-n", 3, "--restarts", 1, "--min-ranks", 2, "--", "train", *self.RECIPE,
-                            "--epochs", 200)
-        launch.stdout.readline()
+        launch = self.start("launch", "-n", 3, "--restarts", 1, "--min-ranks", 2, "--", "train", *self.ENDLESS,
+                            200)
+        self.wait_for_steps(launch)
         os.kill(self.children_of(launch.pid)[2], signal.SIGKILL)
         out, errors = launch.communicate(timeout=120)
         self.assertEqual(launch.returncode, 0, errors)
