@@ -92,9 +92,9 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
                     "Pieces of a batch; equal shards give equal bits (0: as many as replicas)")
         ->check(whole_number(0));
     command
-        .add_option(
-            "--reduction", reduction,
-            "How GPUs sum gradients: tree (the same bits on any number of them) or engine (NCCL's own)")
+        .add_option("--reduction", reduction,
+                    "How gradients are summed: tree (the same bits on any number of replicas) or engine (the "
+                    "order of NCCL, Gloo or MPI)")
         ->check(CLI::IsMember({"tree", "engine"}));
   }
   command.add_flag("--tf32", tf32, "f32 on a GPU's tensor cores, with 10 bits of mantissa");
@@ -115,7 +115,7 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.devices = parse_devices(device);
   options.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
   options.seed = seed;
-  options.sums = reduction == "engine" ? SumOrder::engine : SumOrder::tree;
+  options.sums = sums();
   set_gpu_arithmetic({.tf32 = tf32});
   return millrace::resolve(options);
 }

@@ -32,6 +32,7 @@ struct ComputeOptions {
   bool tf32 = false;
 
   void add_to(CLI::App& command, bool with_shards);
+  SumOrder sums() const { return reduction == "engine" ? SumOrder::engine : SumOrder::tree; }
   /// Fills in what the machine decides. @throws InputError when the values do not fit each other or the
   /// machine.
   TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed,

@@ -19,20 +19,15 @@ void ProcessChoice::add_to(CLI::App& command) {
                      "HOST:PORT where rank 0 listens (default: MASTER_ADDR:MASTER_PORT)");
   command.add_option("--engine", engine, "Between processes: gloo, mpi, or auto: mpi under a bare mpirun")
       ->check(CLI::IsMember({"auto", "gloo", "mpi"}));
-  command
-      .add_option("--reduction", reduction,
-                  "Gradients of processes are summed on the fixed tree, or by the engine in its own order")
-      ->check(CLI::IsMember({"tree", "engine"}));
   command.add_option("--timeout", timeout, "Seconds without news after which a process is given up")
       ->check(in_range(0.1, 1e8));
 }
 
-std::shared_ptr<ProcessGroup> ProcessChoice::join() const {
+std::shared_ptr<ProcessGroup> ProcessChoice::join(SumOrder sums) const {
   return std::make_shared<ProcessGroup>(
       find_place(flags),
-      ProcessGroupOptions{.engine = parse_engine(engine),
-                          .order = reduction == "engine" ? SumOrder::engine : SumOrder::tree,
-                          .timeout = std::chrono::duration<double>(timeout)});
+      ProcessGroupOptions{
+          .engine = parse_engine(engine), .order = sums, .timeout = std::chrono::duration<double>(timeout)});
 }
 
 void run_together(ProcessGroup& processes, const std::function<void()>& body) {

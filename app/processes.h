@@ -11,15 +11,15 @@
 namespace millrace::app {
 
 /// Who this process is among those that train together: `--rank`, `--world-size`, `--local-rank`, `--master`,
-/// `--engine`, `--reduction`, `--timeout`.
+/// `--engine`, `--timeout`.
 struct ProcessChoice {
   PlaceFlags flags;
-  std::string engine = "auto", reduction = "tree";
+  std::string engine = "auto";
   double timeout = 300;  ///< Seconds.
 
   void add_to(CLI::App& command);
   /// Joins the others; a group of one where nothing says that there are any. @throws as ProcessGroup does.
-  std::shared_ptr<ProcessGroup> join() const;
+  std::shared_ptr<ProcessGroup> join(SumOrder sums) const;
 };
 
 /// Runs `body` as one of the processes, which end together. What it throws is told to the others first,

@@ -266,7 +266,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
 
 /// Joins the other processes, if there are any; rank 0 alone writes.
 void train_together(TrainOptions o) {
-  const std::shared_ptr<ProcessGroup> processes = o.processes.join();
+  const std::shared_ptr<ProcessGroup> processes = o.processes.join(o.compute.sums());
   const Place& place = processes->place();
   if (place.rank > 0) {
     silence_output();

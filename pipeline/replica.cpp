@@ -48,7 +48,7 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
                  const TrainerOptions& options, Communicator& communicator)
     : options_(options),
       communicator_(communicator),
-      device_(options.devices[static_cast<std::size_t>(communicator.rank())]),
+      device_(options.devices[static_cast<std::size_t>(local_rank())]),
       feeder_(device_, options.dtype),
       module_(make_seeded(make_module, options.seed, device_)),
       flat_(*module_, nn::Statistics::summed,
