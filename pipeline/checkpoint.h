@@ -94,6 +94,7 @@ class Checkpointer {
  private:
   bool is_due(const Trainer& trainer, const Loader& loader) const;
   void begin(const Trainer& trainer, const Loader& loader);
+  void say_failed(const char* reason) const;
   void end();
 
   CheckpointerOptions options_;

@@ -72,18 +72,21 @@ void Checkpointer::after_step(const Trainer& trainer, const Loader& loader) {
       begin(trainer, loader);
     }
   } catch (const std::exception& error) {
-    options_.say(fmt::format("no checkpoint of step {}: {}; training goes on, and {}", writing_step_,
-                             error.what(),
-                             newest_.empty() ? "this run has written none yet"
-                                             : fmt::format("{} is the last good one", newest_.string())));
+    say_failed(error.what());
   }
+}
+
+void Checkpointer::say_failed(const char* reason) const {
+  options_.say(fmt::format("no checkpoint of step {}: {}; training goes on, and {}", writing_step_, reason,
+                           newest_.empty() ? "this run has written none yet"
+                                           : fmt::format("{} is the last good one", newest_.string())));
 }
 
 fs::path Checkpointer::save(const Trainer& trainer, const Loader& loader) {
   try {
     end();
-  } catch (const std::exception&) {
-    // What could not be written then may be written now.
+  } catch (const std::exception& error) {
+    say_failed(error.what());  // what could not be written then may be written now
   }
   if (newest_step_ != trainer.steps()) {
     begin(trainer, loader);

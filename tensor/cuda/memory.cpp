@@ -1,7 +1,6 @@
 #include <algorithm>
 
 #include "tensor/cuda/faults.h"
-
 #include "tensor/cuda/runtime.h"
 
 namespace millrace::cuda {

@@ -1,5 +1,6 @@
 // What only an emulated GPU can show: that nothing waits, and several GPUs.
 #include <cstdlib>
+#include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 
 #include "emulator.h"
@@ -10,6 +11,19 @@ namespace millrace {
 namespace {
 
 [[maybe_unused]] const int kFourDevices = setenv("MILLRACE_EMULATED_GPUS", "4", 1);
+
+/// What a failed step left enqueued runs on libraries that are taken down at the process's end.
+class WorkEnds : public testing::Environment {
+  void TearDown() override {
+    int devices = 0;
+    cudaGetDeviceCount(&devices);
+    for (int device = 0; device < devices; ++device) {
+      cudaSetDevice(device);
+      cudaDeviceSynchronize();
+    }
+  }
+};
+[[maybe_unused]] const auto* const kWorkEnds = testing::AddGlobalTestEnvironment(new WorkEnds);
 
 const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9};
 
