@@ -15,5 +15,6 @@ void add_launch(CLI::App& app);
 void add_plan(CLI::App& app);
 void add_bench_train(CLI::App& bench);
 void add_bench_loader(CLI::App& bench);
+void add_bench_exchange(CLI::App& bench);
 
 }  // namespace millrace::app

@@ -104,6 +104,7 @@ int run(int argc, char** argv) {
   bench.require_subcommand(1);
   millrace::app::add_bench_train(bench);
   millrace::app::add_bench_loader(bench);
+  millrace::app::add_bench_exchange(bench);
   millrace::app::add_devices(app);
   millrace::app::add_launch(app);
   millrace::app::add_plan(app);

@@ -1,7 +1,6 @@
 #include "distributed/step_forecast.h"
 
 #include <algorithm>
-#include <bit>
 #include <charconv>
 #include <numeric>
 
@@ -26,16 +25,17 @@ bool read_number(std::string_view text, double& value) {
   return error == std::errc{} && end == text.data() + text.size();
 }
 
-/// A ring passes slices on, a stage each; two times around. A tree halves, and doubles again.
-double one_level(double bytes, int ranks, const Link& link, Exchange exchange) {
+/// How often the latency is waited for. A ring passes slices on, twice around; on the tree slices travel at
+/// once, there and back.
+int stages(int ranks, Exchange exchange) {
   if (ranks == 1) {
     return 0;
   }
-  const double moved = bytes * (ranks - 1) / ranks / link.bytes_per_second;
-  const int stages =
-      exchange == Exchange::ring ? ranks - 1 : std::bit_width(static_cast<unsigned>(ranks - 1));
-  return 2 * (stages * link.latency + moved);
+  return exchange == Exchange::ring ? 2 * (ranks - 1) : 2;
 }
+
+/// Of the bytes, how many each rank sends, and as many receives, in the one and in the other exchange.
+double share_sent(int ranks) { return 2.0 * (ranks - 1) / ranks; }
 
 }  // namespace
 
@@ -60,8 +60,24 @@ Link Link::parse(std::string_view text) {
 double exchange_time(double bytes, const Cluster& cluster, Exchange exchange) {
   const int inside = std::min(cluster.ranks, cluster.ranks_per_host);
   const int hosts = (cluster.ranks + inside - 1) / inside;
-  return one_level(bytes, inside, cluster.inside, exchange) +
-         one_level(bytes / inside, hosts, cluster.between, exchange);
+  // On the tree a rank also reaches those of other hosts itself, with a slice each.
+  const double between_bytes =
+      exchange == Exchange::ring
+          ? bytes / inside * share_sent(hosts)
+          : bytes * (share_sent(cluster.ranks) - share_sent(inside) * inside / cluster.ranks);
+  const double inside_bytes = exchange == Exchange::ring
+                                  ? bytes * share_sent(inside)
+                                  : bytes * share_sent(inside) * inside / cluster.ranks;
+  return stages(inside, exchange) * cluster.inside.latency + inside_bytes / cluster.inside.bytes_per_second +
+         stages(hosts, exchange) * cluster.between.latency + between_bytes / cluster.between.bytes_per_second;
+}
+
+Link fit_link(std::span<const ExchangeTime> times, int ranks, Exchange exchange) {
+  const auto [small, large] = std::ranges::minmax(times, {}, &ExchangeTime::bytes);
+  const double slope = std::max(1e-15, (large.seconds - small.seconds) / (large.bytes - small.bytes));
+  return {.name = "measured",
+          .bytes_per_second = share_sent(ranks) / slope,
+          .latency = std::max(0.0, small.seconds - slope * small.bytes) / stages(ranks, exchange)};
 }
 
 StepForecast forecast_step(const StepCost& cost, const Cluster& cluster, Exchange exchange) {
@@ -71,7 +87,8 @@ StepForecast forecast_step(const StepCost& cost, const Cluster& cluster, Exchang
   double ready_bytes = 0, free_at = 0;
   for (const double bytes : cost.bucket_bytes) {
     ready_bytes += bytes;
-    const double ready = cost.forward + cost.backward * ready_bytes / all;
+    const double delay = cost.overlapped ? 0 : forecast.exchange;
+    const double ready = cost.forward + cost.backward * ready_bytes / all + delay;
     const double time = exchange_time(bytes, cluster, exchange);
     free_at = std::max(free_at, ready) + time;
     forecast.exchange += time;

@@ -37,6 +37,8 @@ struct StepCost {
   double backward = 0;
   double update = 0;
   std::vector<double> bucket_bytes;
+  /// Buckets are summed beside the backward pass, as on GPUs; a CPU core does one after the other.
+  bool overlapped = true;
 };
 
 /// What a step takes, in seconds.
@@ -52,6 +54,15 @@ struct StepForecast {
 /// How long one all-reduce of `bytes` takes. With several hosts a ring first sums inside each host, then each
 /// rank its part between the hosts, then it goes back inside.
 double exchange_time(double bytes, const Cluster& cluster, Exchange exchange);
+
+/// A measured sum.
+struct ExchangeTime {
+  double bytes = 0, seconds = 0;
+};
+
+/// The link that explains sums over `ranks` of one host: its latency from the smallest, its bandwidth from
+/// the largest.
+Link fit_link(std::span<const ExchangeTime> times, int ranks, Exchange exchange);
 
 /// A bucket becomes ready when its share of the backward pass is done, and goes out when the one before has;
 /// the update follows the last.

@@ -784,6 +784,13 @@ class Processes(Command):
             time.sleep(0.1)
         self.fail(f"left behind: {left}")
 
+    def test_bench_exchange(self):
+        out = self.good("launch", "-n", 2, "--", "bench", "exchange", "--repeats", 1, "--sleep-ms", 1, "--gradient-mb", 0.1)
+        self.assertIn("over 2 processes", out)
+        self.assertRegex(out, r"--link [0-9.e+]+:[0-9.e+]+\n")
+        self.assertIn("forecast", out)
+        self.bad(2, ["one process", "launch"], "bench", "exchange")
+
     def test_same_bits_on_any_ranks(self):
         expected = self.hash_of("train", "--replicas", 2)
         for ranks in 1, 2, 3, 4:

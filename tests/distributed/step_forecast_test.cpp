@@ -41,10 +41,10 @@ TEST(StepForecast, OneRankExchangesNothing) {
 }
 
 TEST(StepForecast, RingAndTreeMoveTheSameBytesInOtherNumbersOfStages) {
-  // 8 ranks, 10 GB/s: 2 * 7/8 of 80 MB takes 14 ms; 14 stages against 6.
+  // 8 ranks, 10 GB/s: 2 * 7/8 of 80 MB takes 14 ms; 14 stages against 2.
   EXPECT_NEAR(exchange_time(80e6, one_host(8), Exchange::ring), 14e-3 + 14 * 100e-6, 1e-12);
-  EXPECT_NEAR(exchange_time(80e6, one_host(8), Exchange::tree), 14e-3 + 6 * 100e-6, 1e-12);
-  EXPECT_NEAR(exchange_time(80e6, one_host(3), Exchange::tree), 2 * 80e6 * 2 / 3 / 10e9 + 4 * 100e-6, 1e-12);
+  EXPECT_NEAR(exchange_time(80e6, one_host(8), Exchange::tree), 14e-3 + 2 * 100e-6, 1e-12);
+  EXPECT_NEAR(exchange_time(80e6, one_host(3), Exchange::tree), 2 * 80e6 * 2 / 3 / 10e9 + 2 * 100e-6, 1e-12);
 }
 
 TEST(StepForecast, HostsExchangeTheirPartsAfterTheirOwnSum) {
@@ -53,6 +53,8 @@ TEST(StepForecast, HostsExchangeTheirPartsAfterTheirOwnSum) {
   // Inside: 2 * 3/4 of 80 MB at 10 GB/s; between two hosts: 2 * 1/2 of 20 MB at 1 GB/s, one stage of 1 ms
   // each way.
   EXPECT_NEAR(exchange_time(80e6, cluster, Exchange::ring), 12e-3 + 6 * 100e-6 + 20e-3 + 2e-3, 1e-12);
+  // On the tree each of 8 slices of 10 MB goes to 3 ranks inside and 4 outside, there and back.
+  EXPECT_NEAR(exchange_time(80e6, cluster, Exchange::tree), 6e-3 + 2 * 100e-6 + 80e-3 + 2e-3, 1e-12);
 }
 
 TEST(StepForecast, OnlyWhatTheBackwardPassDoesNotCoverIsWaitedFor) {
@@ -71,6 +73,27 @@ TEST(StepForecast, OnlyWhatTheBackwardPassDoesNotCoverIsWaitedFor) {
   const StepForecast queued = forecast_step(
       {.forward = 1e-3, .backward = 1e-3, .bucket_bytes = {10e6, 10e6, 10e6, 10e6}}, cluster, Exchange::ring);
   EXPECT_NEAR(queued.total(), 1.25e-3 + 4e-3, 1e-12);
+}
+
+TEST(StepForecast, WhatACoreDoesInTurnAddsUp) {
+  const StepCost cost{.forward = 1e-3, .backward = 4e-3, .bucket_bytes = {10e6, 30e6}, .overlapped = false};
+  const StepForecast forecast = forecast_step(cost, one_host(2), Exchange::ring);
+  EXPECT_NEAR(forecast.waiting, forecast.exchange, 1e-12);
+  EXPECT_NEAR(forecast.total(), 5e-3 + forecast.exchange, 1e-12);
+}
+
+TEST(StepForecast, FindsTheLinkThatTimesWereMadeWith) {
+  for (const Exchange exchange : {Exchange::ring, Exchange::tree}) {
+    for (const int ranks : {2, 3, 8}) {
+      std::vector<ExchangeTime> times;
+      for (const double bytes : {4e3, 1e6, 32e6}) {
+        times.push_back({bytes, exchange_time(bytes, one_host(ranks), exchange)});
+      }
+      const Link link = fit_link(times, ranks, exchange);
+      EXPECT_NEAR(link.bytes_per_second, 10e9, 1) << ranks;
+      EXPECT_NEAR(link.latency, 100e-6, 1e-12) << ranks;
+    }
+  }
 }
 
 }  // namespace
