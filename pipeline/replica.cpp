@@ -120,6 +120,14 @@ void Replica::step(const StepTask& task) {
   task.losses.arrived[static_cast<std::size_t>(local_rank())].record(current_stream(device_));
 }
 
+void Replica::drain() noexcept {
+  try {
+    feeder_.stream().synchronize();
+    current_stream(device_).synchronize();
+  } catch (const std::exception&) {  // the first failure is what is told
+  }
+}
+
 /// The usual case: this replica's shards are one subtree. Its last sums, and the step, are taken bucket by
 /// bucket.
 void Replica::run_shards(const StepTask& task) {

@@ -57,6 +57,8 @@ class Replica {
   /// Takes over the state dictionary and the momentum of replica 0; all replicas call it.
   void synchronize();
   void step(const StepTask& task);
+  /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
+  void drain() noexcept;
   /// Puts the network into evaluation mode and clears the counts.
   void begin_evaluation();
   /// Counts the predictions for its pieces of the batch.

@@ -197,6 +197,11 @@ struct Trainer::Impl {
       }
     });
     if (failed) {
+      team.run([&](int r) {
+        if (replica(r)) {
+          replica(r)->drain();
+        }
+      });
       std::rethrow_exception(failed);
     }
   }
