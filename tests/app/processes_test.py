@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""launch, and training over processes: processes_test.py MILLRACE [TEST...]"""
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+from command import Command, MILLRACE, main
+
+
+class Processes(Command):
+    ENDLESS = ["--model", "lenet5", "--data", "synthetic:256", "--batch-size", 32, "--shards", 8, "--log-every", 4,
+               "--epochs"]
+    RECIPE = [*ENDLESS, 1, "--timeout", 60]
+
+    def hash_of(self, *words):
+        self.good(*words, *self.RECIPE, "--log-json", "log")
+        ends = [event for event in self.events("log") if event["event"] == "end"]
+        (self.folder / "log").unlink()
+        return ends[0]["weights_hash"]
+
+    def start(self, *words, **variables):
+        return subprocess.Popen([MILLRACE, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                cwd=self.folder, env={**os.environ, **{k: str(v) for k, v in variables.items()}})
+
+    def free_port(self):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            return one.getsockname()[1]
+
+    def wait_for_steps(self, launch):
+        for line in launch.stdout:
+            if "loss:" in line:
+                return
+        self.fail(launch.stderr.read())
+
+    def children_of(self, pid):
+        return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def expect_gone(self, pids):
+        for _ in range(100):
+            left = [pid for pid in pids if pathlib.Path(f"/proc/{pid}").exists() and
+                    pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"]
+            if not left:
+                return
+            time.sleep(0.1)
+        self.fail(f"left behind: {left}")
+
+    def test_bench_exchange(self):
+        out = self.good("launch", "-n", 2, "--", "bench", "exchange", "--repeats", 1, "--sleep-ms", 1, "--gradient-mb", 0.1)
+        self.assertIn("over 2 processes", out)
+        self.assertRegex(out, r"--link [0-9.e+]+:[0-9.e+]+\n")
+        self.assertIn("forecast", out)
+        self.bad(2, ["one process", "launch"], "bench", "exchange")
+
+    def test_same_bits_on_any_ranks(self):
+        expected = self.hash_of("train", "--replicas", 2)
+        for ranks in 1, 2, 3, 4:
+            with self.subTest(ranks=ranks):
+                self.assertEqual(self.hash_of("launch", "-n", ranks, "--", "train"), expected)
+        self.assertEqual(self.hash_of("launch", "-n", 2, "--", "train", "--replicas", 2), expected)
+
+    def test_rank_0_alone_writes(self):
+        out = self.good("launch", "-n", 2, "--", "train", *self.RECIPE, "--test-data", "synthetic:64", "--save", "m")
+        self.assertIn("[0] 2 processes, each 1 replica on cpu, 8 shards", out)
+        self.assertNotIn("[1]", out)
+        self.assertIn("test accuracy", out)
+        alone = self.train("--data", "synthetic:256", "--batch-size", 32, "--shards", 8, "--test-data", "synthetic:64")
+        line = next(line for line in alone.splitlines() if "test accuracy" in line)
+        self.assertIn(line, out)
+
+    def test_killed_rank_is_named(self):
+        launch = self.start("launch", "-n", 3, "--", "train", *self.ENDLESS, 100000)
+        self.wait_for_steps(launch)
+        ranks = self.children_of(launch.pid)
+        os.kill(ranks[1], signal.SIGKILL)
+        _, errors = launch.communicate(timeout=60)
+        self.assertEqual(launch.returncode, 3, errors)
+        self.assertIn("rank 1 died", errors)
+        self.assertIn("its last step was", errors)
+        self.assertIn("rank 1 was killed by signal 9", errors)
+        self.expect_gone(ranks)
+
+    def test_killed_launcher_leaves_no_rank(self):
+        launch = self.start("launch", "-n", 2, "--", "train", *self.ENDLESS, 100000)
+        self.wait_for_steps(launch)
+        ranks = self.children_of(launch.pid)
+        self.assertEqual(len(ranks), 2)
+        launch.kill()
+        launch.communicate()
+        self.expect_gone(ranks)
+
+    def test_stopped_rank_is_named(self):
+        launch = self.start("launch", "-n", 2, "--", "train", *self.ENDLESS, 100000, "--timeout", 3)
+        self.wait_for_steps(launch)
+        ranks = self.children_of(launch.pid)
+        os.kill(ranks[1], signal.SIGSTOP)
+        _, errors = launch.communicate(timeout=90)
+        self.assertEqual(launch.returncode, 3, errors)
+        self.assertIn("rank 1 hangs or is cut off", errors)
+        self.expect_gone(ranks)
+
+    def test_other_options_are_named(self):
+        port = self.free_port()
+        both = [self.start("train", *self.RECIPE, "--lr", lr, RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1",
+                           MASTER_PORT=port) for rank, lr in [(0, 0.1), (1, 0.25)]]
+        errors = [one.communicate(timeout=60)[1] for one in both]
+        self.assertEqual([one.returncode for one in both], [3, 2], errors)
+        for word in "the processes differ", "0.25", "on rank 1", "0.1", "on rank 0":
+            self.assertIn(word, errors[1])
+            self.assertIn(word, errors[0])
+
+    def test_strangers_do_not_disturb(self):
+        expected = self.hash_of("train", "--replicas", 1)
+        port = self.free_port()
+        place = dict(WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        first = self.start("train", *self.RECIPE, "--log-json", "log", RANK=0, MILLRACE_RUN_TOKEN="a", **place)
+        other_run = self.start("train", *self.RECIPE, RANK=1, MILLRACE_RUN_TOKEN="b", **place)
+        self.assertIn("it has not the token of this run", other_run.communicate(timeout=60)[1])
+        self.assertEqual(other_run.returncode, 3)
+        with socket.create_connection(("127.0.0.1", port)) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            second = self.start("train", *self.RECIPE, RANK=1, MILLRACE_RUN_TOKEN="a", **place)
+            _, errors = first.communicate(timeout=60)
+            second.communicate(timeout=60)
+        self.assertEqual((first.returncode, second.returncode), (0, 0), errors)
+        self.assertIn("rank 0 refused a connection from 127.0.0.1", errors)
+        self.assertEqual(self.events("log")[-1]["weights_hash"], expected)
+
+    def test_wrong_place_and_launch(self):
+        done = self.start("train", *self.RECIPE, RANK=2, WORLD_SIZE=2)
+        self.assertIn("RANK is 2 and WORLD_SIZE is 2", done.communicate(timeout=60)[1])
+        self.assertEqual(done.returncode, 2)
+        done = self.run_command("launch", "-n", 2, "--restarts", 3, "--", "train", "--data", "nothing:1")
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertNotIn("restart", done.stderr)
+
+    def test_restarts_with_fewer_ranks(self):
+        launch = self.start("launch", "-n", 3, "--restarts", 1, "--min-ranks", 2, "--", "train", *self.ENDLESS,
+                            200)
+        self.wait_for_steps(launch)
+        os.kill(self.children_of(launch.pid)[2], signal.SIGKILL)
+        out, errors = launch.communicate(timeout=120)
+        self.assertEqual(launch.returncode, 0, errors)
+        self.assertIn("restart 1 of 1 with 2 ranks", errors)
+        self.assertIn("2 processes, each", out)
+
+    def test_mpirun(self):
+        mpirun = shutil.which("mpirun")
+        if mpirun is None or b"without MPI" in subprocess.run(
+                [MILLRACE, "train", "--data", "synthetic:64", "--engine", "mpi", "--rank", "0", "--world-size", "2"],
+                capture_output=True).stderr:
+            self.skipTest("no mpirun, or a build without MILLRACE_MPI")
+        expected = self.hash_of("train", "--replicas", 1)
+        for ranks in 2, 3:
+            done = subprocess.run([mpirun, "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", str(ranks),
+                                   MILLRACE, "train", *map(str, self.RECIPE), "--log-json", "log"],
+                                  capture_output=True, text=True, timeout=200, cwd=self.folder)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.events("log")[-1]["weights_hash"], expected)
+
+
+if __name__ == "__main__":
+    main()

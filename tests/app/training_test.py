@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""train, eval and predict: training_test.py MILLRACE [TEST...]"""
+import json
+
+from command import Command, png, TINY_JPEG, main
+
+
+class Training(Command):
+    def test_round_trip(self):
+        train, test = self.images("train", each=48), self.images("test", each=16, seed=2)
+        out = self.good("train", "--data", train, "--test-data", test, "--model", "lenet5", "--epochs", 4, "--batch-size", 4,
+                        "--lr", 0.01, "--momentum", 0.9, "--mean", 0.5, "--std", 0.5, "--replicas", 2, "--seed", 0,
+                        "--log-every", 10, "--log-json", "run.jsonl", "--save", "lenet5.safetensors")
+        self.assertIn("2 replicas", out.splitlines()[0])
+        self.assertIn("--shards 2", out.splitlines()[0])
+        self.assertRegex(out, r"\[1,    10\] loss: \d\.\d{3}\n")
+        events = self.events("run.jsonl")
+        self.assertEqual([e["event"] for e in events if e["event"] != "step"],
+                         ["start"] + ["epoch", "eval"] * 4 + ["end"])
+        self.assertEqual(sum(e["event"] == "step" for e in events), 4 * 2)
+        end = events[-1]
+        self.assertEqual(end["test_accuracy"], 1.0)
+        self.assertGreater(end["images_per_second"], 0)
+        self.assertGreater(end["seconds"], 0)
+        self.assertRegex(end["weights_hash"], "^[0-9a-f]{64}$")
+
+        shown = self.good("eval", "--weights", "lenet5.safetensors", "--data", test)
+        self.assertIn("32 of 32 right, 100.00 %", shown)
+        result = json.loads(self.good("eval", "--weights", "lenet5.safetensors", "--data", test, "--json"))
+        self.assertEqual(result["confusion"], [[16, 0], [0, 16]])
+        self.assertEqual(result["class_accuracy"], {"blue": 1.0, "red": 1.0})
+
+        (self.folder / "photo.jpg").write_bytes(TINY_JPEG)
+        (self.folder / "tall.png").write_bytes(png(40, 90, lambda x, y: (200 if y < 45 else 20, 20, 20)))
+        lines = self.good("predict", "--weights", "lenet5.safetensors", "test/red/003.png", "photo.jpg",
+                          "tall.png").splitlines()
+        self.assertEqual([line for line in lines if not line.startswith(" ")],
+                         ["test/red/003.png", "photo.jpg", "tall.png"])
+        self.assertEqual(lines[1].split()[0], "red")
+        self.assertEqual(len(lines), 9)  # two classes each
+
+    def test_grid(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        self.good("eval", "--weights", "w.safetensors", "--data", "synthetic:64", "--grid", "grid.png")
+        self.assertEqual((self.folder / "grid.png").read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
+        self.bad(2, ["no/grid.png"], "eval", "--weights", "w.safetensors", "--data", "synthetic:64", "--grid", "no/grid.png")
+
+    def test_without_test_data(self):
+        self.train("--data", "synthetic:64", "--log-json", "run.jsonl")
+        self.assertIsNone(self.events("run.jsonl")[-1]["test_accuracy"])
+
+    def test_validation_split(self):
+        self.train("--data", "synthetic:200", "--val-split", 0.1, "--log-json", "run.jsonl")
+        self.assertEqual(self.events("run.jsonl")[0]["images"], 180)
+        self.assertIsNotNone(self.events("run.jsonl")[-1]["test_accuracy"])
+        self.bad(2, ["--val-split", "got 1", "less than 1"], "train", "--data", "synthetic:200", "--val-split", 1)
+        self.bad(2, ["0.001 of 200 samples", "0 to validate on"], "train", "--data", "synthetic:200", "--val-split", 0.001)
+
+    def test_options_change_the_weights(self):
+        hashes = set()
+        for extra in [[], ["--seed", 1], ["--weight-decay", 0.1], ["--nesterov"], ["--schedule", "cosine"],
+                      ["--schedule", "step:1:0.1", "--epochs", 2], ["--warm-up", 0.5], ["--label-smoothing", 0.2],
+                      ["--transform", "random_crop:4,normalize"], ["--mean", "0.4,0.5,0.6"], ["--std", 0.25, 0.2, 0.3],
+                      ["--dtype", "bf16"], ["--momentum", 0.5], ["--lr", 0.02], ["--order", "sequential"],
+                      ["--order", "blocks", "--block-size", 8, "--window", 4], ["--transform", "normalize,mixup:0.3"],
+                      ["--transform", "normalize,cutmix:1"]]:
+            words = ["--epochs", 1] if "--epochs" not in extra else []
+            self.good("train", "--data", "synthetic:256", "--batch-size", 32, "--replicas", 1, "--log-json", "run.jsonl",
+                      *words, *extra)
+            hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
+        self.assertEqual(len(hashes), 18)
+
+    def same_bits(self, epochs, *recipe, transform="random_crop:4,horizontal_flip,normalize"):
+        def weights(replicas, threads):
+            self.good("train", "--data", "synthetic:512", "--epochs", epochs, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
+                      "--transform", transform, "--shards", 4, "--replicas", replicas,
+                      "--threads", threads, "--log-json", "run.jsonl", *recipe)
+            return self.events("run.jsonl")[-1]["weights_hash"]
+        expected = weights(1, 1)
+        for replicas, threads in [(2, 1), (4, 1), (1, 2), (2, 3), (4, 2)]:
+            self.assertEqual(weights(replicas, threads), expected, f"{replicas} replicas, {threads} threads")
+
+    def test_same_bits_mixed(self):
+        self.same_bits(1, transform="random_crop:4,normalize,mixup:0.3,cutmix:1")
+
+    def test_bad_samples(self):
+        data = self.images()
+        (self.folder / "images" / "red" / "cut.jpg").write_bytes(TINY_JPEG[:-60])
+        words = ["train", "--model", "lenet5", "--epochs", 2, "--replicas", 1, "--data", data, "--batch-size", 7, "--test-data", data]
+        self.bad(2, ["cut.jpg"], *words)
+        for what, said in [("mask", "masked"), ("substitute", "instead")]:
+            done = self.run_command(*words, "--bad-samples", what, "--save", "m.safetensors")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("cut.jpg", done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertIn("2 samples of the training data", done.stdout)
+        self.bad(2, ["cut.jpg"], "eval", "--weights", "m.safetensors", "--data", data)
+        done = self.run_command("eval", "--weights", "m.safetensors", "--data", data, "--bad-samples", "mask", "--grid", "g.png")
+        self.assertIn("of 48 right", done.stdout)
+        self.assertEqual(done.stderr.count("cut.jpg"), 1)
+
+    def test_too_many_bad_samples(self):
+        data = self.images(each=4)
+        for i in range(20):
+            (self.folder / "images" / "red" / f"cut{i:02}.jpg").write_bytes(TINY_JPEG[:-60])
+        done = self.run_command("train", "--data", data, "--batch-size", 4, "--epochs", 1, "--bad-samples", "mask")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("11 of the first", done.stderr)
+
+    def test_same_bits_lenet5(self):
+        self.same_bits(2, "--model", "lenet5")
+
+    def test_same_bits_resnet20_bf16(self):
+        self.same_bits(1, "--model", "resnet20", "--dtype", "bf16")
+
+    def test_learns(self):
+        self.good("train", "--data", "synthetic:4096", "--test-data", "synthetic:1000", "--epochs", 3, "--batch-size", 16,
+                  "--lr", 0.01, "--log-json", "run.jsonl")
+        self.assertGreater(self.events("run.jsonl")[-1]["test_accuracy"], 0.5)
+
+    def test_diverging(self):
+        self.bad(2, ["--lr"], "train", "--data", "synthetic:256", "--lr", 1000, "--save", "w.safetensors")
+        self.assertEqual(list(self.folder.iterdir()), [])
+
+
+if __name__ == "__main__":
+    main()
