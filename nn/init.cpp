@@ -1,5 +1,6 @@
 #include "nn/init.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "nn/module.h"
@@ -48,6 +49,18 @@ void init_default(Tensor& tensor, std::int64_t fan_in) {
 
 void init_kaiming_normal(Tensor& weight) {
   init_normal(weight, 0, std::sqrt(2 / static_cast<double>(fans_of(weight.shape()).out)));
+}
+
+void init_dirac(Tensor& weight) {
+  if (weight.dim() != 4) {
+    throw InputError("init_dirac: got a weight of shape {}, expected [out, in, height, width]",
+                     weight.shape());
+  }
+  for (std::int64_t i = 0; i < std::min(weight.size(0), weight.size(1)); ++i) {
+    Tensor filter = weight.select(0, i);
+    filter.zero_();
+    filter.set({i, weight.size(2) / 2, weight.size(3) / 2}, 1);
+  }
 }
 
 }  // namespace millrace::nn

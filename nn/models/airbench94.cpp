@@ -1,3 +1,4 @@
+#include "nn/init.h"
 #include "nn/layers.h"
 #include "nn/models/factories.h"
 
@@ -15,6 +16,8 @@ struct Group : Module {
     add("c2", c2);
     add("n1", n1);
     add("n2", n2);
+    init_dirac(c1.weight.data());
+    init_dirac(c2.weight.data());
     n1.weight.set_requires_grad(false);
     n2.weight.set_requires_grad(false);
   }

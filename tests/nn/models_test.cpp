@@ -43,6 +43,20 @@ TEST(Models, HavePyTorchsNames) {
   EXPECT_THAT(names("airbench94"), Contains("groups.2.n1.running_mean"));
 }
 
+TEST(Models, Airbench94StartsAsItsPaperSays) {
+  const auto net = nn::make_model("airbench94");
+  for (const auto& [name, parameter] : net->named_parameters()) {
+    if (name.starts_with("groups") && parameter.dim() == 4) {
+      const Tensor filters = parameter.data();
+      const std::int64_t passing = filters.size(1);
+      EXPECT_EQ(sum(abs(filters.narrow(0, 0, passing))).item(), static_cast<double>(passing)) << name;
+      EXPECT_EQ(filters.at({passing - 1, passing - 1, 1, 1}), 1) << name;
+    }
+  }
+  EXPECT_GT(min(abs(net->named_parameters()[2].second.data()[63])).item(), 0)
+      << "the other filters are random";
+}
+
 TEST(Models, TakeChannelsClassesAndSizesOfTheData) {
   struct Case {
     const char* model;

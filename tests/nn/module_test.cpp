@@ -5,6 +5,7 @@
 #include <sstream>
 #include <unordered_set>
 
+#include "nn/init.h"
 #include "nn/layers.h"
 #include "nn/step_context.h"
 
@@ -150,6 +151,19 @@ TEST(Init, SeedsRepeatAndBoundsArePyTorchs) {
   EXPECT_NEAR(var(weight).item(), bound * bound / 3, 0.05 * bound * bound);
   EXPECT_LE(max(abs(first.bias.data())).item(), bound);
   EXPECT_GT(max(abs(first.bias.data())).item(), 0.8 * bound);
+}
+
+TEST(Init, DiracFiltersPassTheirChannelOn) {
+  nn::Conv2d conv(2, 5, {.kernel = {3, 2}, .padding = 1, .bias = false});
+  const Tensor others = conv.weight.data().narrow(0, 2, 3).clone();
+  nn::init_dirac(conv.weight.data());
+  EXPECT_TRUE(all_close(conv.weight.data().narrow(0, 2, 3), others, 0, 0));
+  Generator generator(5);
+  const Tensor x = randn({3, 2, 4, 6}, generator);
+  const Tensor passed = conv(x).data().narrow(1, 0, 2).narrow(3, 0, 6);
+  EXPECT_TRUE(all_close(passed, x, 0, 0));
+  nn::Linear flat(2, 5);
+  EXPECT_THROW(nn::init_dirac(flat.weight.data()), InputError);
 }
 
 TEST(BatchNorm2d, MovesRunningStatisticsByTheUnbiasedVariance) {
