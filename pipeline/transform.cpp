@@ -6,7 +6,8 @@
 
 namespace millrace {
 
-SampleRandom::SampleRandom(std::uint64_t seed, std::int64_t epoch, std::int64_t sample) : sample_(sample) {
+SampleRandom::SampleRandom(std::uint64_t seed, std::int64_t epoch, std::int64_t sample)
+    : seed_(seed), epoch_(epoch), sample_(sample) {
   const std::uint64_t key = mix(seed, static_cast<std::uint64_t>(epoch));
   key_ = {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)};
 }
@@ -75,21 +76,34 @@ class RandomCrop final : public Transform {
   PadMode mode_;
 };
 
+void flip_if(bool wanted, SamplePlan& plan, const std::string& name) {
+  if (!plan.operations.empty()) {
+    throw InputError("transforms: {} comes after a change of colours; put it first", name);
+  }
+  if (!wanted) {
+    return;
+  }
+  plan.flip = !plan.flip;
+  for (Rectangle& hole : plan.holes) {
+    hole.left = plan.window.width - hole.left - hole.width;
+  }
+}
+
 class HorizontalFlip final : public Transform {
  public:
   void edit(SamplePlan& plan, SampleRandom& random) const override {
-    if (!plan.operations.empty()) {
-      throw InputError("transforms: {} comes after a change of colours; put it first", describe());
-    }
-    if (random.below(2) == 0) {
-      return;
-    }
-    plan.flip = !plan.flip;
-    for (Rectangle& hole : plan.holes) {
-      hole.left = plan.window.width - hole.left - hole.width;
-    }
+    flip_if(random.below(2) == 1, plan, describe());
   }
   std::string describe() const override { return "horizontal_flip"; }
+};
+
+class AlternatingFlip final : public Transform {
+ public:
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    const bool in_even_epochs = random.every_epoch().below(2) == 1;
+    flip_if(in_even_epochs == (random.epoch() % 2 == 0), plan, describe());
+  }
+  std::string describe() const override { return "alternating_flip"; }
 };
 
 class Cutout final : public Transform {
@@ -188,7 +202,8 @@ class Normalize final : public Transform {
 };
 
 constexpr std::string_view kKnown =
-    "random_crop:P[:reflect], horizontal_flip, cutout:S, resize:S or resize:HxW, center_crop:S, "
+    "random_crop:P[:reflect], horizontal_flip, alternating_flip, cutout:S, resize:S or resize:HxW, "
+    "center_crop:S, "
     "random_resized_crop:S, color_jitter:B:C:S:H, grayscale:P, gaussian_blur:K:MIN:MAX, rand_augment:N:M, "
     "mixup:ALPHA, cutmix:ALPHA, normalize";
 
@@ -223,6 +238,9 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
   }
   if (word == "horizontal_flip") {
     return std::make_shared<HorizontalFlip>();
+  }
+  if (word == "alternating_flip") {
+    return std::make_shared<AlternatingFlip>();
   }
   if (word == "normalize") {
     return std::make_shared<Normalize>();

@@ -17,6 +17,10 @@ namespace millrace {
 class SampleRandom {
  public:
   SampleRandom(std::uint64_t seed, std::int64_t epoch, std::int64_t sample);
+  /// The epoch that these are of.
+  std::int64_t epoch() const { return epoch_; }
+  /// The numbers that this sample gets in every epoch.
+  SampleRandom every_epoch() const { return {seed_, -1, sample_}; }
   float uniform() { return to_unit_float(next()); }  ///< In [0, 1).
   std::int64_t below(std::int64_t bound) {           ///< In [0, bound), bound < 2^32.
     return static_cast<std::int64_t>(next() * static_cast<std::uint64_t>(bound) >> 32);
@@ -27,7 +31,8 @@ class SampleRandom {
 
   std::array<std::uint32_t, 2> key_;
   std::array<std::uint32_t, 4> words_{};
-  std::int64_t sample_;
+  std::uint64_t seed_;
+  std::int64_t epoch_, sample_;
   std::uint32_t draw_ = 0;
 };
 
@@ -127,6 +132,7 @@ class Transform {
 /// Reads a comma-separated list, applied in order:
 /// - "random_crop:4" pads by 4 and takes a random window of the size before ("random_crop:4:reflect");
 /// - "horizontal_flip" flips every other image;
+/// - "alternating_flip" flips a random half in even epochs and the other half in odd ones (arXiv 2404.00498);
 /// - "cutout:8" fills a square of 8 x 8 around a random pixel with the mean (DeVries and Taylor, 2017);
 /// - "resize:32" or "resize:32x48" (height x width);
 /// - "center_crop:28" takes the middle, padded where the image is smaller;

@@ -148,6 +148,7 @@ TEST(PixelWriter, EachElementIsWhatItsDefinitionSays) {
                          "normalize",
                          "random_crop:4,horizontal_flip,normalize",
                          "random_crop:3:reflect,horizontal_flip,normalize",
+                         "random_crop:2:reflect,alternating_flip,normalize",
                          "center_crop:5x4,random_crop:2,horizontal_flip,cutout:3,normalize",
                          "center_crop:40,horizontal_flip,cutout:7",
                          "horizontal_flip,random_crop:2:reflect,cutout:4,cutout:2"};

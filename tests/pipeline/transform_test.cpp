@@ -11,9 +11,10 @@
 namespace millrace {
 namespace {
 
-SamplePlan plan(std::string_view list, Size2 source, std::int64_t sample, std::uint64_t seed = 1) {
+SamplePlan plan(std::string_view list, Size2 source, std::int64_t sample, std::uint64_t seed = 1,
+                std::int64_t epoch = 0) {
   SamplePlan result(source);
-  SampleRandom random(seed, 0, sample);
+  SampleRandom random(seed, epoch, sample);
   for (const auto& transform : parse_transforms(list)) {
     transform->edit(result, random);
   }
@@ -59,7 +60,8 @@ TEST(SampleRandom, BelowIsUniform) {
 
 TEST(Transforms, ReadTheirDescriptionsBack) {
   const std::string list =
-      "resize:32x48,random_crop:4:reflect,horizontal_flip,cutout:8,normalize,center_crop:28,random_resized_"
+      "resize:32x48,random_crop:4:reflect,horizontal_flip,alternating_flip,cutout:8,normalize,center_crop:28,"
+      "random_resized_"
       "crop:224,"
       "random_crop:2,resize:7,color_jitter:0.4:0.4:0.2:0.1,grayscale:0.2,gaussian_blur:23:0.1:2,rand_augment:"
       "2:9";
@@ -91,10 +93,11 @@ TEST(Transforms, MistakesAreNamed) {
 TEST(Transforms, EvaluationLeavesOutWhatIsRandom) {
   EXPECT_EQ(evaluation_transforms("resize:40x50, center_crop:32 , grayscale:1, normalize"),
             "resize:40x50,center_crop:32,grayscale:1,normalize");
-  EXPECT_EQ(evaluation_transforms(
-                "random_resized_crop:32, horizontal_flip,color_jitter:1:1:1:0.1,grayscale:0.5, "
-                "gaussian_blur:3:1:2,rand_augment:2:9,cutout:4, random_crop:4,mixup:1,cutmix:1,normalize"),
-            "resize:32,normalize");
+  EXPECT_EQ(
+      evaluation_transforms(
+          "random_resized_crop:32, horizontal_flip,alternating_flip,color_jitter:1:1:1:0.1,grayscale:0.5, "
+          "gaussian_blur:3:1:2,rand_augment:2:9,cutout:4, random_crop:4,mixup:1,cutmix:1,normalize"),
+      "resize:32,normalize");
 }
 
 TEST(Transforms, MistakesInColoursAreNamed) {
@@ -108,6 +111,7 @@ TEST(Transforms, MistakesInColoursAreNamed) {
   EXPECT_THAT(error_of("gaussian_blur:65:1:2"), HasSubstr("more than there are"));
   EXPECT_THAT(error_of("rand_augment:2:31"), HasSubstr("from 0 to 30"));
   EXPECT_THAT(error_of("color_jitter:1:1:1:0.1,horizontal_flip"), HasSubstr("put it first"));
+  EXPECT_THAT(error_of("color_jitter:1:1:1:0.1,alternating_flip"), HasSubstr("put it first"));
   EXPECT_THAT(error_of("gaussian_blur:3:1:2,random_crop:4"), HasSubstr("put it first"));
   EXPECT_THAT(error_of("gaussian_blur:3:1:2,center_crop:4"), HasSubstr("put it first"));
   EXPECT_THAT(error_of("cutout:4,color_jitter:1:1:1:0.1"), HasSubstr("put it first"));
@@ -185,6 +189,24 @@ TEST(Transforms, RandomCropReachesEveryOffset) {
   EXPECT_EQ(lefts.size(), 9u);
   EXPECT_EQ(*tops.begin(), -4);
   EXPECT_EQ(*lefts.rbegin(), 4);
+}
+
+TEST(Transforms, AlternatingFlipTurnsHalfAndThenTheOthers) {
+  int flips = 0, differs = 0;
+  for (std::int64_t sample = 0; sample < 1000; ++sample) {
+    const auto flipped = [&](std::int64_t epoch, std::string_view list = "alternating_flip") {
+      return plan(list, 8, sample, 1, epoch).flip;
+    };
+    flips += flipped(0);
+    EXPECT_NE(flipped(0), flipped(1));
+    EXPECT_EQ(flipped(0), flipped(2));
+    EXPECT_EQ(flipped(1), flipped(9));
+    EXPECT_EQ(flipped(0), flipped(0, "random_crop:2:reflect,alternating_flip"))
+        << "draws before it say nothing";
+    differs += flipped(0) != plan("alternating_flip", 8, sample, 2).flip;
+  }
+  EXPECT_NEAR(flips, 500, 60);
+  EXPECT_NEAR(differs, 500, 60) << "another seed, another half";
 }
 
 TEST(Transforms, HorizontalFlipTurnsHalf) {
