@@ -59,15 +59,16 @@ void Replica::evaluate(const EvaluationTask& task) {
         brought = i;
       }
       task.losses[static_cast<std::size_t>(piece)] =
-          evaluate_piece(batch, first, std::min(kPieceSamples, valid - first));
+          evaluate_piece(task.score, batch, first, std::min(kPieceSamples, valid - first));
     }
   }
 }
 
-double Replica::evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count) {
+double Replica::evaluate_piece(const ScoreFunction& score, const Batch& shard, std::int64_t first,
+                               std::int64_t count) {
   const Tensor images = shard.images().narrow(0, first, count);
   const Tensor labels = shard.labels().narrow(0, first, count);
-  const Tensor logits = (*module_)(images).data().to(DType::f32);
+  const Tensor logits = score(*module_, images).data().to(DType::f32);
   if (logits.dim() != 2 || logits.size(0) != count) {
     throw InputError("evaluate: {} images gave {}, expected one row of class scores for each", count,
                      logits.shape());

@@ -31,6 +31,7 @@ struct StepTask {
 /// What all replicas do together for one batch of an evaluation.
 struct EvaluationTask {
   const Batch& batch;
+  const ScoreFunction& score;
   std::span<double> losses;  ///< Out: the loss of each piece, see `pieces_of`.
 };
 
@@ -73,7 +74,8 @@ class Replica {
   void step_if_finite();
   std::size_t carry(unsigned shard);
   int local_rank() const { return communicator_.rank() % options_.replicas; }
-  double evaluate_piece(const Batch& shard, std::int64_t first, std::int64_t count);
+  double evaluate_piece(const ScoreFunction& score, const Batch& shard, std::int64_t first,
+                        std::int64_t count);
   void count(const Tensor& logits, const Tensor& labels, const Tensor& ids);
   std::int64_t bucket_bytes();
   Buckets make_buckets();

@@ -337,7 +337,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   return {.loss = tree_sum(std::span<const double>(all)), .valid = valid};
 }
 
-Evaluation Trainer::evaluate(Loader& loader) {
+Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
   const LoaderOptions& loading = loader.options();
   if (impl_->peers.size() > 1 &&
       (loading.shards != shards() ||
@@ -354,7 +354,7 @@ Evaluation Trainer::evaluate(Loader& loader) {
   for (const Batch& batch : loader.epoch(0)) {
     impl_->losses.assign(static_cast<std::size_t>(pieces_of(batch)), 0);
     impl_->check_images(batch);
-    const EvaluationTask task{.batch = batch, .losses = impl_->losses};
+    const EvaluationTask task{.batch = batch, .score = score, .losses = impl_->losses};
     impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
     add_pieces(batch, impl_->losses, losses);
     result.total += batch.valid();

@@ -50,6 +50,9 @@ struct StepResult {
   std::int64_t valid = 0;
 };
 
+/// Class scores [n, classes] of images [n, C, H, W]; all replicas call it, each in its own thread.
+using ScoreFunction = std::function<Variable(nn::Module& net, const Variable& images)>;
+
 /// Rows are true classes, columns predictions.
 struct Evaluation {
   double loss = 0;  ///< Mean over the samples.
@@ -91,8 +94,8 @@ class Trainer {
   /// later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
-  /// which loads its shards.
-  Evaluation evaluate(Loader& loader);
+  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views.
+  Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator());
   /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
   /// replicas at the next `step` or `evaluate`; of several processes, that of rank 0 reaches the others.
   nn::Module& module();

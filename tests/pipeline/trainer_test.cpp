@@ -10,6 +10,7 @@
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
+#include "nn/views.h"
 #include "tests/dataio/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
@@ -190,7 +191,7 @@ TEST(Trainer, AStateThatDoesNotFitIsNamed) {
   EXPECT_THAT(test::input_error([&] { trainer.restore(state); }), HasSubstr("conv1.weight is [2]"));
 }
 
-TEST(Trainer, EvaluatesAsOneNetworkDoes) {
+void expect_evaluation_of_one_network(const ScoreFunction& score) {
   Loader loader = make_loader(150, 100, 1, DType::f32, false);
   Loader training = make_loader(64, 16, 4);
   for (int replicas : {1, 2, 4}) {
@@ -198,7 +199,7 @@ TEST(Trainer, EvaluatesAsOneNetworkDoes) {
     for (const Batch& batch : training.epoch(0)) {
       trainer.step(batch, sum_of_losses);
     }
-    const Evaluation result = trainer.evaluate(loader);
+    const Evaluation result = trainer.evaluate(loader, score);
     EXPECT_TRUE(trainer.module().is_training());
 
     trainer.module().eval();
@@ -207,7 +208,7 @@ TEST(Trainer, EvaluatesAsOneNetworkDoes) {
     std::vector<std::vector<std::int64_t>> confusion(10, std::vector<std::int64_t>(10));
     for (const Batch& batch : loader.epoch(0)) {
       const NoGradScope no_grad;
-      const Variable scores = trainer.module()(batch.images());
+      const Variable scores = score(trainer.module(), batch.images());
       const Tensor guesses = argmax(scores.data(), 1);
       loss += cross_entropy(scores, batch.labels(), {.reduction = Reduction::sum}).item();
       for (std::int64_t i = 0; i < guesses.numel(); ++i) {
@@ -222,6 +223,14 @@ TEST(Trainer, EvaluatesAsOneNetworkDoes) {
     EXPECT_NEAR(result.loss, loss / 150, 1e-5);
     EXPECT_EQ(result.accuracy(), static_cast<double>(correct) / 150);
   }
+}
+
+TEST(Trainer, EvaluatesAsOneNetworkDoes) { expect_evaluation_of_one_network(&nn::Module::operator()); }
+TEST(Trainer, EvaluatesViewsAsOneNetworkDoes) {
+  expect_evaluation_of_one_network(nn::average_over_views);
+  Loader loader = make_loader(150, 100, 1, DType::f32, false);
+  Trainer trainer{make_small_net, kSgd, {.replicas = 1, .seed = 1}};
+  EXPECT_NE(trainer.evaluate(loader).loss, trainer.evaluate(loader, nn::average_over_views).loss);
 }
 
 TEST(Trainer, EvaluationChangesNothing) {
