@@ -3,6 +3,7 @@
 #include "tensor/cpu/arithmetic.h"
 #include "tensor/kernels.h"
 #include "tensor/nest.h"
+#include "tensor/visit_size.h"
 
 namespace millrace::cpu {
 
@@ -13,21 +14,6 @@ std::int64_t checked(std::int64_t index, std::int64_t size, const char* operatio
     throw InputError("{}: index {} is outside of a dimension of size {}", operation, index, size);
   }
   return index;
-}
-
-/// Calls `f` with a type of the same size; moving elements needs no more.
-template <typename F>
-void visit_size(DType dtype, F&& f) {
-  switch (size_of(dtype)) {
-    case 1:
-      return f.template operator()<std::uint8_t>();
-    case 2:
-      return f.template operator()<std::uint16_t>();
-    case 4:
-      return f.template operator()<std::uint32_t>();
-    default:
-      return f.template operator()<std::uint64_t>();
-  }
 }
 
 /// `tensor.strides()` without its step along `dim`.
@@ -46,7 +32,7 @@ void index_select(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
   const std::int64_t count = nest.row();
   const auto [to_stride, from_stride] = nest.row_strides();
   const std::int64_t* const places = index.data<std::int64_t>();
-  visit_size(x.dtype(), [&, to_stride = to_stride, from_stride = from_stride]<typename T>() {
+  visit_size(size_of(x.dtype()), [&, to_stride = to_stride, from_stride = from_stride]<typename T>() {
     for (std::int64_t i = 0; i < index.numel(); ++i) {
       const std::int64_t place = checked(places[i * index.strides()[0]], x.shape()[dim], "index_select");
       T* const to = reinterpret_cast<T*>(out.raw()) + i * out.strides()[dim];
@@ -70,7 +56,7 @@ void gather(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
   const Strides x_strides = strides_but(x, dim);
   const Nest<3> nest(index.shape(), {&out.strides(), &index.strides(), &x_strides});
   const auto strides = nest.row_strides();
-  visit_size(x.dtype(), [&]<typename T>() {
+  visit_size(size_of(x.dtype()), [&]<typename T>() {
     nest.for_each_row([&](const auto& offsets) {
       T* const to = reinterpret_cast<T*>(out.raw()) + offsets[0];
       const std::int64_t* const places = index.data<std::int64_t>() + offsets[1];

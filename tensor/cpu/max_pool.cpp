@@ -3,21 +3,13 @@
 #include "tensor/cpu/pool_axis.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels.h"
+#include "tensor/visit_size.h"
 
 namespace millrace::cpu {
 
 using namespace channels;
 
 namespace {
-
-template <typename F>
-void visit_index(DType dtype, F&& f) {
-  if (dtype == DType::u8) {
-    f.template operator()<std::uint8_t>();
-  } else {
-    f.template operator()<std::int32_t>();
-  }
-}
 
 /// Calls f(image, output pixel, rows, columns, places per row, first place) for each window, in the order of
 /// memory. The first place is that of the first input read: it is not 0 where the window is clipped.
@@ -146,14 +138,14 @@ void backward(const Tensor& grad, const Tensor& index, const Pool2dParams& param
 
 void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
   visit_float(x.dtype(), "max_pool2d", [&]<typename T>() {
-    visit_index(index.dtype(), [&]<typename Index>() { forward<T, Index>(x, params, out, index); });
+    visit_place(index.dtype(), [&]<typename Index>() { forward<T, Index>(x, params, out, index); });
   });
 }
 
 void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
                          Tensor& grad_x) {
   visit_float(grad.dtype(), "max_pool2d", [&]<typename T>() {
-    visit_index(index.dtype(), [&]<typename Index>() { backward<T, Index>(grad, index, params, grad_x); });
+    visit_place(index.dtype(), [&]<typename Index>() { backward<T, Index>(grad, index, params, grad_x); });
   });
 }
 

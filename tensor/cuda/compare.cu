@@ -1,4 +1,5 @@
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/visit_size.h"
 
 namespace millrace::cuda {
 
@@ -40,7 +41,7 @@ void compare(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out) {
 }
 
 void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out) {
-  visit_bits(out.dtype(), [&]<typename Bits>() {
+  visit_size(size_of(out.dtype()), [&]<typename Bits>() {
     map<Bits, std::uint8_t, Bits, Bits>("where", Choice<Bits>{}, out, condition, a, b);
   });
 }

@@ -1,6 +1,7 @@
 #include <cuda_runtime_api.h>
 
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/visit_size.h"
 
 namespace millrace::cuda {
 
@@ -112,7 +113,7 @@ struct Converted {
 
 void copy(const Tensor& source, Tensor& out) {
   if (source.dtype() == out.dtype()) {
-    return visit_bits(out.dtype(), [&]<typename Bits>() { move<Bits>(source, out); });
+    return visit_size(size_of(out.dtype()), [&]<typename Bits>() { move<Bits>(source, out); });
   }
   visit_types(source.dtype(), [&]<typename From>() {
     visit_types(out.dtype(), [&]<typename To>() {

@@ -2,25 +2,18 @@
 
 #include "tensor/cuda/check_index.cuh"
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/visit_size.h"
 
 namespace millrace::cuda {
 namespace {
 
-/// Calls `f` with a type of the same size; moving elements needs no more.
+/// Calls `f` with a type of `bytes`: an element's, or 16 where neighbours travel as one.
 template <typename F>
-void visit_size(std::size_t bytes, F&& f) {
-  switch (bytes) {
-    case 1:
-      return f.template operator()<std::uint8_t>();
-    case 2:
-      return f.template operator()<std::uint16_t>();
-    case 4:
-      return f.template operator()<std::uint32_t>();
-    case 8:
-      return f.template operator()<std::uint64_t>();
-    default:
-      return f.template operator()<Pack<std::uint64_t, 2>>();
+void visit_width(std::size_t bytes, F&& f) {
+  if (bytes == 16) {
+    return f.template operator()<Pack<std::uint64_t, 2>>();
   }
+  visit_size(bytes, f);
 }
 
 /// `strides` without the step along `dim`.
@@ -76,7 +69,7 @@ void pick_along(Indexing operation, const char* name, const Tensor& x, int dim, 
       loop->strides[1] /= width;
     }
   }
-  visit_size(size_of(x.dtype()) * static_cast<std::size_t>(width), [&]<typename T>() {
+  visit_width(size_of(x.dtype()) * static_cast<std::size_t>(width), [&]<typename T>() {
     for_each_part<3>(loops, [&](const Layout<3>& layout, const auto& start) {
       launch(name, pick<T>, grid_for(layout.count), stream_of(out), operation, data_of<T>(x) + start[1],
              stride, x.shape()[dim], index.data<std::int64_t>() + start[2], layout,

@@ -174,19 +174,4 @@ void visit_types(DType dtype, F&& f) {
   }
 }
 
-/// The size of an element, for those who only move it: an unsigned integer of as many bytes.
-template <typename F>
-void visit_bits(DType dtype, F&& f) {
-  switch (size_of(dtype)) {
-    case 1:
-      return f.template operator()<std::uint8_t>();
-    case 2:
-      return f.template operator()<std::uint16_t>();
-    case 4:
-      return f.template operator()<std::uint32_t>();
-    default:
-      return f.template operator()<std::uint64_t>();
-  }
-}
-
 }  // namespace millrace::cuda

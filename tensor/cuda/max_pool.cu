@@ -1,18 +1,10 @@
 #include <limits>
 
 #include "tensor/cuda/pool_axis.cuh"
+#include "tensor/visit_size.h"
 
 namespace millrace::cuda {
 namespace {
-
-template <typename F>
-void visit_index(DType dtype, F&& f) {
-  if (dtype == DType::u8) {
-    f.template operator()<std::uint8_t>();
-  } else {
-    f.template operator()<std::int32_t>();
-  }
-}
 
 /// The place in the window, row by row; it wraps where the CPU's does.
 __device__ std::int32_t place_in(const Window& rows, const Window& columns, int y, int x) {
@@ -93,7 +85,7 @@ void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, x.shape(), out.shape(), params);
   visit_activations(x.dtype(), "max_pool2d", [&]<typename T>() {
-    visit_index(index.dtype(), [&]<typename Index>() {
+    visit_place(index.dtype(), [&]<typename Index>() {
       visit_pack<T>(
           x.size(1),
           [&]<int N>() {
@@ -111,7 +103,7 @@ void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dPa
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, grad_x.shape(), grad.shape(), params);
   visit_activations(grad.dtype(), "max_pool2d", [&]<typename T>() {
-    visit_index(index.dtype(), [&]<typename Index>() {
+    visit_place(index.dtype(), [&]<typename Index>() {
       visit_pack<T>(
           grad.size(1),
           [&]<int N>() {
