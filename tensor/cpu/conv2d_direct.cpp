@@ -1,6 +1,7 @@
 #include "tensor/cpu/conv2d_direct.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <vector>
 
@@ -9,20 +10,25 @@
 #endif
 
 #include "tensor/cpu/channels.h"
-#include "tensor/cpu/image_sizes.h"
+#include "tensor/cpu/conv2d_planes.h"
 
 // With images channels-last, a window's row is one run of kernel width * channels floats, and the windows of
 // neighbouring pixels are such runs a step apart. So a tile of pixels is a small matrix product over
-// overlapping rows, its sums in registers: pixel by output channels forward, tap by output channels for the
+// overlapping rows, its sums in registers: pixel by output channels forward, taps by output channel for the
 // weights' gradient.
 namespace millrace::cpu {
 
 using namespace channels;
+using namespace direct;
 
 namespace {
 
-constexpr std::int64_t kWidth = 8;
-constexpr int kMostSums = 15;  // with 256-bit registers and two operands, these stay in registers
+constexpr int kMostPixels = 15;  // with 256-bit registers and two operands, their sums stay in registers
+#if defined(__AVX512F__)
+constexpr int kMostSums = 24;  // vectors that stay in registers beside the operands
+#else
+constexpr int kMostSums = 6;
+#endif
 using Eight = float __attribute__((vector_size(32)));
 
 Eight load_first(const float* p, std::int64_t n) {
@@ -47,46 +53,6 @@ void store_first(float* p, Eight value, std::int64_t n) {
 #endif
 }
 
-struct Sizes {
-  std::int64_t images, channels, height, width;  // of x
-  std::int64_t out_channels, out_height, out_width;
-  std::int64_t kernel_height, kernel_width, run;  // run: kernel width * channels
-  std::int64_t row_step, step;                    // floats from one output row or pixel to the next, in x
-  std::int64_t row;                               // floats of a row of x
-  std::int64_t taps() const { return kernel_height * run; }
-  std::int64_t pixels() const { return out_height * out_width; }
-};
-
-Sizes sizes_of(const Tensor& x, const Tensor& out, const Shape& weight, const Conv2dParams& params) {
-  const auto [images, channels, height, width] = image_sizes(x);
-  const ImageSizes result = image_sizes(out);
-  const std::int64_t row = width * channels;
-  return {images,
-          channels,
-          height,
-          width,
-          weight[0],
-          result.height,
-          result.width,
-          weight[2],
-          weight[3],
-          weight[3] * channels,
-          params.stride.height * row,
-          params.stride.width * channels,
-          row};
-}
-
-/// Calls f with the compile-time constant n, 1 <= n <= kMost.
-template <int kMost, typename F>
-void with_constant(std::int64_t n, F&& f) {
-  if constexpr (kMost > 1) {
-    if (n < kMost) {
-      return with_constant<kMost - 1>(n, f);
-    }
-  }
-  f.template operator()<kMost>();
-}
-
 /// kPixels neighbouring output pixels; `weight` holds a vector of output channels for each tap.
 template <int kPixels>
 void forward_tile(const float* x, const Eight* weight, Eight bias, const Sizes& s, float* out) {
@@ -107,23 +73,49 @@ void forward_tile(const float* x, const Eight* weight, Eight bias, const Sizes& 
   }
 }
 
-/// kTaps neighbouring taps of one kernel row, summed over one image.
-template <int kTaps>
-void weight_tile(const float* x, const float* grad, const Sizes& s, Eight* total) {
-  Eight sum[kTaps] = {};
+/// kRows rows of the kernel and sixteen of their taps (or those left), summed over one image.
+template <int kRows, int kOut, typename Taps>
+void weight_tile(const float* x, const float* grad, const Sizes& s, Taps taps, Vec* total) {
+  Vec sum[kRows][kOut] = {};
   for (std::int64_t oh = 0; oh < s.out_height; ++oh, x += s.row_step) {
     const float* window = x;
-    for (std::int64_t ow = 0; ow < s.out_width; ++ow, window += s.step, grad += s.out_channels) {
-      const Eight g = load_first(grad, s.out_channels);
-#pragma GCC unroll 16
-      for (int t = 0; t < kTaps; ++t) {
-        sum[t] += g * window[t];
+    for (std::int64_t ow = 0; ow < s.out_width; ++ow, window += s.step, grad += kOut) {
+      Vec part[kRows];
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        part[r] = load(window + r * s.row, taps);
+      }
+#pragma GCC unroll 8
+      for (int o = 0; o < kOut; ++o) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          sum[r][o] += grad[o] * part[r];
+        }
       }
     }
   }
-  for (int t = 0; t < kTaps; ++t) {
-    total[t] += sum[t];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int o = 0; o < kOut; ++o) {
+      total[r * kOut + o] += sum[r][o];
+    }
   }
+}
+
+template <int kOut>
+void add_image(const float* x, const float* grad, const Sizes& s, Vec* total) {
+  constexpr int kMostRows = std::clamp(kMostSums / kOut, 1, 5);
+  const std::int64_t tiles = (s.kernel_height + kMostRows - 1) / kMostRows;
+  const std::int64_t rows = (s.kernel_height + tiles - 1) / tiles;
+  for_each_group(s.run, [&](std::int64_t tap, auto taps) {
+    for (std::int64_t kh = 0; kh < s.kernel_height; kh += rows) {
+      with_constant<kMostRows>(std::min(rows, s.kernel_height - kh), [&]<int kRows>() {
+        weight_tile<kRows, kOut>(x + kh * s.row + tap, grad, s, taps,
+                                 total + (tap / kLanes * s.kernel_height + kh) * kOut);
+      });
+    }
+  });
 }
 
 /// kRows output pixels of one column, through one row of the kernel: each is spread over a run of the
@@ -184,27 +176,14 @@ void backward_data(const float* grad, const float* weight, const Sizes& s, float
 }
 
 bool is_plain(DType dtype, const Shape& weight, const Conv2dParams& params) {
-  return dtype == DType::f32 && weight[1] <= kWidth && params.groups == 1 && params.padding == Size2(0) &&
-         params.dilation == Size2(1);
-}
-
-/// Calls f(tap, kernel row, kernel column, channel) for each tap in the order of memory.
-template <typename F>
-void for_each_tap(const Sizes& s, F&& f) {
-  std::int64_t tap = 0;
-  for (std::int64_t kh = 0; kh < s.kernel_height; ++kh) {
-    for (std::int64_t kw = 0; kw < s.kernel_width; ++kw) {
-      for (std::int64_t c = 0; c < s.channels; ++c) {
-        f(tap++, kh, kw, c);
-      }
-    }
-  }
+  return dtype == DType::f32 && weight[1] <= kMostChannels && params.groups == 1 &&
+         params.padding == Size2(0) && params.dilation == Size2(1);
 }
 
 }  // namespace
 
 bool direct_conv2d_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
-  return is_plain(dtype, weight, params) && weight[0] <= kWidth;
+  return is_plain(dtype, weight, params) && weight[0] <= kMostChannels;
 }
 
 bool direct_conv2d_data_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
@@ -223,7 +202,11 @@ void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& 
     });
   }
   const Eight offset = bias.defined() ? load_first(bias.data<float>(), s.out_channels) : Eight{};
-  const std::int64_t tiles = (s.out_width + kMostSums - 1) / kMostSums;
+  if (planes_are_faster(s)) {
+    return planes_forward(x.data<float>(), reinterpret_cast<const float*>(packed.data()),
+                          reinterpret_cast<const float*>(&offset), s, out.data<float>());
+  }
+  const std::int64_t tiles = (s.out_width + kMostPixels - 1) / kMostPixels;
   const std::int64_t tile = (s.out_width + tiles - 1) / tiles;
   float* to = out.data<float>();
   for (std::int64_t row = 0; row < s.images * s.out_height; ++row) {
@@ -231,7 +214,7 @@ void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& 
         x.data<float>() + row / s.out_height * s.height * s.row + row % s.out_height * s.row_step;
     for (std::int64_t ow = 0; ow < s.out_width; ow += tile) {
       const std::int64_t pixels = std::min(tile, s.out_width - ow);
-      with_constant<kMostSums>(pixels, [&]<int kPixels>() {
+      with_constant<kMostPixels>(pixels, [&]<int kPixels>() {
         forward_tile<kPixels>(from + ow * s.step, packed.data(), offset, s, to);
       });
       to += pixels * s.out_channels;
@@ -261,37 +244,32 @@ void direct_conv2d_backward_data(const Tensor& grad, const Tensor& weight, const
 void direct_conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
                                    Tensor& grad_weight, Tensor& grad_bias) {
   const Sizes s = sizes_of(x, grad, grad_weight.shape(), params);
-  thread_local std::vector<Eight> total;
-  total.assign(static_cast<std::size_t>(s.taps()), Eight{});
-  Eight bias{};
+  const std::int64_t vectors = (s.run + kLanes - 1) / kLanes;
+  // For each sixteen taps of a row of the kernel one vector for each output channel.
+  thread_local std::vector<Vec> total;
+  total.assign(static_cast<std::size_t>(vectors * s.kernel_height * s.out_channels), Vec{});
+  Vec bias{};
   const float* image = x.data<float>();
   const float* g = grad.data<float>();
   // Sums of one image first, then over images: closer than one long sum.
   for (std::int64_t n = 0; n < s.images; ++n, image += s.height * s.row, g += s.pixels() * s.out_channels) {
-    for (std::int64_t kh = 0; kh < s.kernel_height; ++kh) {
-      for (std::int64_t tap = 0; tap < s.run; tap += kMostSums) {
-        with_constant<kMostSums>(std::min<std::int64_t>(kMostSums, s.run - tap), [&]<int kTaps>() {
-          weight_tile<kTaps>(image + kh * s.row + tap, g, s,
-                             &total[static_cast<std::size_t>(kh * s.run + tap)]);
-        });
-      }
-    }
-    if (!grad_bias.defined()) {
-      continue;
-    }
-    Eight sum{};
-    for (std::int64_t p = 0; p < s.pixels(); ++p) {
-      sum += load_first(g + p * s.out_channels, s.out_channels);
+    with_constant<kMostChannels>(s.out_channels,
+                                 [&]<int kOut>() { add_image<kOut>(image, g, s, total.data()); });
+    Vec sum{};
+    for (std::int64_t i = 0; i < s.pixels() && grad_bias.defined(); ++i) {
+      sum += load(g + i * s.out_channels, s.out_channels);
     }
     bias += sum;
   }
   if (grad_bias.defined()) {
-    store_first(grad_bias.data<float>(), bias, s.out_channels);
+    store(grad_bias.data<float>(), bias, s.out_channels);
   }
   float* to = grad_weight.data<float>();
   for (std::int64_t o = 0; o < s.out_channels; ++o, to += s.taps()) {
     for_each_tap(s, [&](std::int64_t tap, std::int64_t kh, std::int64_t kw, std::int64_t c) {
-      to[(c * s.kernel_height + kh) * s.kernel_width + kw] = total[static_cast<std::size_t>(tap)][o];
+      const std::int64_t place = tap - kh * s.run, vector = place / kLanes * s.kernel_height + kh;
+      to[(c * s.kernel_height + kh) * s.kernel_width + kw] =
+          total[static_cast<std::size_t>(vector * s.out_channels + o)][place % kLanes];
     });
   }
 }

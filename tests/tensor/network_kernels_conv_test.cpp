@@ -114,6 +114,9 @@ std::vector<Case> cases() {
       {2, 12, 6, 6, 18, 3, 3, {.padding = 1, .groups = 3}},
       {2, 16, 7, 7, 16, 3, 3, {.padding = 1, .groups = 16}, false},  // depthwise
       {2, 10, 7, 7, 20, 3, 3, {.stride = 2, .padding = 1, .groups = 10}},
+      {2, 5, 9, 62, 7, 3, 4, {.stride = {2, 1}}},  // by rows of pixels: two vectors, and four
+      {1, 1, 9, 34, 8, 2, 9},
+      {2, 8, 7, 40, 4, 2, 5, {}, false},
       {3, 64, 8, 8, 32, 1, 1, {.stride = 2}, false},
   };
 }
