@@ -3,11 +3,13 @@
 #include <cmath>
 #include <fmt/core.h>
 #include <limits>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/json_log.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "app/profile.h"
 #include "nn/work.h"
 #include "pipeline/feeder.h"
 #include "pipeline/run_description.h"
@@ -23,7 +25,7 @@ struct BenchTrainOptions {
   ComputeOptions compute;
   int repeats = 5;
   double seconds = 1;
-  bool resident = false, streamed = false;
+  bool resident = false, streamed = false, profile = false;
   bool json = false;
 };
 
@@ -109,8 +111,18 @@ void bench_train(const BenchTrainOptions& o) {
   }
 
   const nn::SgdOptions sgd{.learning_rate = 0.001, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
+  if (o.profile && !options.devices[0].is_cpu()) {
+    throw InputError("bench train: --profile times kernels of the CPU, got {}", to_string(options.devices));
+  }
+  std::optional<Profile> profile;
+  if (o.profile) {
+    profile.emplace(options.dtype);
+  }
   Trainer trainer{[&] { return nn::make_model(o.model); }, sgd, options};
-  const LossFunction loss = [](nn::Module& net, const Batch& b) {
+  const LossFunction loss = [&](nn::Module& net, const Batch& b) {
+    if (profile) {
+      profile->watch();
+    }
     return cross_entropy(net(b.images()), b.labels(), {.reduction = Reduction::sum});
   };
   StepResult result;
@@ -127,6 +139,10 @@ void bench_train(const BenchTrainOptions& o) {
   for (const auto start = Clock::now(); trainer.steps() < 4 || seconds_since(start) < o.seconds / 2;) {
     step();
   }
+  if (profile) {
+    profile->start();
+  }
+  const std::int64_t first_steps = trainer.steps();
   double last_loss = mean_loss();
   Measurement speed;
   const double idle_before = trainer.idle_seconds();
@@ -146,34 +162,42 @@ void bench_train(const BenchTrainOptions& o) {
         "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
         first_loss, last_loss, trainer.steps());
   }
-  const double idle = (trainer.idle_seconds() - idle_before) / seconds_since(measured_from);
+  const double measured_seconds = seconds_since(measured_from);
+  const double idle = (trainer.idle_seconds() - idle_before) / measured_seconds;
+  std::optional<Profile::Report> parts;
+  if (profile) {
+    parts = profile->report(trainer.steps() - first_steps, measured_seconds, o.batch_size);
+  }
   const double teraflops =
       3e-12 * speed.median() *
       nn::measure_work(*nn::make_model(o.model), loader.image_shape()).forward_operations;
   const double milliseconds = 1e3 * static_cast<double>(o.batch_size) / speed.median();
   if (o.json) {
-    const Json result = {{"bench", "train"},
-                         {"version", kVersion},
-                         {"processor", processor_name()},
-                         {"model", o.model},
-                         {"batch_size", o.batch_size},
-                         {"dtype", o.compute.dtype},
-                         {"device", to_string(options.devices)},
-                         {"replicas", options.replicas},
-                         {"shards", options.shards},
-                         {"images_per_second", speed.median()},
-                         {"spread", speed.spread()},
-                         {"repeats", speed.images_per_second},
-                         {"ms_per_step", milliseconds},
-                         {"steps_per_second", 1e3 / milliseconds},
-                         {"tflops", teraflops},
-                         {"gpu_wait", idle},
-                         {"data", o.resident   ? "resident"
-                                  : o.streamed ? "streamed"
-                                               : "held"},
-                         {"steps", trainer.steps()},
-                         {"first_loss", first_loss},
-                         {"last_loss", last_loss}};
+    Json result = {{"bench", "train"},
+                   {"version", kVersion},
+                   {"processor", processor_name()},
+                   {"model", o.model},
+                   {"batch_size", o.batch_size},
+                   {"dtype", o.compute.dtype},
+                   {"device", to_string(options.devices)},
+                   {"replicas", options.replicas},
+                   {"shards", options.shards},
+                   {"images_per_second", speed.median()},
+                   {"spread", speed.spread()},
+                   {"repeats", speed.images_per_second},
+                   {"ms_per_step", milliseconds},
+                   {"steps_per_second", 1e3 / milliseconds},
+                   {"tflops", teraflops},
+                   {"gpu_wait", idle},
+                   {"data", o.resident   ? "resident"
+                            : o.streamed ? "streamed"
+                                         : "held"},
+                   {"steps", trainer.steps()},
+                   {"first_loss", first_loss},
+                   {"last_loss", last_loss}};
+    if (parts) {
+      result["profile"] = parts->to_json();
+    }
     fmt::print("{}\n", to_line(result));
     return;
   }
@@ -186,6 +210,9 @@ void bench_train(const BenchTrainOptions& o) {
   }
   fmt::print("{}; {:.2f} steps/s, {:.3f} TFLOP/s; loss {:.4f} to {:.4f} over {} steps\n", speed.to_string(),
              1e3 / milliseconds, teraflops, first_loss, last_loss, trainer.steps());
+  if (parts) {
+    fmt::print("{}", parts->to_string());
+  }
 }
 
 }  // namespace
@@ -203,6 +230,8 @@ void add_bench_train(CLI::App& bench) {
   CLI::Option* resident = command.add_flag("--resident", o.resident, "The images stay on the GPU");
   command.add_flag("--streamed", o.streamed, "New images each step, from the loader, cropped and flipped")
       ->excludes(resident);
+  command.add_flag("--profile", o.profile,
+                   "Time each kernel (which slows small batches), and the convolutions alone");
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { bench_train(*options); });
 }

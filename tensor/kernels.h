@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "tensor/config.h"
+#include "tensor/launch.h"
 #include "tensor/tensor.h"
 
 /// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and in tensor/cuda/,
@@ -17,16 +18,19 @@
   void name(__VA_ARGS__);          \
   }
 
-/// Runs a kernel on `device`. Without CUDA the second branch is discarded, so no stub is needed; with CUDA a
-/// missing kernel is a link error.
-#define MILLRACE_LAUNCH(device, name, ...)        \
-  do {                                            \
-    if ((device).is_cpu()) {                      \
-      ::millrace::cpu::name(__VA_ARGS__);         \
-    } else if constexpr (::millrace::kWithCuda) { \
-      ::millrace::cuda::name(__VA_ARGS__);        \
-    }                                             \
-  } while (false)
+/// Runs a kernel on `device`, by way of this thread's launch hook where there is one. Without CUDA the second
+/// branch is discarded, so no stub is needed; with CUDA a missing kernel is a link error.
+#define MILLRACE_LAUNCH(device, name, ...)               \
+  ::millrace::detail::launch(                            \
+      #name,                                             \
+      [on_cpu = (device).is_cpu()](auto&... arguments) { \
+        if (on_cpu) {                                    \
+          ::millrace::cpu::name(arguments...);           \
+        } else if constexpr (::millrace::kWithCuda) {    \
+          ::millrace::cuda::name(arguments...);          \
+        }                                                \
+      },                                                 \
+      __VA_ARGS__)
 
 namespace millrace {
 
@@ -44,6 +48,11 @@ enum class CompareOp : std::uint8_t { equal, not_equal, less, less_equal, greate
 enum class UnaryOp : std::uint8_t { exp, log, sqrt, tanh, abs, neg, sigmoid, relu, gelu };
 enum class ReduceOp : std::uint8_t { sum, max, min };
 enum class PadMode : std::uint8_t { zero, reflect };
+/// How a launch hook names them: "gelu".
+std::string_view word(BinaryOp op);
+std::string_view word(CompareOp op);
+std::string_view word(UnaryOp op);
+std::string_view word(ReduceOp op);
 
 // Any strides, any types (see tensor/ops.h for which meet).
 MILLRACE_KERNEL(fill, Tensor& out, double value)

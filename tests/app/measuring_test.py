@@ -28,6 +28,35 @@ class Measuring(Command):
         self.assertGreaterEqual(result["spread"], 0)
         self.assertIn("images/s", self.good("bench", "train", "--model", "lenet5", "--repeats", 2, "--seconds", 0.05))
 
+    def test_the_profile_of_steps_names_their_kernels(self):
+        common = ["bench", "train", "--model", "lenet5", "--batch-size", 8, "--repeats", 1, "--seconds", 0.05, "--profile"]
+        for replicas, shards in (1, 1), (2, 2), (1, 2):
+            result = json.loads(self.good(*common, "--json", "--replicas", replicas, "--shards", shards))
+            profile, images = result["profile"], 8 // shards
+            rows = {(row["kernel"], row["shapes"]): row for row in profile["kernels"]}
+            calls = {key: row["calls"] / shards for key, row in rows.items()}
+            self.assertEqual(calls["conv2d_forward", f"[{images}, 3, 32, 32] [6, 3, 5, 5]"], 1)
+            self.assertEqual(calls["conv2d_forward", f"[{images}, 6, 14, 14] [16, 6, 5, 5]"], 1)
+            self.assertEqual(calls["conv2d_backward_data", f"[{images}, 16, 10, 10] [16, 6, 5, 5]"], 1)
+            self.assertEqual(sum(n for key, n in calls.items() if key[0].startswith("conv2d")), 5)
+            self.assertEqual(sum(n for key, n in calls.items() if key[0] == "matmul"), 9)
+            self.assertEqual(sum(n for key, n in calls.items() if key[0] == "unary relu"), 4)
+            self.assertEqual(sum(n for key, n in calls.items() if key[0] == "unary_backward relu"), 4)
+            self.assertEqual(sum(n for key, n in calls.items() if key[0] == "max_pool2d_backward"), 2)
+            self.assertAlmostEqual(sum(row["ms"] for row in rows.values()) + profile["between_ms"], profile["step_ms"],
+                                   delta=1e-6 * profile["step_ms"])
+            for key, row in rows.items():
+                self.assertGreater(row["ms"], 0, key)
+                self.assertEqual(row["gflops"] > 0, key[0] == "matmul" or key[0].startswith("conv2d"), key)
+            conv1 = rows["conv2d_forward", f"[{images}, 3, 32, 32] [6, 3, 5, 5]"]
+            operations = conv1["gflops"] * 1e6 * conv1["ms"] * replicas  # a step, over all threads
+            self.assertAlmostEqual(operations / (2 * 8 * 6 * 28 * 28 * 75), 1, delta=1e-6)
+            self.assertGreater(profile["peak_gflops"], 0)
+            self.assertGreater(profile["limit_images_per_second"], 0)
+        out = self.good(*common)
+        for words in "GFLOP/s  of peak", "between kernels", "unary relu", "convolution-only limit: ":
+            self.assertIn(words, out)
+
     def test_bench_loader_order(self):
         words = ["bench", "loader", "--data", "synthetic:2000", "--batch-size", 64, "--repeats", 1, "--seconds", 0.05,
                  "--order", "blocks", "--block-size", 10, "--window", 10]

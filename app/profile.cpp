@@ -1,0 +1,233 @@
+#include "app/profile.h"
+
+#include <algorithm>
+#include <barrier>
+#include <chrono>
+#include <fmt/core.h>
+#include <map>
+#include <thread>
+
+#include "app/measure.h"
+#include "tensor/launch.h"
+#include "tensor/ops.h"
+
+namespace millrace::app {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Those of a convolution or matrix product: each element of one tensor is a product of a row of another.
+double floating_operations(const KernelLaunch& launch) {
+  const auto count = [&](std::size_t many, std::size_t rows, std::int64_t in_a_row) {
+    return 2 * static_cast<double>(launch.tensors[many]->numel()) *
+           static_cast<double>(in_a_row == 0 ? launch.tensors[rows]->numel() / launch.tensors[rows]->size(0)
+                                             : in_a_row);
+  };
+  if (launch.kernel == "conv2d_forward") {  // x, weight, bias, out
+    return count(3, 1, 0);
+  }
+  if (launch.kernel == "conv2d_backward_data") {  // grad, weight, grad_x
+    return count(0, 1, 0);
+  }
+  if (launch.kernel == "conv2d_backward_weight") {  // x, grad, grad_weight, grad_bias
+    return count(1, 2, 0);
+  }
+  if (launch.kernel == "matmul") {  // a, b, bias, out
+    return count(3, 0, launch.tensors[0]->size(-1));
+  }
+  return 0;
+}
+
+std::string shapes_of(const KernelLaunch& launch) {
+  std::string text;
+  const Tensor* first = nullptr;
+  for (const Tensor* tensor : launch.tensors) {
+    if (!tensor->defined() || (first != nullptr && tensor->shape() == first->shape())) {
+      continue;
+    }
+    text += (first == nullptr ? "" : " ") + tensor->shape().to_string();
+    if (first != nullptr) {
+      break;
+    }
+    first = tensor;
+  }
+  return text;
+}
+
+/// What one core does at most: a product of matrices that stay in its cache.
+double measure_peak(DType dtype) {
+  constexpr std::int64_t kSide = 768;
+  const Tensor a = ones({kSide, kSide}).to(dtype);
+  const double operations = 2.0 * kSide * kSide * kSide;
+  double best = 0;
+  for (const auto start = Clock::now(); seconds_since(start) < 0.3;) {
+    const auto begin = Clock::now();
+    matmul(a, a);
+    best = std::max(best, operations / seconds_since(begin));
+  }
+  return best;
+}
+
+}  // namespace
+
+struct Profile::Thread {
+  struct Times {
+    std::int64_t calls = 0;
+    double seconds = 0;
+    double operations = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Times> times;
+  std::vector<std::function<void()>> convolutions;
+  double own_seconds = 0;  // what timing itself took
+  bool keeps = true;
+  bool inside = false;  // of a kernel: what it launches counts with it
+  LaunchHook hook = [this](const KernelLaunch& launch) { time(launch); };
+
+  void time(const KernelLaunch& launch) {
+    if (inside) {
+      return launch.run();
+    }
+    const auto entered = Clock::now();
+    if (keeps && launch.kernel.starts_with("conv2d")) {
+      convolutions.push_back(launch.keep(hold_itself));
+    }
+    std::string name(launch.kernel);
+    if (!launch.operation.empty()) {
+      name.append(" ").append(launch.operation);
+    }
+    Times& sum = times[{std::move(name), shapes_of(launch)}];
+    ++sum.calls;
+    sum.operations += floating_operations(launch);
+    inside = true;
+    const auto start = Clock::now();
+    launch.run();
+    const double seconds = seconds_since(start);
+    inside = false;
+    sum.seconds += seconds;
+    own_seconds += seconds_since(entered) - seconds;
+  }
+};
+
+Profile::Profile(DType dtype) : peak_(measure_peak(dtype)) {}
+Profile::~Profile() { launch_hook = nullptr; }
+
+void Profile::watch() {
+  if (launch_hook != nullptr) {
+    return;
+  }
+  const std::lock_guard lock(mutex_);
+  launch_hook = &threads_.emplace_back(std::make_unique<Thread>())->hook;
+}
+
+void Profile::start() {
+  for (const auto& thread : threads_) {
+    thread->times.clear();
+    thread->own_seconds = 0;
+    thread->keeps = false;
+  }
+}
+
+double Profile::convolutions_alone() const {
+  constexpr int kRepeats = 5;
+  std::vector<double> best(threads_.size());
+  std::barrier together(static_cast<std::ptrdiff_t>(threads_.size()));
+  std::vector<std::jthread> runners;
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    runners.emplace_back([&, i] {
+      for (int repeat = -1; repeat < kRepeats; ++repeat) {  // the first one makes the primitives
+        together.arrive_and_wait();
+        const auto start = Clock::now();
+        for (const auto& convolution : threads_[i]->convolutions) {
+          convolution();
+        }
+        const double seconds = seconds_since(start);
+        best[i] = repeat <= 0 ? seconds : std::min(best[i], seconds);
+      }
+    });
+  }
+  runners.clear();
+  return *std::max_element(best.begin(), best.end());
+}
+
+Profile::Report Profile::report(std::int64_t steps, double seconds, std::int64_t images) const {
+  Report report;
+  report.peak_gigaflops = 1e-9 * peak_;
+  const double threads = static_cast<double>(threads_.size()), times = static_cast<double>(steps);
+  std::map<std::pair<std::string, std::string>, Thread::Times> sums;
+  double own = 0, kernels = 0;
+  for (const auto& thread : threads_) {
+    own += thread->own_seconds / threads;
+    for (const auto& [key, add] : thread->times) {
+      Thread::Times& sum = sums[key];
+      sum.calls += add.calls;
+      sum.seconds += add.seconds;
+      sum.operations += add.operations;
+      kernels += add.seconds / threads;
+    }
+  }
+  const double all = seconds - own;
+  for (const auto& [key, sum] : sums) {
+    report.rows.push_back({.operation = key.first,
+                           .shapes = key.second,
+                           .calls = static_cast<double>(sum.calls) / times,
+                           .milliseconds = 1e3 * sum.seconds / threads / times,
+                           .share = sum.seconds / threads / all,
+                           .gigaflops = 1e-9 * sum.operations / sum.seconds});
+  }
+  std::ranges::stable_sort(report.rows, std::ranges::greater{}, &Report::Row::milliseconds);
+  report.step_milliseconds = 1e3 * all / times;
+  report.between_milliseconds = 1e3 * (all - kernels) / times;
+  report.images_per_second = static_cast<double>(images) * times / all;
+  const double limit = convolutions_alone();
+  report.limit_images_per_second = limit > 0 ? static_cast<double>(images) / limit : 0;
+  return report;
+}
+
+std::string Profile::Report::to_string() const {
+  std::string text = fmt::format("{:24} {:36} {:>6} {:>10} {:>6} {:>9} {:>8}\n", "kernel", "shapes", "calls",
+                                 "ms", "%", "GFLOP/s", "of peak");
+  for (const Row& row : rows) {
+    text += fmt::format("{:24} {:36} {:>6.6g} {:>10.3f} {:>6.1f}", row.operation, row.shapes, row.calls,
+                        row.milliseconds, 100 * row.share);
+    if (row.gigaflops > 0) {
+      text += fmt::format(" {:>9.1f} {:>6.0f} %", row.gigaflops, 100 * row.gigaflops / peak_gigaflops);
+    }
+    text += '\n';
+  }
+  text += fmt::format("{:24} {:36} {:>6} {:>10.3f} {:>6.1f}\n", "between kernels", "", "",
+                      between_milliseconds, 100 * between_milliseconds / step_milliseconds);
+  text += fmt::format("{:24} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a core: {:.1f} GFLOP/s\n", "a step", "",
+                      "", step_milliseconds, 100.0, peak_gigaflops);
+  if (limit_images_per_second > 0) {
+    text +=
+        fmt::format("convolution-only limit: {} images/s, this step reaches {:.1f} %\n",
+                    with_commas(limit_images_per_second), 100 * images_per_second / limit_images_per_second);
+  }
+  return text;
+}
+
+Json Profile::Report::to_json() const {
+  Json kernels = Json::array();
+  for (const Row& row : rows) {
+    kernels.push_back({{"kernel", row.operation},
+                       {"shapes", row.shapes},
+                       {"calls", row.calls},
+                       {"ms", row.milliseconds},
+                       {"share", row.share},
+                       {"gflops", row.gigaflops},
+                       {"of_peak", row.gigaflops / peak_gigaflops}});
+  }
+  return {{"kernels", kernels},
+          {"between_ms", between_milliseconds},
+          {"step_ms", step_milliseconds},
+          {"peak_gflops", peak_gigaflops},
+          {"limit_images_per_second", limit_images_per_second},
+          {"of_limit", limit_images_per_second > 0 ? images_per_second / limit_images_per_second : 0}};
+}
+
+}  // namespace millrace::app
