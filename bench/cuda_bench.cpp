@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <functional>
 
-#include "tensor/kernels.h"
 #include "tensor/ops.h"
+#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {
@@ -175,7 +175,8 @@ Work softmax_rows(std::int64_t rows, std::int64_t columns, DType dtype) {
 Work sgd(std::int64_t count) {
   Tensor weight = filled({count}, DType::f32, 0), momentum = filled({count}, DType::f32, 0);
   const Tensor grad = filled({count}, DType::f32, 0);
-  const SgdStep step{.learning_rate = 0.1f, .momentum = 0.9f, .weight_decay = 5e-4f, .nesterov = true};
+  const SgdStep step{
+      .gradient = {.weight_decay = 5e-4f}, .learning_rate = 0.1f, .momentum = 0.9f, .nesterov = true};
   return {5 * bytes_of(weight),
           [=]() mutable { MILLRACE_LAUNCH(kGpu, sgd_step, weight, grad, momentum, step); }, weight, 0};
 }

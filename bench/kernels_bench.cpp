@@ -3,8 +3,8 @@
 #include <benchmark/benchmark.h>
 #include <cmath>
 
-#include "tensor/kernels.h"
 #include "tensor/ops.h"
+#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {
@@ -145,7 +145,7 @@ void sgd(benchmark::State& state, std::int64_t count) {
   Tensor weight = zeros({count}), momentum = zeros({count});
   const Tensor grad = zeros({count});
   stream(state, 5 * bytes_of(weight), [&] {
-    cpu::sgd_step(weight, grad, momentum, {0.1f, 0.9f, 5e-4f, 1.0f, true, false});
+    cpu::sgd_step(weight, grad, momentum, {{1.0f, 5e-4f}, 0.1f, 0.9f, true});
   });
 }
 

@@ -82,7 +82,7 @@ int main() {
               {.batch_size = 64, .order = {Order::sequential}, .tail = Tail::pad, .shards = 2}};
   Trainer trainer{
       [] { return std::make_unique<Net>(); },
-      {.learning_rate = 0.1, .momentum = 0.9},
+      nn::SgdOptions{.learning_rate = 0.1, .momentum = 0.9},
       {.replicas = 2, .shards = 2, .schedule = nn::cosine_schedule(3 * loader.steps_per_epoch())}};
   for (int epoch = 0; epoch < 3; ++epoch) {
     StepResult sum;

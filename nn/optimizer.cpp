@@ -1,132 +1,253 @@
 #include "nn/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <set>
 
+#include "nn/muon.h"
+#include "tensor/ops.h"
 #include "tensor/training_kernels.h"
 
 namespace millrace::nn {
 
 namespace {
 
-void check(const SgdOptions& options) {
-  if (!(options.learning_rate >= 0) || !(options.momentum >= 0) || !(options.weight_decay >= 0)) {
-    throw InputError(
-        "Sgd: got learning_rate = {}, momentum = {}, weight_decay = {}, expected numbers from 0 up",
-        options.learning_rate, options.momentum, options.weight_decay);
+using Buffers = std::map<std::string, Tensor>;
+
+/// Elements [begin, end) of the flat buffers, which are to be updated now.
+struct Part {
+  FlatParameters& flat;
+  const Buffers& buffers;
+  std::int64_t begin, end;
+  double rate;  // of the schedule
+  const OptimizerStep& step;
+
+  Tensor of(const Tensor& buffer) const { return buffer.narrow(0, begin, end - begin); }
+  /// Undefined where the options need no such buffer.
+  Tensor state(const char* name) const {
+    const auto found = buffers.find(name);
+    return found == buffers.end() ? Tensor() : of(found->second);
   }
-  if (options.nesterov && options.momentum == 0) {
-    throw InputError("Sgd: nesterov needs a momentum above 0, got 0");
+  GradientStep gradient(double weight_decay) const {
+    return {.gradient_scale = static_cast<float>(step.gradient_scale),
+            .weight_decay = static_cast<float>(weight_decay),
+            .control = step.control.data<float>()};
+  }
+};
+
+// Averages and momentums start at zero, so that neither a first step nor a resumed one needs a case of its
+// own.
+
+void update(const SgdOptions& options, const Part& part) {
+  Tensor weights = part.of(part.flat.weights()), momentum = part.state("momentum_buffer");
+  const SgdStep step{.gradient = part.gradient(options.weight_decay),
+                     .learning_rate = static_cast<float>(options.learning_rate * part.rate),
+                     .momentum = static_cast<float>(options.momentum),
+                     .nesterov = options.nesterov};
+  MILLRACE_LAUNCH(weights.device(), sgd_step, weights, part.of(part.flat.gradients()), momentum, step);
+}
+
+/// Both of Adam's; `shrink` is what a weight is multiplied with.
+template <typename AdamLike>
+void update_adam(const AdamLike& options, double weight_decay, double shrink, const Part& part) {
+  Tensor weights = part.of(part.flat.weights()), exp_avg = part.state("exp_avg"),
+         exp_avg_sq = part.state("exp_avg_sq");
+  const auto taken = static_cast<double>(part.step.number + 1);
+  const auto missing = [&](double beta) { return 1 - std::pow(beta, taken); };  // to a whole average
+  const AdamStep step{
+      .gradient = part.gradient(weight_decay),
+      .learning_rate = static_cast<float>(options.learning_rate * part.rate / missing(options.betas[0])),
+      .rate1 = static_cast<float>(1 - options.betas[0]),
+      .rate2 = static_cast<float>(1 - options.betas[1]),
+      .eps = static_cast<float>(options.eps),
+      .correction = static_cast<float>(1 / std::sqrt(missing(options.betas[1]))),
+      .shrink = static_cast<float>(shrink)};
+  MILLRACE_LAUNCH(weights.device(), adam_step, weights, part.of(part.flat.gradients()), exp_avg, exp_avg_sq,
+                  step);
+}
+
+void update(const AdamOptions& options, const Part& part) {
+  update_adam(options, options.weight_decay, 1, part);
+}
+
+void update(const AdamWOptions& options, const Part& part) {
+  update_adam(options, 0, 1 - options.learning_rate * part.rate * options.weight_decay, part);
+}
+
+void update(const RmsPropOptions& options, const Part& part) {
+  Tensor weights = part.of(part.flat.weights()), square_avg = part.state("square_avg"),
+         grad_avg = part.state("grad_avg"), momentum = part.state("momentum_buffer");
+  const RmsPropStep step{.gradient = part.gradient(options.weight_decay),
+                         .learning_rate = static_cast<float>(options.learning_rate * part.rate),
+                         .rate = static_cast<float>(1 - options.alpha),
+                         .eps = static_cast<float>(options.eps),
+                         .momentum = static_cast<float>(options.momentum),
+                         .centered = options.centered};
+  MILLRACE_LAUNCH(weights.device(), rms_prop_step, weights, part.of(part.flat.gradients()), square_avg,
+                  grad_avg, momentum, step);
+}
+
+/// What Muon's momentum asks for: SGD's step with a rate of -1, from zero. Zero when the step is skipped.
+Tensor direction(const MuonOptions& options, const Part& part) {
+  Tensor from_zero = zeros({part.end - part.begin}, {.device = part.flat.weights().device()}),
+         momentum = part.state("momentum_buffer");
+  const SgdStep step{.gradient = part.gradient(0),
+                     .learning_rate = -1,
+                     .momentum = static_cast<float>(options.momentum),
+                     .nesterov = options.nesterov};
+  MILLRACE_LAUNCH(from_zero.device(), sgd_step, from_zero, part.of(part.flat.gradients()), momentum, step);
+  return from_zero;
+}
+
+/// Steps one whole parameter.
+void update_slot(const MuonOptions& options, const FlatParameters::Slot& slot, const Part& part) {
+  const Shape& shape = slot.parameter.shape();
+  if (shape.size() < 2) {
+    throw InputError("Muon: {} is {}, expected filters or matrices; give it to another optimizer with group",
+                     slot.name, shape);
+  }
+  const Tensor wanted = direction(options, part).view({shape[0], -1});
+  const double rate = options.learning_rate * part.rate;
+  if (rate == 0) {
+    return;
+  }
+  Tensor weights = part.of(part.flat.weights()).view(wanted.shape());
+  if (options.normalize_weights) {
+    Tensor factor = std::sqrt(static_cast<double>(shape[0])) / frobenius_norm(weights);
+    if (part.step.control.defined()) {  // 1 when the step is skipped
+      const Tensor apply = part.step.control.select(0, 0);
+      factor = factor * apply + (1 - apply);
+    }
+    weights.mul_(factor);
+  }
+  weights.add_(orthogonalized(wanted, options.newton_schulz_steps), -rate);
+}
+
+/// Steps the parameters whose end lies in the part.
+void update(const MuonOptions& options, const Part& part) {
+  for (const auto& slot : part.flat.slots()) {
+    const std::int64_t end = slot.offset + slot.size;
+    if (part.begin < end && end <= part.end) {
+      update_slot(options, slot, {part.flat, part.buffers, slot.offset, end, part.rate, part.step});
+    }
   }
 }
 
 }  // namespace
 
-Sgd::Sgd(FlatParameters& flat, SgdOptions options)
-    : flat_(&flat),
-      options_(flat.slots().size(), options),
-      momentum_(zeros(flat.weights().shape(), {.device = flat.weights().device()})) {
+Optimizer::Optimizer(FlatParameters& flat, const OptimizerOptions& options, Schedule schedule)
+    : flat_(&flat), groups_{{options, std::move(schedule)}}, group_of_(flat.slots().size()) {
   check(options);
-  make_runs();
+  arrange();
 }
 
-Sgd::Sgd(Module& module, SgdOptions options)
-    : Sgd(std::make_unique<FlatParameters>(module, Statistics::immediate), options) {}
+Optimizer::Optimizer(Module& module, const OptimizerOptions& options, Schedule schedule)
+    : Optimizer(std::make_unique<FlatParameters>(module, Statistics::immediate), options,
+                std::move(schedule)) {}
 
-Sgd::Sgd(std::unique_ptr<FlatParameters> flat, SgdOptions options) : Sgd(*flat, options) {
+Optimizer::Optimizer(std::unique_ptr<FlatParameters> flat, const OptimizerOptions& options, Schedule schedule)
+    : Optimizer(*flat, options, std::move(schedule)) {
   owned_ = std::move(flat);
 }
 
-Sgd::~Sgd() = default;
+Optimizer::~Optimizer() = default;
 
-void Sgd::group(std::string_view word, SgdOptions options) {
+void Optimizer::group(std::string_view word, const OptimizerOptions& options, Schedule schedule) {
   check(options);
   const auto& slots = flat_->slots();
   bool found = false;
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    if (slots[i].name.find(word) == std::string::npos) {
-      continue;
+    if (slots[i].name.find(word) != std::string::npos) {
+      group_of_[i] = groups_.size();
+      found = true;
     }
-    options_[i] = options;
-    found = true;
   }
   if (!found) {
     throw InputError(
-        "Sgd: no trainable parameter has \"{}\" in its name; the first is \"{}\", the last \"{}\"", word,
-        slots.back().name, slots.front().name);
+        "optimizer: no trainable parameter has \"{}\" in its name; the first is \"{}\", the last \"{}\"",
+        word, slots.back().name, slots.front().name);
   }
-  make_runs();
+  groups_.push_back({options, std::move(schedule)});
+  arrange();
 }
 
-void Sgd::make_runs() {
+/// Makes the runs, and the buffers that they need.
+void Optimizer::arrange() {
   const auto& slots = flat_->slots();
+  const Tensor& weights = flat_->weights();
+  std::set<std::string> needed;
   runs_.clear();
   for (std::size_t first = 0, last = 0; first < slots.size(); first = last) {
-    while (last < slots.size() && options_[last] == options_[first]) {
+    while (last < slots.size() && group_of_[last] == group_of_[first]) {
       ++last;
     }
-    const std::int64_t begin = slots[first].offset;
-    const std::int64_t end = last < slots.size() ? slots[last].offset : flat_->weights().numel();
-    runs_.push_back({options_[first], begin, end});
+    const std::int64_t end = last < slots.size() ? slots[last].offset : weights.numel();
+    runs_.push_back({group_of_[first], first, last, slots[first].offset, end});
+    const std::vector<std::string> names = state_names(groups_[group_of_[first]].options);
+    needed.insert(names.begin(), names.end());
+  }
+  std::erase_if(buffers_, [&](const auto& buffer) { return !needed.contains(buffer.first); });
+  for (const std::string& name : needed) {
+    if (!buffers_.contains(name)) {
+      buffers_[name] = zeros(weights.shape(), {.device = weights.device()});
+    }
   }
 }
 
-StateDict Sgd::momentum_dict() const {
+StateDict Optimizer::state_dict() const {
   StateDict state;
-  for (const auto& slot : flat_->slots()) {
-    state.emplace_back(slot.name,
-                       momentum_.narrow(0, slot.offset, slot.size).view(slot.parameter.data().shape()));
+  for (std::size_t i = 0; i < group_of_.size(); ++i) {
+    const auto& slot = flat_->slots()[i];
+    for (const std::string& name : state_names(groups_[group_of_[i]].options)) {
+      state.emplace_back(
+          slot.name + "." + name,
+          buffers_.at(name).narrow(0, slot.offset, slot.size).view(slot.parameter.data().shape()));
+    }
   }
+  state.emplace_back("step", steps_);
   return state;
 }
 
-std::string Sgd::describe() const {
+void Optimizer::load_state_dict(const StateDict& state) {
+  copy_by_name(state_dict(), state, "optimizer: this state does not fit");
+}
+
+std::string Optimizer::describe() const {
   const auto& slots = flat_->slots();
   std::string text;
-  for (std::size_t first = 0, last = 0; first < slots.size(); first = last) {
-    while (last < slots.size() && options_[last] == options_[first]) {
-      ++last;
+  for (const Run& run : runs_) {
+    const Group& group = groups_[run.group];
+    text += (text.empty() ? "" : "; ") + nn::describe(group.options);
+    if (run.group > 0 && group.schedule) {
+      text += ", schedule of its own";
     }
-    const SgdOptions& o = options_[first];
-    const bool all = first == 0 && last == slots.size();
-    text += fmt::format("{}learning rate {}, momentum {}, weight decay {}{}{}", first == 0 ? "" : "; ",
-                        o.learning_rate, o.momentum, o.weight_decay, o.nesterov ? ", nesterov" : "",
-                        all ? "" : fmt::format(" of {} to {}", slots[first].name, slots[last - 1].name));
+    if (runs_.size() > 1) {
+      text += fmt::format(" of {} to {}", slots[run.first].name, slots[run.last - 1].name);
+    }
   }
   return text;
 }
 
-void Sgd::zero_grad() { flat_->begin(); }
+void Optimizer::zero_grad() { flat_->begin(); }
 
-void Sgd::step(double rate, double gradient_scale, const Tensor& control) {
+void Optimizer::step(const OptimizerStep& step) {
   // A trainer completes the gradients before it sums them; what it summed must not be taken for empty here.
   if (owned_) {
     flat_->finish();
   }
-  step_part(0, flat_->weights().numel(), rate, gradient_scale, control);
+  step_part(0, flat_->weights().numel(), step);
 }
 
-void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale,
-                    const Tensor& control) {
+void Optimizer::step_part(std::int64_t begin, std::int64_t end, const OptimizerStep& step) {
   for (const Run& run : runs_) {
     const std::int64_t first = std::max(begin, run.begin), last = std::min(end, run.end);
     if (first >= last) {
       continue;
     }
-    const auto part = [&](const Tensor& buffer) { return buffer.narrow(0, first, last - first); };
-    Tensor weights = part(flat_->weights()), momentum = part(momentum_);
-    // Momentum starts at zero, so that the first step needs no case of its own, nor does a resumed one.
-    const SgdStep step{.learning_rate = static_cast<float>(run.options.learning_rate * rate),
-                       .momentum = static_cast<float>(run.options.momentum),
-                       .weight_decay = static_cast<float>(run.options.weight_decay),
-                       .gradient_scale = static_cast<float>(gradient_scale),
-                       .nesterov = run.options.nesterov,
-                       .first = false};
-    const Tensor gradients = part(flat_->gradients());
-    if (control.defined()) {
-      MILLRACE_LAUNCH(weights.device(), sgd_step_if, control, weights, gradients, momentum, step);
-    } else {
-      MILLRACE_LAUNCH(weights.device(), sgd_step, weights, gradients, momentum, step);
-    }
+    const Group& group = groups_[run.group];
+    const Schedule& schedule = group.schedule ? group.schedule : groups_[0].schedule;
+    const Part part{*flat_, buffers_, first, last, schedule ? schedule(step.number) : 1, step};
+    std::visit([&](const auto& options) { update(options, part); }, group.options);
   }
   for (const auto& slot : flat_->slots()) {
     if (slot.offset < end && slot.offset + slot.size > begin) {
@@ -134,7 +255,7 @@ void Sgd::step_part(std::int64_t begin, std::int64_t end, double rate, double gr
     }
   }
   if (end >= flat_->weights().numel()) {
-    ++steps_;
+    *steps_.data<std::int64_t>() = step.number + 1;
   }
 }
 

@@ -1,88 +1,104 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "nn/flat.h"
 #include "nn/module.h"
+#include "nn/optimizer_options.h"
+#include "nn/schedule.h"
 #include "nn/state.h"
 
 namespace millrace::nn {
 
-struct SgdOptions {
-  double learning_rate = 0.01;
-  double momentum = 0;
-  double weight_decay = 0;
-  bool nesterov = false;
-  bool operator==(const SgdOptions&) const = default;
+/// Where a step stands in a training, and what is to be done with its gradients.
+struct OptimizerStep {
+  std::int64_t number = 0;    ///< From 0. Schedules and Adam's correction of its averages go by it.
+  double gradient_scale = 1;  ///< Multiplies every gradient.
+  /// If defined, f32 on the weights' device: with 0 at its start nothing is updated (but the step counts),
+  /// and what follows is a further factor on the gradients.
+  Tensor control = {};
 };
 
-/// Stochastic gradient descent with PyTorch's update rule, over flat buffers: one fused pass a run of
-/// parameters with equal options.
+/// Updates a network's parameters by PyTorch's rules (SGD, Adam, AdamW, RMSProp) or Muon's, over flat
+/// buffers: one fused pass a run of neighbouring parameters that are of one group.
 ///
 /// Made from a module, it owns the module's FlatParameters and BatchNorm updates its running statistics in
-/// each forward pass, as in PyTorch: the optimizer of a hand-written loop. `group` gives parameters whose
-/// name contains a word options of their own (learning rates scale with the schedule alike). A parameter
-/// without a gradient counts as one with a gradient of zero.
-class Sgd {
+/// each forward pass, as in PyTorch: the optimizer of a hand-written loop, which calls `zero_grad` and
+/// `step()`. A parameter without a gradient counts as one with a gradient of zero.
+class Optimizer {
  public:
-  Sgd(FlatParameters& flat, SgdOptions options);
-  Sgd(Module& module, SgdOptions options);
-  ~Sgd();
-  Sgd(const Sgd&) = delete;
-  Sgd& operator=(const Sgd&) = delete;
+  /// `schedule` multiplies the learning rate; none leaves it as it is.
+  /// @throws InputError naming options out of range.
+  Optimizer(FlatParameters& flat, const OptimizerOptions& options, Schedule schedule = {});
+  Optimizer(Module& module, const OptimizerOptions& options, Schedule schedule = {});
+  ~Optimizer();
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
 
-  /// Parameters whose name contains `word` get `options` from now on. @throws InputError when none matches.
-  void group(std::string_view word, SgdOptions options);
+  /// Parameters whose name contains `word` get options of their own from now on, also of another kind, and a
+  /// schedule of their own in place of the others'; with none, they follow the others'.
+  /// @throws InputError when no name contains it.
+  void group(std::string_view word, const OptimizerOptions& options, Schedule schedule = {});
   void zero_grad();
-  /// One update; `rate` multiplies every learning rate (a schedule's value), `gradient_scale` every gradient.
-  /// `control`, if defined, is f32 on the weights' device: with 0 at its start nothing is updated, and what
-  /// follows is a further factor on the gradients.
-  void step(double rate = 1, double gradient_scale = 1, const Tensor& control = {});
+  /// One update: the one after the last, or (a trainer's) of the given number. At a rate of 0 the weights
+  /// stay as they are. @throws InputError where Muon is to step a parameter of one dimension.
+  void step() { step({.number = steps()}); }
+  void step(const OptimizerStep& step);
   /// The update of elements [begin, end) of the flat weights alone, whose gradients must be complete. Parts
-  /// in ascending order that cover all weights make one step, the same to the bit.
-  void step_part(std::int64_t begin, std::int64_t end, double rate, double gradient_scale,
-                 const Tensor& control = {});
+  /// in ascending order that cover all weights make one step, the same to the bit. What Muon steps, it steps
+  /// as a whole, with the part that holds its end.
+  void step_part(std::int64_t begin, std::int64_t end, const OptimizerStep& step);
+
   FlatParameters& flat() { return *flat_; }
-  /// One buffer like `flat().weights()`.
-  Tensor& momentum() { return momentum_; }
-  /// The same by the parameters' names, as views: PyTorch's momentum_buffer of each.
-  StateDict momentum_dict() const;
-  /// The options on one line, those of groups with the first and the last of their parameters.
+  /// PyTorch's names (momentum_buffer, exp_avg ...), each a buffer like `flat().weights()`.
+  std::map<std::string, Tensor>& buffers() { return buffers_; }
+  /// What a step goes on from, as views: "conv1.weight.exp_avg" of each parameter, and "step", their number.
+  StateDict state_dict() const;
+  /// @throws InputError naming every missing, unexpected or wrongly shaped entry.
+  void load_state_dict(const StateDict& state);
+  /// Kind and options on one line, those of groups with the first and the last of their parameters.
   std::string describe() const;
-  std::int64_t steps() const { return steps_; }
+  /// So many were taken.
+  std::int64_t steps() const { return *steps_.data<std::int64_t>(); }
 
  private:
-  /// Neighbouring parameters with equal options; places in the flat buffers.
+  struct Group {
+    OptimizerOptions options;
+    Schedule schedule;  // the first is everybody's who has none
+  };
+  /// Neighbouring parameters of one group: slots [first, last), elements [begin, end) of the flat buffers.
   struct Run {
-    SgdOptions options;
+    std::size_t group, first, last;
     std::int64_t begin, end;
   };
-  Sgd(std::unique_ptr<FlatParameters> flat, SgdOptions options);
-  void make_runs();
+  Optimizer(std::unique_ptr<FlatParameters> flat, const OptimizerOptions& options, Schedule schedule);
+  void arrange();
 
   std::unique_ptr<FlatParameters> owned_;  // null when the flat buffers are the caller's
   FlatParameters* flat_;
-  std::vector<SgdOptions> options_;  // one for each slot
+  std::vector<Group> groups_;
+  std::vector<std::size_t> group_of_;  // by slot
   std::vector<Run> runs_;
-  Tensor momentum_;
-  std::int64_t steps_ = 0;
+  std::map<std::string, Tensor> buffers_;
+  Tensor steps_ = zeros({}, {.dtype = DType::i64});
 };
 
-/// A factor on the learning rate as a function of progress in steps. Made by the functions below.
-using Schedule = std::function<double(std::int64_t step)>;
-
-Schedule constant_schedule();
-Schedule step_schedule(std::int64_t every, double factor);
-Schedule cosine_schedule(std::int64_t total, double end = 0);
-/// Linear between (step, factor) points, constant outside them.
-Schedule piecewise_linear_schedule(std::vector<std::pair<std::int64_t, double>> points);
-/// Linear from 1 / (steps + 1) up to `after`'s value over the first `steps`.
-Schedule warm_up(std::int64_t steps, Schedule after);
+/// The optimizers of hand-written loops: `nn::Adam optimizer(net, {.learning_rate = 0.001});`
+template <typename Options>
+struct OptimizerOf : Optimizer {
+  template <typename Weights>
+  explicit OptimizerOf(Weights& weights, const Options& options = {}, Schedule schedule = {})
+      : Optimizer(weights, options, std::move(schedule)) {}
+};
+using Sgd = OptimizerOf<SgdOptions>;
+using Adam = OptimizerOf<AdamOptions>;
+using AdamW = OptimizerOf<AdamWOptions>;
+using RmsProp = OptimizerOf<RmsPropOptions>;
+using Muon = OptimizerOf<MuonOptions>;
 
 }  // namespace millrace::nn

@@ -1,8 +1,10 @@
+#include "nn/schedule.h"
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>
 
-#include "nn/optimizer.h"
+#include "tensor/error.h"
 
 namespace millrace::nn {
 

@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char *kWeights = "weights.safetensors", *kMomentum = "optimizer.safetensors",
+constexpr const char *kWeights = "weights.safetensors", *kOptimizer = "optimizer.safetensors",
                      *kState = "state.pb";
 
 [[noreturn]] void cannot_write(const fs::path& path, int reason) {
@@ -46,11 +46,11 @@ void write_files(const fs::path& folder, const Checkpoint& checkpoint) {
   nn::SafetensorsFile weights{checkpoint.trainer.weights, checkpoint.metadata};
   weights.metadata["format"] = "pt";
   nn::save_safetensors(folder / kWeights, weights);
-  nn::save_safetensors(folder / kMomentum, {checkpoint.trainer.momentum, {{"format", "pt"}}});
+  nn::save_safetensors(folder / kOptimizer, {checkpoint.trainer.optimizer, {{"format", "pt"}}});
   const CheckpointState state{.step = checkpoint.trainer.steps,
                               .loader = checkpoint.loader,
                               .run = checkpoint.run,
-                              .files = {sum_of(folder / kWeights), sum_of(folder / kMomentum)}};
+                              .files = {sum_of(folder / kWeights), sum_of(folder / kOptimizer)}};
   const std::string bytes = state.to_bytes();
   NewFile file(folder / kState);
   file.write(bytes.data(), bytes.size());
@@ -110,13 +110,13 @@ fs::path save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
 Checkpoint load_checkpoint(const fs::path& path) {
   try {
     CheckpointState state = read_state(path / kState);
-    for (const char* name : {kWeights, kMomentum}) {
+    for (const char* name : {kWeights, kOptimizer}) {
       check_file(path / name, state);
     }
     nn::SafetensorsFile weights = nn::load_safetensors(path / kWeights);
     return {.trainer = {.steps = state.step,
                         .weights = std::move(weights.tensors),
-                        .momentum = nn::load_safetensors(path / kMomentum).tensors},
+                        .optimizer = nn::load_safetensors(path / kOptimizer).tensors},
             .loader = state.loader,
             .run = std::move(state.run),
             .metadata = std::move(weights.metadata)};

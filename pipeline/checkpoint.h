@@ -73,9 +73,9 @@ struct CheckpointerOptions {
 ///
 ///     checkpointer.after_step(trainer, loader);
 ///
-/// Training is held up by the copy of weights and momentum alone. One copy exists at a time: a checkpoint
-/// that is due while the one before is still being written is taken at the first step after that. One that
-/// cannot be written is reported and left out, and the last good one stays.
+/// Training is held up by the copy of weights and optimizer state alone. One copy exists at a time: a
+/// checkpoint that is due while the one before is still being written is taken at the first step after that.
+/// One that cannot be written is reported and left out, and the last good one stays.
 class Checkpointer {
  public:
   /// Removes what a killed run left half written.

@@ -10,7 +10,7 @@ namespace millrace {
 
 namespace {
 
-constexpr std::uint32_t kFormat = 1;
+constexpr std::uint32_t kFormat = 2;
 constexpr std::byte kChecksumTag{15 << 3 | 5};  // field 15, of 32 bits
 constexpr std::size_t kChecksumBytes = 5;
 
@@ -72,7 +72,9 @@ CheckpointState CheckpointState::from_bytes(std::span<const std::byte> bytes) {
     throw InputError("it is no message of proto/checkpoint.proto");
   }
   if (state.version() != kFormat) {
-    throw InputError("it has version {}, and this Millrace reads version {}", state.version(), kFormat);
+    throw InputError(
+        "it has version {}, and this Millrace reads version {}; go on with the Millrace that wrote it",
+        state.version(), kFormat);
   }
   CheckpointState result{.step = state.step(),
                          .loader = LoaderState::from_bytes(std::as_bytes(std::span(state.loader()))),

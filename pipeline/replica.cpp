@@ -44,7 +44,7 @@ Tensor part(const Tensor& flat, std::int64_t begin, std::int64_t end) {
 
 }  // namespace
 
-Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& sgd,
+Replica::Replica(const Trainer::MakeModule& make_module, const nn::OptimizerOptions& optimizer,
                  const TrainerOptions& options, Communicator& communicator)
     : options_(options),
       communicator_(communicator),
@@ -53,7 +53,7 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& s
       module_(make_seeded(make_module, options.seed, device_)),
       flat_(*module_, nn::Statistics::summed,
             [&](std::int64_t count, TensorOptions options) { return communicator.allocate(count, options); }),
-      sgd_(flat_, sgd),
+      optimizer_(flat_, optimizer, options.schedule),
       loss_scale_(make_loss_scale(options.dtype, device_)),
       partials_(make_partials(flat_.gradients(),
                               static_cast<unsigned>(local_shards(options).count / options.replicas))),
@@ -96,7 +96,7 @@ Buckets Replica::make_buckets() {
 /// As soon as a part is summed, unless whether to update at all depends on the whole.
 void Replica::update(std::int64_t begin, std::int64_t end) {
   if (!loss_scale_.defined()) {
-    sgd_.step_part(begin, end, rate_, scale_);
+    optimizer_.step_part(begin, end, step_);
   }
 }
 
@@ -104,12 +104,14 @@ void Replica::synchronize() {
   for (auto& [name, tensor] : nn::state_dict(*module_)) {
     communicator_.broadcast(tensor, 0, current_stream(device_));
   }
-  communicator_.broadcast(sgd_.momentum(), 0, current_stream(device_));
+  for (auto& [name, buffer] : optimizer_.buffers()) {
+    communicator_.broadcast(buffer, 0, current_stream(device_));
+  }
 }
 
 void Replica::step(const StepTask& task) {
-  rate_ = task.rate;
-  scale_ = 1.0 / static_cast<double>(task.valid);
+  step_ = {
+      .number = task.step, .gradient_scale = 1.0 / static_cast<double>(task.valid), .control = loss_scale_};
   if (subtrees_) {
     run_subtrees(task);
   } else {
@@ -148,7 +150,7 @@ void Replica::run_shards(const StepTask& task) {
 void Replica::step_if_finite() {
   if (loss_scale_.defined()) {
     MILLRACE_LAUNCH(device_, update_loss_scale, flat_.gradients(), loss_scale_);
-    sgd_.step(rate_, scale_, loss_scale_);
+    optimizer_.step(step_);
   }
 }
 
@@ -166,7 +168,7 @@ void Replica::run_subtrees(const StepTask& task) {
     subtrees_->give(i, flat_.gradients());
   }
   subtrees_->finish(flat_.gradients());
-  sgd_.step(rate_, scale_);
+  optimizer_.step(step_);
 }
 
 void Replica::run_shard(const StepTask& task, int shard, bool last) {

@@ -24,7 +24,6 @@ struct StepTask {
   const LossFunction& loss;
   std::int64_t valid = 0;  ///< Samples of the global batch.
   std::int64_t step = 0;
-  double rate = 1;           ///< The schedule's factor on the learning rates.
   TravellingLosses& losses;  ///< Out: the loss of each shard of this process.
 };
 
@@ -49,13 +48,13 @@ void add_up(Evaluation& evaluation, Peers& peers);
 class Replica {
  public:
   /// Weights are drawn from options.seed; the calling thread's generator is left as it was.
-  Replica(const Trainer::MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& options,
-          Communicator& communicator);
+  Replica(const Trainer::MakeModule& make_module, const nn::OptimizerOptions& optimizer,
+          const TrainerOptions& options, Communicator& communicator);
 
   nn::Module& module() { return *module_; }
-  nn::Sgd& sgd() { return sgd_; }
+  nn::Optimizer& optimizer() { return optimizer_; }
   double idle_seconds() { return feeder_.idle_seconds(); }
-  /// Takes over the state dictionary and the momentum of replica 0; all replicas call it.
+  /// Takes over the state dictionary and the optimizer's state of replica 0; all replicas call it.
   void synchronize();
   void step(const StepTask& task);
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
@@ -86,11 +85,11 @@ class Replica {
   Feeder feeder_;
   std::unique_ptr<nn::Module> module_;
   nn::FlatParameters flat_;
-  nn::Sgd sgd_;
+  nn::Optimizer optimizer_;
   Tensor loss_scale_;  // the state of update_loss_scale; undefined but for f16
   // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
   std::vector<Tensor> partials_;
-  double rate_ = 1, scale_ = 1;  // of this step's updates; each bucket is updated when it is summed
+  nn::OptimizerStep step_;  // this one; each bucket is updated when it is summed
   Buckets buckets_;
   std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket

@@ -151,7 +151,7 @@ ShardRange local_shards(const TrainerOptions& options) {
 }
 
 struct Trainer::Impl {
-  Impl(const MakeModule& make_module, const nn::SgdOptions& sgd, const TrainerOptions& asked)
+  Impl(const MakeModule& make_module, const nn::OptimizerOptions& optimizer, const TrainerOptions& asked)
       : options(resolve(asked)),
         peers(options.processes, options.shards),
         communicators(
@@ -171,7 +171,7 @@ struct Trainer::Impl {
     };
     together([&](int r) {
       auto& communicator = *communicators[static_cast<std::size_t>(r)];
-      replica(r) = std::make_unique<Replica>(make_alone, sgd, options, communicator);
+      replica(r) = std::make_unique<Replica>(make_alone, optimizer, options, communicator);
     });
     changed = communicators[0]->size() > 1;
   }
@@ -283,15 +283,15 @@ struct Trainer::Impl {
   Team team;            // last: its threads end before what they use
 };
 
-Trainer::Trainer(MakeModule make_module, nn::SgdOptions sgd, TrainerOptions options)
-    : impl_(std::make_unique<Impl>(make_module, sgd, options)) {}
+Trainer::Trainer(MakeModule make_module, const nn::OptimizerOptions& optimizer, TrainerOptions options)
+    : impl_(std::make_unique<Impl>(make_module, optimizer, options)) {}
 Trainer::~Trainer() = default;
 
 int Trainer::replicas() const { return impl_->options.replicas; }
 int Trainer::shards() const { return impl_->options.shards; }
 std::int64_t Trainer::steps() const { return impl_->steps; }
 const TrainerOptions& Trainer::options() const { return impl_->options; }
-const nn::Sgd& Trainer::optimizer() const { return impl_->replica(0)->sgd(); }
+const nn::Optimizer& Trainer::optimizer() const { return impl_->replica(0)->optimizer(); }
 
 double Trainer::idle_seconds() const {
   double sum = 0;
@@ -301,9 +301,10 @@ double Trainer::idle_seconds() const {
   return sum / replicas();
 }
 
-void Trainer::group(std::string_view word, nn::SgdOptions options) {
+void Trainer::group(std::string_view word, const nn::OptimizerOptions& options,
+                    const nn::Schedule& schedule) {
   for (auto& replica : impl_->replicas) {
-    replica->sgd().group(word, options);
+    replica->optimizer().group(word, options, schedule);
   }
 }
 
@@ -320,12 +321,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
     return {};
   }
   const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
-  const StepTask task{.batch = batch,
-                      .loss = loss,
-                      .valid = valid,
-                      .step = steps(),
-                      .rate = impl_->options.schedule(steps()),
-                      .losses = *losses};
+  const StepTask task{.batch = batch, .loss = loss, .valid = valid, .step = steps(), .losses = *losses};
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   ++impl_->steps;
   if (impl_->peers.size() == 1) {
@@ -386,14 +382,13 @@ TrainerState Trainer::state() const {
   Replica& replica = *impl_->replica(0);
   return {.steps = steps(),
           .weights = copied(nn::state_dict(replica.module())),
-          .momentum = copied(replica.sgd().momentum_dict())};
+          .optimizer = copied(replica.optimizer().state_dict())};
 }
 
 void Trainer::restore(const TrainerState& state) {
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
-  nn::copy_by_name(replica.sgd().momentum_dict(), state.momentum,
-                   "trainer: these momentums do not fit the network");
+  replica.optimizer().load_state_dict(state.optimizer);
   impl_->steps = state.steps;
   impl_->changed = true;
 }

@@ -30,8 +30,8 @@ struct TrainerOptions {
   std::vector<Device> devices = {kCpu};
   /// Of images and activations: f32 or bf16, on GPUs also f16 with dynamic loss scaling; weights stay f32.
   DType dtype = DType::f32;
-  std::uint64_t seed = 0;  ///< Of the initial weights and of dropout.
-  nn::Schedule schedule = nn::constant_schedule();
+  std::uint64_t seed = 0;                           ///< Of the initial weights and of dropout.
+  nn::Schedule schedule = nn::constant_schedule();  ///< Of the learning rate.
   /// How long a replica waits for its peers.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
   /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
@@ -67,28 +67,29 @@ struct Evaluation {
 /// What a training goes on from, besides its data: tensors on the CPU, by PyTorch's names.
 struct TrainerState {
   std::int64_t steps = 0;
-  nn::StateDict weights;   ///< Parameters and buffers.
-  nn::StateDict momentum;  ///< Of each trained parameter.
+  nn::StateDict weights;    ///< Parameters and buffers.
+  nn::StateDict optimizer;  ///< As Optimizer::state_dict gives it.
 };
 
 /// Trains replicas of one network data-parallel, in one process or in each of a group.
 ///
 /// Each replica is a thread with a copy of the model; it computes the gradients of its shards, which are
 /// summed on a fixed binary tree over the shards, so that weights do not depend on the number of replicas;
-/// then each takes the same SGD step. An exception in one replica aborts its peers and is thrown from `step`.
+/// then each takes the same step. An exception in one replica aborts its peers and is thrown from `step`.
 /// See docs/design.md.
 class Trainer {
  public:
   using MakeModule = std::function<std::unique_ptr<nn::Module>()>;
-  Trainer(MakeModule make_module, nn::SgdOptions sgd, TrainerOptions options = {});
+  Trainer(MakeModule make_module, const nn::OptimizerOptions& optimizer, TrainerOptions options = {});
   ~Trainer();
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
   int replicas() const;  ///< In this process.
   int shards() const;    ///< Of a batch, over all processes.
-  /// Parameters whose name contains `word` get options of their own, on all replicas.
-  void group(std::string_view word, nn::SgdOptions options);
+  /// Parameters whose name contains `word` get options, and a schedule, of their own, on all replicas: see
+  /// nn::Optimizer::group.
+  void group(std::string_view word, const nn::OptimizerOptions& options, const nn::Schedule& schedule = {});
   /// One step on one global batch, of which `batch` holds the shards of this process; without a valid sample
   /// it only counts. All processes call it, and get the sums over all. After a failure in a replica every
   /// later call throws.
@@ -104,8 +105,8 @@ class Trainer {
   /// How long GPUs had nothing to do between two steps so far, on average over the replicas: data or the host
   /// came late. 0 on the CPU.
   double idle_seconds() const;
-  const TrainerOptions& options() const;  ///< With replicas and shards filled in.
-  const nn::Sgd& optimizer() const;       ///< Of replica 0.
+  const TrainerOptions& options() const;   ///< With replicas and shards filled in.
+  const nn::Optimizer& optimizer() const;  ///< Of replica 0.
 
   /// A copy of all it takes to go on, between steps.
   TrainerState state() const;

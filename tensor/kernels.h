@@ -146,18 +146,6 @@ struct Pad2d {
 MILLRACE_KERNEL(pad2d_forward, const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out)
 MILLRACE_KERNEL(pad2d_backward, const Tensor& grad, const Pad2d& pad, PadMode mode, Tensor& grad_x)
 
-// One pass over flat f32 buffers: g = scale * grad + decay * w; m = momentum * m + g; w -= lr * (nesterov ? g
-// + momentum * m : m). On the first step m = g, as in PyTorch.
-struct SgdStep {
-  float learning_rate = 0;
-  float momentum = 0;
-  float weight_decay = 0;
-  float gradient_scale = 1;
-  bool nesterov = false;
-  bool first = false;
-};
-MILLRACE_KERNEL(sgd_step, Tensor& weight, const Tensor& grad, Tensor& momentum, const SgdStep& step)
-
 }  // namespace millrace
 
 #undef MILLRACE_KERNEL

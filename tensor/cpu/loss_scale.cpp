@@ -22,14 +22,4 @@ void update_loss_scale(Tensor& gradients, Tensor& state) {
   }
 }
 
-void sgd_step_if(const Tensor& control, Tensor& weight, const Tensor& grad, Tensor& momentum,
-                 const SgdStep& step) {
-  const auto* values = control.data<float>();
-  if (values[0] != 0) {
-    SgdStep scaled = step;
-    scaled.gradient_scale *= values[1];
-    sgd_step(weight, grad, momentum, scaled);
-  }
-}
-
 }  // namespace millrace::cpu

@@ -177,8 +177,9 @@ TEST_F(BadSamplesTest, TrainedWeightsDoNotDependOnReplicasOrThreads) {
       LoaderOptions options = make_options(BadSamples::mask);
       options.threads = threads;
       Loader loader(data, options);
-      Trainer trainer{
-          make_small_net, {.learning_rate = 0.05}, {.replicas = replicas, .shards = 2, .seed = 5}};
+      Trainer trainer{make_small_net,
+                      nn::SgdOptions{.learning_rate = 0.05},
+                      {.replicas = replicas, .shards = 2, .seed = 5}};
       for (int epoch = 0; epoch < 2; ++epoch) {
         for (const Batch& batch : loader.epoch(epoch)) trainer.step(batch, sum_of_losses);
       }
@@ -196,7 +197,8 @@ TEST_F(BadSamplesTest, ABatchWithoutAValidSampleChangesNoWeight) {
   LoaderOptions options = make_options(BadSamples::mask);
   options.order = {Order::sequential};
   Loader loader(data, options);
-  Trainer trainer{make_small_net, {.learning_rate = 0.05}, {.replicas = 2, .shards = 2, .seed = 5}};
+  Trainer trainer{
+      make_small_net, nn::SgdOptions{.learning_rate = 0.05}, {.replicas = 2, .shards = 2, .seed = 5}};
   Batch batch;
   loader.epoch(0);
   ASSERT_TRUE(loader.next(batch));

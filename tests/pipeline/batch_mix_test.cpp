@@ -177,7 +177,9 @@ TEST(BatchMix, TrainsTheSameBitsOnAnyReplicas) {
         .batch_size = 16, .transforms = "normalize,mixup:0.3,cutmix:1", .shards = 2, .seed = 1};
     options.threads = replicas;
     Loader loader(make_data(), options);
-    Trainer trainer{make_small_net, {.learning_rate = 0.05}, {.replicas = replicas, .shards = 2, .seed = 5}};
+    Trainer trainer{make_small_net,
+                    nn::SgdOptions{.learning_rate = 0.05},
+                    {.replicas = replicas, .shards = 2, .seed = 5}};
     for (const Batch& batch : loader.epoch(0)) {
       trainer.step(batch, [](nn::Module& net, const Batch& b) {
         return cross_entropy(net(b.images()), b.targets(), {.reduction = Reduction::sum});

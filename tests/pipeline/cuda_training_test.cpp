@@ -248,8 +248,10 @@ TEST(LossScaling, AStepIsSkippedOrScaledByWhatLiesOnTheDevice) {
       Tensor weights = ones({21}, {.device = device}), gradients = full({21}, 8, {.device = device}),
              momentum = full({21}, 2, {.device = device});
       const Tensor control = tensor({apply, 0.25}).to(device);
-      const SgdStep step{.learning_rate = 1, .momentum = 0.5, .weight_decay = 0, .gradient_scale = 0.5};
-      MILLRACE_LAUNCH(device, sgd_step_if, control, weights, gradients, momentum, step);
+      const SgdStep step{.gradient = {.gradient_scale = 0.5, .control = control.data<float>()},
+                         .learning_rate = 1,
+                         .momentum = 0.5};
+      MILLRACE_LAUNCH(device, sgd_step, weights, gradients, momentum, step);
       EXPECT_EQ(momentum.at({20}), 2);  // either way: 0.5 * 2 + 8 * 0.5 * 0.25
       EXPECT_EQ(weights.at({20}), apply == 0 ? 1 : -1);
     }

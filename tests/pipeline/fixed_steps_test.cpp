@@ -61,9 +61,10 @@ std::string trained_hash(const std::string& model, DType dtype) {
                                                 .dtype = dtype,
                                                 .shards = 4,
                                                 .threads = 1});
-  Trainer trainer{[&] { return nn::make_model(model); },
-                  {.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true},
-                  {.replicas = 2, .shards = 4, .dtype = dtype}};
+  Trainer trainer{
+      [&] { return nn::make_model(model); },
+      nn::SgdOptions{.learning_rate = 0.01, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true},
+      {.replicas = 2, .shards = 4, .dtype = dtype}};
   for (const Batch& batch : loader.epoch(0)) {
     trainer.step(batch, sum_of_losses);
   }

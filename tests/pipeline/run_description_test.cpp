@@ -29,10 +29,10 @@ std::string changed_by(const std::function<void(Recipe&)>& change) {
 }
 
 TEST(RunDescription, NamesWhatTheBitsDependOn) {
-  EXPECT_EQ(
-      changed_by([](Recipe& r) { r.sgd.nesterov = true; }),
-      "optimizer: learning rate 0.05, momentum 0.9, weight decay 0 before, learning rate 0.05, momentum 0.9, "
-      "weight decay 0, nesterov now");
+  EXPECT_EQ(changed_by([](Recipe& r) { r.sgd.nesterov = true; }),
+            "optimizer: SGD, learning rate 0.05, momentum 0.9, weight decay 0 before, SGD, learning rate "
+            "0.05, momentum 0.9, "
+            "weight decay 0, nesterov now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.shards = r.loader.shards = 8; }), "shards: 4 before, 8 now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.seed = 6; }), "seed: 5 before, 6 now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.loader.batch_size = 32; }), "batch size: 16 before, 32 now");

@@ -20,7 +20,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
+const nn::OptimizerOptions kSgd =
+    nn::SgdOptions{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
 
 Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype = DType::f32,
                    bool train = true) {
@@ -85,7 +86,7 @@ TEST(Trainer, SumsShardsOnTheTree) {
   nn::manual_seed(5);
   SmallNet net;
   nn::FlatParameters flat(net);
-  nn::Sgd sgd(flat, kSgd);
+  nn::Optimizer optimizer(flat, kSgd);
   for (const Batch& batch : loader.epoch(0)) {
     std::vector<Tensor> gradients;
     std::vector<double> losses;
@@ -100,7 +101,7 @@ TEST(Trainer, SumsShardsOnTheTree) {
     }
     flat.gradients().copy_((gradients[0] + gradients[1]) + (gradients[2] + gradients[3]));
     flat.apply_statistics(16);
-    sgd.step(1, 1.0 / 16);
+    optimizer.step({.gradient_scale = 1.0 / 16});
     const StepResult result = trainer.step(batch, sum_of_losses);
     EXPECT_EQ(result.loss, (losses[0] + losses[1]) + (losses[2] + losses[3]));
     EXPECT_EQ(result.valid, 16);
@@ -128,7 +129,7 @@ TEST(Trainer, ScheduleAndGroupsReachAllReplicas) {
     Loader loader = make_loader(64, 16, 4);
     Trainer trainer{
         make_small_net, kSgd, {.replicas = replicas, .shards = 4, .schedule = nn::cosine_schedule(8)}};
-    trainer.group("bias", {.learning_rate = 0.5});
+    trainer.group("bias", nn::AdamOptions{.learning_rate = 0.5}, nn::step_schedule(2, 0.5));
     for (const Batch& batch : loader.epoch(0)) {
       trainer.step(batch, sum_of_losses);
     }
@@ -183,9 +184,10 @@ TEST(Trainer, GoesOnFromItsState) {
 TEST(Trainer, AStateThatDoesNotFitIsNamed) {
   Trainer trainer{make_small_net, kSgd, {.replicas = 1}};
   TrainerState state = trainer.state();
-  state.momentum.pop_back();
-  EXPECT_THAT(test::input_error([&] { trainer.restore(state); }),
-              AllOf(HasSubstr("momentums do not fit"), HasSubstr("missing: conv1.weight")));
+  state.optimizer.erase(state.optimizer.begin());
+  EXPECT_THAT(
+      test::input_error([&] { trainer.restore(state); }),
+      AllOf(HasSubstr("optimizer: this state does not fit"), HasSubstr("missing: fc2.bias.momentum_buffer")));
   state = trainer.state();
   state.weights.front().second = zeros({2});
   EXPECT_THAT(test::input_error([&] { trainer.restore(state); }), HasSubstr("conv1.weight is [2]"));
@@ -307,7 +309,7 @@ TEST(Trainer, RefusesWhatDoesNotFit) {
   ASSERT_TRUE(bf16.next(batch));
   EXPECT_THAT(test::input_error([&] { trainer.step(batch, sum_of_losses); }),
               HasSubstr("images in bf16, expected f32"));
-  EXPECT_THAT(test::input_error([&] { trainer.group("nowhere", {}); }), HasSubstr("nowhere"));
+  EXPECT_THAT(test::input_error([&] { trainer.group("nowhere", kSgd); }), HasSubstr("nowhere"));
   EXPECT_THAT(test::input_error([] { Trainer([] { return nullptr; }, kSgd, {.replicas = 2}); }),
               HasSubstr("gave none"));
 }

@@ -92,7 +92,7 @@ TEST(Whitening, ReachesAllReplicasFromRankZerosModule) {
   std::vector<std::string> hashes;
   for (const int replicas : {1, 2}) {
     Trainer trainer{[] { return nn::make_model("airbench94"); },
-                    {.learning_rate = 0.01},
+                    nn::SgdOptions{.learning_rate = 0.01},
                     {.replicas = replicas, .shards = 2}};
     auto& conv = dynamic_cast<nn::Conv2d&>(*trainer.module().children().front().second);
     whiten(conv, first_images(data, loading, 50));

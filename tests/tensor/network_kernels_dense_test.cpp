@@ -2,6 +2,7 @@
 #include <thread>
 
 #include "network_kernels_support.h"
+#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {
@@ -226,15 +227,15 @@ TEST(NetworkKernelsSgd, FollowsPyTorchsRule) {
   const std::size_t count = 1003;
   for (bool nesterov : {false, true}) {
     Draw draw(13);
-    Tensor weight = draw.tensor({1003}, {}), momentum = garbage({1003}, {});
+    Tensor weight = draw.tensor({1003}, {}), momentum = zeros({1003});
     std::vector<double> w = values(weight), m(count);
     for (int step = 0; step < 3; ++step) {
       const Tensor grad = draw.tensor({1003}, {});
       const auto g = values(grad);
-      const SgdStep rule{0.1f, 0.9f, 5e-2f, 0.5f, nesterov, step == 0};
+      const SgdStep rule{{0.5f, 5e-2f}, 0.1f, 0.9f, nesterov};
       for (std::size_t i = 0; i < count; ++i) {
         const double slope = 0.5 * g[i] + 5e-2 * w[i];
-        m[i] = step == 0 ? slope : 0.9 * m[i] + slope;
+        m[i] = 0.9 * m[i] + slope;
         w[i] -= 0.1 * (nesterov ? slope + 0.9 * m[i] : m[i]);
       }
       cpu::sgd_step(weight, grad, momentum, rule);
