@@ -6,6 +6,7 @@
 #include "app/grid.h"
 #include "app/json_log.h"
 #include "app/options.h"
+#include "nn/views.h"
 
 namespace millrace::app {
 
@@ -16,7 +17,7 @@ struct EvalOptions {
   std::string data;
   BadSampleChoice bad_samples;
   ComputeOptions compute;
-  bool json = false;
+  bool json = false, views = false;
 };
 
 void eval(const EvalOptions& o) {
@@ -31,7 +32,8 @@ void eval(const EvalOptions& o) {
   Loader loader{data, loading};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
-  const Evaluation evaluation = trainer.evaluate(loader);
+  const Evaluation evaluation =
+      o.views ? trainer.evaluate(loader, nn::average_over_views) : trainer.evaluate(loader);
   if (!std::isfinite(evaluation.loss)) {
     throw InputError("{}: gives no finite scores for {}; train again with a smaller --lr", o.weights.string(),
                      o.data);
@@ -63,6 +65,7 @@ void add_eval(CLI::App& app) {
   o.bad_samples.add_to(command);
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
+  command.add_flag("--tta", o.views, "Average the scores over six views of each image");
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { eval(*options); });
 }

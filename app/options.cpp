@@ -23,39 +23,6 @@ std::optional<Number> read_number(std::string_view text) {
   return value;
 }
 
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  while (true) {
-    const std::size_t end = text.find(separator);
-    parts.push_back(text.substr(0, end));
-    if (end == std::string_view::npos) {
-      return parts;
-    }
-    text.remove_prefix(end + 1);
-  }
-}
-
-nn::Schedule base_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t total) {
-  const std::vector<std::string_view> parts = split(text, ':');
-  if (text == "constant") {
-    return nn::constant_schedule();
-  }
-  if (text == "cosine") {
-    return nn::cosine_schedule(total);
-  }
-  if (text == "linear") {
-    return nn::piecewise_linear_schedule({{0, 1.0}, {total, 0.0}});
-  }
-  if (parts.size() == 3 && parts[0] == "step") {
-    const auto every = read_number<std::int64_t>(parts[1]);
-    const auto factor = read_number<double>(parts[2]);
-    if (every && *every > 0 && *every <= 1'000'000'000 && factor && *factor > 0 && *factor <= 1e6) {
-      return nn::step_schedule(*every * steps_per_epoch, *factor);
-    }
-  }
-  throw InputError("--schedule: got '{}', expected constant, cosine, linear or step:EPOCHS:FACTOR", text);
-}
-
 }  // namespace
 
 CLI::Validator whole_number(std::int64_t low, std::int64_t high) {
@@ -120,6 +87,44 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   return millrace::resolve(options);
 }
 
+void OptimizerChoice::add_to(CLI::App& command) {
+  command.add_option("--lr", learning_rate, "Learning rate")->check(in_range(0, 1e6));
+  command.add_option("--momentum", momentum, "Momentum")->check(in_range(0, 1));
+  command.add_option("--weight-decay", weight_decay, "Weight decay")->check(in_range(0, 1e6));
+  command.add_flag_function(
+      "--nesterov,!--no-nesterov", [this](std::int64_t count) { nesterov = count > 0; },
+      "Nesterov's momentum");
+}
+
+void OptimizerChoice::apply(nn::OptimizerOptions& options) const {
+  const auto lacking = [&](const auto& wanted, std::string_view option) {
+    if (wanted) {
+      throw InputError("{}: the optimizer is {}, which has none; leave it out", option,
+                       nn::describe(options));
+    }
+  };
+  std::visit(
+      [&](auto& o) {
+        o.learning_rate = learning_rate.value_or(o.learning_rate);
+        if constexpr (requires { o.momentum; }) {
+          o.momentum = momentum.value_or(o.momentum);
+        } else {
+          lacking(momentum, "--momentum");
+        }
+        if constexpr (requires { o.weight_decay; }) {
+          o.weight_decay = weight_decay.value_or(o.weight_decay);
+        } else {
+          lacking(weight_decay, "--weight-decay");
+        }
+        if constexpr (requires { o.nesterov; }) {
+          o.nesterov = nesterov.value_or(o.nesterov);
+        } else {
+          lacking(nesterov, "--nesterov");
+        }
+      },
+      options);
+}
+
 void OrderChoice::add_to(CLI::App& command) {
   command.add_option("--order", order, "Of the samples: sequential, shuffled or blocks (for cold disks)")
       ->check(CLI::IsMember({"sequential", "shuffled", "blocks"}));
@@ -179,13 +184,6 @@ OpenOptions ReadingChoice::open_options(bool train) const {
           .verify = verify == "always"  ? Verify::always
                     : verify == "never" ? Verify::never
                                         : Verify::first_read};
-}
-
-nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
-                            double warm_up_epochs) {
-  const auto warm_up_steps = static_cast<std::int64_t>(warm_up_epochs * static_cast<double>(steps_per_epoch));
-  nn::Schedule schedule = base_schedule(text, steps_per_epoch, steps_per_epoch * epochs);
-  return warm_up_steps > 0 ? nn::warm_up(warm_up_steps, std::move(schedule)) : schedule;
 }
 
 LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads) {

@@ -39,6 +39,16 @@ struct ComputeOptions {
                          std::shared_ptr<ProcessGroup> processes = nullptr) const;
 };
 
+/// What is changed of a recipe's optimizer: `--lr`, `--momentum`, `--weight-decay`, `--nesterov`.
+struct OptimizerChoice {
+  std::optional<double> learning_rate, momentum, weight_decay;
+  std::optional<bool> nesterov;
+
+  void add_to(CLI::App& command);
+  /// @throws InputError naming an option that this kind of optimizer lacks.
+  void apply(nn::OptimizerOptions& options) const;
+};
+
 /// In which order the samples come: `--order`, `--block-size`, `--window`.
 struct OrderChoice {
   std::string order = "shuffled";
@@ -70,11 +80,6 @@ struct ReadingChoice {
   /// As asked for; else 4 that read, and none that map.
   int threads() const { return reader_threads.value_or(kind() == Reading::read ? 4 : 0); }
 };
-
-/// Reads "constant", "cosine", "linear" or "step:EPOCHS:FACTOR", after a linear warm-up.
-/// @throws InputError that lists the kinds.
-nn::Schedule parse_schedule(std::string_view text, std::int64_t steps_per_epoch, std::int64_t epochs,
-                            double warm_up_epochs);
 
 /// Loader options to evaluate a described model on a data set: every sample once, in order.
 LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads);

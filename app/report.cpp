@@ -17,8 +17,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 }  // namespace
 
-Report::Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every)
+Report::Report(JsonLog& log, double epochs, std::int64_t steps_per_epoch, std::int64_t log_every)
     : log_(log), epochs_(epochs), steps_per_epoch_(steps_per_epoch), log_every_(log_every) {}
+
+void Report::initialized() {
+  const double seconds = seconds_since(start_);
+  fmt::print("initialized in {:.1f} s\n", seconds);
+  log_.write({{"event", "initialized"}, {"seconds", seconds}});
+}
 
 void Report::begin_epoch(std::int64_t epoch, std::int64_t step) {
   epoch_ = epoch + 1;
@@ -93,15 +99,16 @@ void Report::end_epoch(std::optional<double> idle_seconds) {
               {"images_per_second", speed}});
 }
 
-void Report::evaluated(const Evaluation& evaluation) {
-  accuracy_ = evaluation.accuracy();
-  fmt::print("epoch {}: test loss {:.4f}, test accuracy {:.2f} %\n", epoch_, evaluation.loss,
-             100 * *accuracy_);
+void Report::evaluated(const Evaluation& evaluation, bool views) {
+  (views ? accuracy_of_views_ : accuracy_) = evaluation.accuracy();
+  fmt::print("epoch {}: test loss {:.4f}, test accuracy {:.2f} %{}\n", epoch_, evaluation.loss,
+             100 * evaluation.accuracy(), views ? " over six views" : "");
   std::fflush(stdout);
   log_.write({{"event", "eval"},
               {"epoch", epoch_},
               {"loss", evaluation.loss},
-              {"accuracy", *accuracy_},
+              {"accuracy", evaluation.accuracy()},
+              {"views", views},
               {"correct", evaluation.correct},
               {"total", evaluation.total}});
 }
@@ -115,6 +122,7 @@ void Report::finish(const std::string& weights_hash, const LoaderStatistics& loa
   log_.write({{"event", "end"},
               {"epochs", epoch_},
               {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},
+              {"test_accuracy_views", accuracy_of_views_ ? Json(*accuracy_of_views_) : Json(nullptr)},
               {"images_per_second", speed},
               {"seconds", seconds},
               {"weights_hash", weights_hash},

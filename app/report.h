@@ -17,8 +17,10 @@ namespace millrace::app {
 /// Tells how a training goes: lines on the terminal, a bar while an epoch runs, and JSON events in the log.
 class Report {
  public:
-  Report(JsonLog& log, std::int64_t epochs, std::int64_t steps_per_epoch, std::int64_t log_every);
+  Report(JsonLog& log, double epochs, std::int64_t steps_per_epoch, std::int64_t log_every);
 
+  /// What the recipe does before the first step is done.
+  void initialized();
   /// `step` batches of the epoch were taken before this run.
   void begin_epoch(std::int64_t epoch, std::int64_t step);
   /// Counts a step once its loss is there, which a GPU may give later: in order, and by the end of the epoch.
@@ -29,7 +31,8 @@ class Report {
   void end_epoch(std::optional<double> idle_seconds = {});
   /// One sentence on standard error, and an event in the log.
   void say(const std::string& sentence);
-  void evaluated(const Evaluation& evaluation);
+  /// `views`: with test-time augmentation.
+  void evaluated(const Evaluation& evaluation, bool views = false);
   /// `loader`'s counters go into the log, its verdict is printed as well.
   void finish(const std::string& weights_hash, const LoaderStatistics& loader);
 
@@ -46,13 +49,14 @@ class Report {
 
   JsonLog& log_;
   std::deque<StepResult> pending_;
-  std::int64_t epochs_, steps_per_epoch_, log_every_;
+  double epochs_;
+  std::int64_t steps_per_epoch_, log_every_;
   std::int64_t epoch_ = 0, step_ = 0, first_step_ = 0;  // steps count within the epoch
   std::int64_t images_ = 0;
   double training_seconds_ = 0;  // without evaluation
   double idle_seconds_ = 0;      // at the end of the last epoch
   Sum recent_, whole_;           // since the last printed line, since the epoch's start
-  std::optional<double> accuracy_;
+  std::optional<double> accuracy_, accuracy_of_views_;
   std::unique_ptr<Progress> progress_;
   Clock::time_point start_ = Clock::now();
   Clock::time_point epoch_start_ = start_;

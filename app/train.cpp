@@ -11,7 +11,8 @@
 #include "app/processes.h"
 #include "app/report.h"
 #include "dataio/subset.h"
-#include "pipeline/run_description.h"
+#include "nn/views.h"
+#include "pipeline/recipe.h"
 #include "tensor/config.h"
 
 namespace millrace::app {
@@ -22,14 +23,10 @@ namespace fs = std::filesystem;
 
 struct TrainOptions {
   std::string data, test_data;
-  std::string model = "lenet5";
-  std::int64_t epochs = 10, batch_size = 64;
-  nn::SgdOptions sgd{.learning_rate = 0.01, .momentum = 0.9};
+  Recipe recipe;
+  OptimizerChoice optimizer;
   double validation_fraction = 0;
-  std::string schedule = "constant";
-  double warm_up = 0, label_smoothing = 0;
-  std::string transform = "normalize", test_transform;
-  std::vector<float> mean = {0.5f}, std = {0.5f};
+  std::string test_transform;
   OrderChoice order;
   BadSampleChoice bad_samples;
   ReadingChoice reading;
@@ -43,11 +40,8 @@ struct TrainOptions {
 
 LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer) {
   LoaderOptions options;
-  options.batch_size = o.batch_size;
-  options.transforms = o.transform;
-  options.mean = o.mean;
-  options.std = o.std;
-  options.dtype = feed_type(trainer.devices[0], trainer.dtype, o.transform);
+  o.recipe.apply(options);
+  options.dtype = feed_type(trainer.devices[0], trainer.dtype, options.transforms);
   options.order = o.order.resolve();
   options.shards = trainer.shards;
   options.first_shard = local_shards(trainer).first;
@@ -58,7 +52,6 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
     options.trace = std::make_shared<Trace>(o.trace);
   }
   options.seed = o.seed;
-  options.epochs = o.epochs;
   o.bad_samples.apply(options);
   return options;
 }
@@ -66,35 +59,41 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
 ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
   parse_transforms(o.test_transform);  // a mistake shows now, not when the saved model is used
   const Shape& image = loader.image_shape();
-  return {.model = o.model,
-          .classes = loader.dataset().info().classes,
-          .channels = static_cast<int>(image[0]),
-          .height = static_cast<int>(image[1]),
-          .width = static_cast<int>(image[2]),
-          .mean = o.mean,
-          .std = o.std,
-          .transforms = o.test_transform.empty() ? evaluation_transforms(o.transform) : o.test_transform};
+  return {
+      .model = o.recipe.model,
+      .classes = loader.dataset().info().classes,
+      .channels = static_cast<int>(image[0]),
+      .height = static_cast<int>(image[1]),
+      .width = static_cast<int>(image[2]),
+      .mean = o.recipe.mean,
+      .std = o.recipe.std,
+      .transforms = o.test_transform.empty() ? evaluation_transforms(o.recipe.transforms) : o.test_transform};
 }
 
 void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, JsonLog& log) {
+  const Recipe& recipe = o.recipe;
   const int processes = trainer.processes->size();
   fmt::print("{}{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
              processes > 1 ? fmt::format("{} processes, each ", processes) : "",
              counted(trainer.replicas, "replica"), to_string(trainer.devices),
              counted(trainer.shards, "shard"), trainer.shards);
-  fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", o.model, o.data,
+  fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", recipe.model, o.data,
              counted(loader.dataset().size(), "image"), loader.image_shape(),
-             loader.dataset().info().classes.size(), o.batch_size, counted(loader.steps_per_epoch(), "step"),
-             counted(loader.options().threads, "loader thread"));
+             loader.dataset().info().classes.size(), recipe.batch_size,
+             counted(loader.steps_per_epoch(), "step"), counted(loader.options().threads, "loader thread"));
+  if (!recipe.name.empty()) {
+    fmt::print("recipe {}: {}\n", recipe.name, recipe.summary());
+  }
   std::fflush(stdout);
   log.write({{"event", "start"},
              {"version", kVersion},
              {"processor", processor_name()},
-             {"model", o.model},
+             {"recipe", recipe.name.empty() ? Json(nullptr) : Json(recipe.name)},
+             {"model", recipe.model},
              {"data", o.data},
              {"images", loader.dataset().size()},
-             {"epochs", o.epochs},
-             {"batch_size", o.batch_size},
+             {"epochs", recipe.epochs},
+             {"batch_size", recipe.batch_size},
              {"dtype", o.compute.dtype},
              {"device", to_string(trainer.devices)},
              {"processes", processes},
@@ -102,15 +101,6 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
              {"shards", trainer.shards},
              {"threads", loader.options().threads},
              {"seed", o.seed}});
-}
-
-/// What the weights depend on besides trainer and loader.
-RunDescription::Values caller_options(const TrainOptions& o) {
-  const bool by_length = o.schedule == "cosine" || o.schedule == "linear";
-  return {{"model", o.model},
-          {"label smoothing", fmt::format("{}", o.label_smoothing)},
-          {"schedule", fmt::format("{}{}, warm-up {}", o.schedule,
-                                   by_length ? fmt::format(" over {} epochs", o.epochs) : "", o.warm_up)}};
 }
 
 void announce_resumed(const fs::path& from, const Trainer& trainer, const Loader& loader, JsonLog& log) {
@@ -160,18 +150,30 @@ void leave_if_asked(const Parts& parts) {
                     fmt::format("{}: ended after step {}; --resume auto goes on from {}", name, steps, path));
 }
 
-/// From where the loader stands to the end.
-void run_epochs(std::int64_t epochs, const Parts& parts, const LossFunction& loss) {
-  const auto& [trainer, loader, test, checkpointer, report, log, processes] = parts;
-  for (LoaderState at = loader.state(); at.epoch < epochs; at = {.epoch = at.epoch + 1}) {
-    report.begin_epoch(at.epoch, at.step);
-    for (const Batch& batch : loader.epoch(at.epoch)) {
-      report.step(trainer.step(batch, loss));
-      if (checkpointer != nullptr) {
-        checkpointer->after_step(trainer, loader);
-      }
-      leave_if_asked(parts);
+/// Of one epoch, from where the loader stands.
+void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
+  if (steps <= 0) {
+    return;
+  }
+  for (const Batch& batch : parts.loader.epoch(epoch)) {
+    parts.report.step(parts.trainer.step(batch, loss));
+    if (parts.checkpointer != nullptr) {
+      parts.checkpointer->after_step(parts.trainer, parts.loader);
     }
+    leave_if_asked(parts);
+    if (--steps == 0) {
+      return;
+    }
+  }
+}
+
+/// From where the loader stands to the end, which may be in the middle of an epoch.
+void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss) {
+  const auto& [trainer, loader, test, checkpointer, report, log, processes] = parts;
+  const std::int64_t an_epoch = loader.steps_per_epoch();
+  for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
+    report.begin_epoch(at.epoch, at.step);
+    run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, parts, loss);
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
     if (test != nullptr) {
@@ -208,7 +210,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   o.checkpoints.check();
   check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
   note_signals();
-  TrainerOptions trainer_options = o.compute.resolve(o.batch_size, o.seed, processes);
+  TrainerOptions trainer_options = o.compute.resolve(o.recipe.batch_size, o.seed, processes);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
   if (o.validation_fraction > 0) {
     ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
@@ -227,20 +229,19 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     test = std::make_unique<Loader>(test_data, options);
     check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
   }
-  trainer_options.schedule = parse_schedule(o.schedule, loader.steps_per_epoch(), o.epochs, o.warm_up);
-  Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.sgd, trainer_options};
-  const LossFunction loss = [smoothing = o.label_smoothing](nn::Module& net, const Batch& batch) {
-    return cross_entropy(net(batch.images()), batch.targets(),
-                         {.label_smoothing = smoothing, .reduction = Reduction::sum});
-  };
+  const std::int64_t an_epoch = loader.steps_per_epoch(), steps = o.recipe.steps(an_epoch);
+  o.recipe.apply(trainer_options, an_epoch);
+  Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.recipe.optimizer,
+                  trainer_options};
+  o.recipe.arrange(trainer, an_epoch);
 
-  const RunDescription run = describe_run(trainer, loader, caller_options(o));
+  const RunDescription run = describe_run(trainer, loader, o.recipe.describe());
   RunDescription shared = run;
-  shared.options["epochs"] = fmt::to_string(o.epochs);
+  shared.options["epochs"] = fmt::to_string(o.recipe.epochs);
   require_same(*processes, shared);
   JsonLog log(o.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
-  Report report(log, o.epochs, loader.steps_per_epoch(), o.log_every);
+  Report report(log, o.recipe.epochs, an_epoch, o.log_every);
   const Say say = [&](const std::string& sentence) { report.say(sentence); };
   const std::unique_ptr<Checkpointer> checkpointer = o.checkpoints.writer(run, model, say);
   if (const fs::path from = o.checkpoints.resume(run, trainer, loader, say); !from.empty()) {
@@ -248,7 +249,15 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   }
   go_on_with_rank_0(*processes, loader);
   const std::int64_t first = trainer.steps();
-  run_epochs(o.epochs, {trainer, loader, test.get(), checkpointer.get(), report, log, *processes}, loss);
+  if (first == 0 && processes->rank() == 0 && o.recipe.initialize) {
+    o.recipe.begin(trainer, data, loader.options());
+    report.initialized();
+  }
+  run_epochs(steps, {trainer, loader, test.get(), checkpointer.get(), report, log, *processes},
+             o.recipe.loss());
+  if (test && o.recipe.views) {
+    report.evaluated(trainer.evaluate(*test, nn::average_over_views), true);
+  }
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);
   }
@@ -266,6 +275,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
 
 /// Joins the other processes, if there are any; rank 0 alone writes.
 void train_together(TrainOptions o) {
+  o.optimizer.apply(o.recipe.optimizer);
   const std::shared_ptr<ProcessGroup> processes = o.processes.join(o.compute.sums());
   const Place& place = processes->place();
   if (place.rank > 0) {
@@ -280,18 +290,35 @@ void train_together(TrainOptions o) {
 }
 
 void add_recipe(CLI::App& command, TrainOptions& o) {
-  command.add_option("--epochs", o.epochs, "Passes over the data")->check(whole_number(1));
-  command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(whole_number(1));
-  command.add_option("--lr", o.sgd.learning_rate, "Learning rate")->check(in_range(0, 1e6));
-  command.add_option("--momentum", o.sgd.momentum, "Momentum")->check(in_range(0, 1));
-  command.add_option("--weight-decay", o.sgd.weight_decay, "Weight decay")->check(in_range(0, 1e6));
-  command.add_flag("--nesterov", o.sgd.nesterov, "Nesterov's momentum");
-  command.add_option("--schedule", o.schedule,
-                     "Of the learning rate: constant, cosine, linear, step:EPOCHS:FACTOR");
-  command.add_option("--warm-up", o.warm_up, "Epochs over which the learning rate rises first")
+  Recipe& recipe = o.recipe;
+  command
+      .add_option_function<std::string>(
+          "--recipe", [&recipe](const std::string& name) { recipe = find_recipe(name); },
+          "airbench94, airbench94-muon or resnet18: sets the options that follow, and further ones; those "
+          "that are given "
+          "hold all the same")
+      ->trigger_on_parse();  // before the other options, which come into effect once all are read
+  command.add_option("--model", recipe.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
+  command.add_option("--epochs", recipe.epochs, "Passes over the data; 9.9 ends in the middle of the tenth")
+      ->check(in_range(0.001, 1e9));
+  command.add_option("--batch-size", recipe.batch_size, "Images a step, over all shards")
+      ->check(whole_number(1));
+  o.optimizer.add_to(command);
+  command.add_option(
+      "--schedule", recipe.schedule,
+      "Of the learning rate: constant, cosine, linear, triangle:START:PEAK:END, step:EPOCHS:FACTOR");
+  command.add_option("--warm-up", recipe.warm_up, "Epochs over which the learning rate rises first")
       ->check(in_range(0, 1e6));
-  command.add_option("--label-smoothing", o.label_smoothing, "Probability spread over all classes")
+  command.add_option("--label-smoothing", recipe.label_smoothing, "Probability spread over all classes")
       ->check(in_range(0, 1));
+  command.add_option("--transform", recipe.transforms,
+                     "Applied to training images, e.g. random_crop:4,horizontal_flip,normalize");
+  command.add_option("--mean", recipe.mean, "Of the pixels, in [0, 1]: one value, or one a channel")
+      ->delimiter(',');
+  command.add_option("--std", recipe.std, "Likewise, their standard deviation")->delimiter(',');
+  command.add_flag(
+      "--tta", recipe.views,
+      "At the end, measure accuracy once more, with scores averaged over six views of each image");
   command.add_option("--seed", o.seed, "Of initial weights, order and augmentation")
       ->check(whole_number(0, std::numeric_limits<std::int64_t>::max()));
 }
@@ -308,15 +335,9 @@ void add_train(CLI::App& app) {
       .add_option("--val-split", o.validation_fraction,
                   "Hold this part of every class out of training; without --test-data, measure on it")
       ->check(in_range(0, 1));
-  command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
   add_recipe(command, o);
-  command.add_option("--transform", o.transform,
-                     "Applied to training images, e.g. random_crop:4,horizontal_flip,normalize");
   command.add_option("--test-transform", o.test_transform,
                      "For evaluation (default: --transform without its random parts)");
-  command.add_option("--mean", o.mean, "Of the pixels, in [0, 1]: one value, or one a channel")
-      ->delimiter(',');
-  command.add_option("--std", o.std, "Likewise, their standard deviation")->delimiter(',');
   o.order.add_to(command);
   o.bad_samples.add_to(command);
   o.reading.add_to(command);

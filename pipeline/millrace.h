@@ -22,6 +22,7 @@
 #include "pipeline/convert.h"
 #include "pipeline/loader.h"
 #include "pipeline/model_file.h"
+#include "pipeline/recipe.h"
 #include "pipeline/run_description.h"
 #include "pipeline/trainer.h"
 #include "pipeline/transform.h"

@@ -70,6 +70,55 @@ class Training(Command):
             hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
         self.assertEqual(len(hashes), 18)
 
+    def test_a_training_ends_in_the_middle_of_an_epoch(self):
+        words = ["train", "--data", "synthetic:640", "--batch-size", 64, "--log-json", "run.jsonl", "--replicas", 1]
+        self.good(*words, "--epochs", 2.65)
+        whole = self.events("run.jsonl")
+        self.assertEqual([event["steps"] for event in whole if event["event"] == "epoch"], [10, 10, 7])
+        self.good(*words, "--epochs", 1.25, "--checkpoint", "kept", "--keep", 9)
+        words += ["--checkpoint", "kept", "--resume", "auto"]
+        out = self.good(*words, "--epochs", 1.25)
+        self.assertIn("epoch 2, step 3", out)
+        self.assertNotIn("epoch 2: loss", out, "it was over")
+        self.good(*words, "--epochs", 2.65)
+        events = self.events("run.jsonl")
+        self.assertEqual(events[-1]["weights_hash"], whole[-1]["weights_hash"])
+        self.assertEqual([event["steps"] for event in events if event["event"] == "epoch"], [10, 3, 7, 7])
+
+    def test_recipes(self):
+        words = ["train", "--recipe", "airbench94", "--data", "synthetic:192", "--test-data", "synthetic:100", "--shards", 2,
+                 "--batch-size", 64, "--epochs", 1.4, "--log-json", "run.jsonl", "--save", "net.safetensors"]
+        hashes = set()
+        for replicas in (1, 2):
+            out = self.good(*words, "--replicas", replicas)
+            self.assertIn("recipe airbench94: airbench94, 1.4 epochs, batch 64, SGD, learning rate 1.5", out)
+            events = self.events("run.jsonl")
+            self.assertEqual([event["steps"] for event in events if event["event"] == "epoch"], [3, 2])
+            self.assertEqual([event["views"] for event in events if event["event"] == "eval"], [False, False, True])
+            self.assertEqual([event["event"] for event in events][:2], ["start", "initialized"])
+            hashes.add(events[-1]["weights_hash"])
+        self.assertEqual(len(hashes), 1)
+        data = ["eval", "--weights", "net.safetensors", "--data", "synthetic:100", "--json"]
+        plain, views = (json.loads(self.good(*data, *extra)) for extra in ([], ["--tta"]))
+        self.assertEqual(plain["accuracy"], events[-1]["test_accuracy"])
+        self.assertEqual(views["accuracy"], events[-1]["test_accuracy_views"])
+        self.assertNotEqual(plain["loss"], views["loss"])
+        self.bad(2, ["airbench95", "airbench94-muon", "resnet18"], "train", "--recipe", "airbench95", "--data", "synthetic:64")
+        self.bad(2, ["--weight-decay", "Muon", "none"], "train", "--recipe", "airbench94-muon", "--weight-decay", 0.1, "--data",
+                 "synthetic:64")
+        self.bad(2, ["n1.bias"], "train", "--recipe", "airbench94", "--model", "lenet5", "--batch-size", 32, "--data", "synthetic:64")
+
+    def test_options_hold_beside_a_recipe_in_any_order(self):
+        words = ["train", "--data", "synthetic:128", "--epochs", 0.5, "--replicas", 1, "--log-json", "run.jsonl"]
+        own = ["--model", "lenet5", "--lr", 0.02, "--no-nesterov", "--schedule", "constant", "--mean", 0.5, "--weight-decay", 0]
+        given = ["--momentum", 0.9, "--batch-size", 128, "--transform", "random_crop:4,horizontal_flip,normalize",
+                 "--std", "0.2470,0.2435,0.2616"]
+        hashes = set()
+        for order in (["--recipe", "resnet18", *own], [*own, "--recipe", "resnet18"], [*own, *given]):
+            self.good(*words, *order)
+            hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
+        self.assertEqual(len(hashes), 1)
+
     def same_bits(self, epochs, *recipe, transform="random_crop:4,horizontal_flip,normalize"):
         def weights(replicas, threads):
             self.good("train", "--data", "synthetic:512", "--epochs", epochs, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
