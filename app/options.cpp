@@ -63,6 +63,8 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
                     "How gradients are summed: tree (the same bits on any number of replicas) or engine (the "
                     "order of NCCL, Gloo or MPI)")
         ->check(CLI::IsMember({"tree", "engine"}));
+    command.add_flag("--replay,!--no-replay", replay,
+                     "On CPUs: small steps are recorded once and replayed, with the same bits (the default)");
   }
   command.add_flag("--tf32", tf32, "f32 on a GPU's tensor cores, with 10 bits of mantissa");
   command.add_option("--threads", threads, "Loader workers (0: this process's cores)")
@@ -82,6 +84,7 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.devices = parse_devices(device);
   options.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
   options.seed = seed;
+  options.replay = replay;
   options.sums = sums();
   set_gpu_arithmetic({.tf32 = tf32});
   return millrace::resolve(options);

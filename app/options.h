@@ -21,7 +21,7 @@ CLI::Validator whole_number(std::int64_t low, std::int64_t high = 1'000'000'000)
 CLI::Validator in_range(double low, double high);
 
 /// Where and how a command computes: `--device`, `--dtype`, `--replicas`, `--shards`, `--threads`,
-/// `--reduction`, `--tf32`.
+/// `--reduction`, `--replay`, `--tf32`.
 struct ComputeOptions {
   std::string device = "cpu";
   std::string dtype = "f32";
@@ -29,6 +29,7 @@ struct ComputeOptions {
   int shards = 0;
   int threads = 0;  ///< Loader workers.
   std::string reduction = "tree";
+  bool replay = true;
   bool tf32 = false;
 
   void add_to(CLI::App& command, bool with_shards);

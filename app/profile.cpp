@@ -178,6 +178,7 @@ Profile::Report Profile::report(std::int64_t steps, double seconds, std::int64_t
                            .milliseconds = 1e3 * sum.seconds / threads / times,
                            .share = sum.seconds / threads / all,
                            .gigaflops = 1e-9 * sum.operations / sum.seconds});
+    report.launches += static_cast<double>(sum.calls) / threads / times;
   }
   std::ranges::stable_sort(report.rows, std::ranges::greater{}, &Report::Row::milliseconds);
   report.step_milliseconds = 1e3 * all / times;
@@ -199,8 +200,10 @@ std::string Profile::Report::to_string() const {
     }
     text += '\n';
   }
-  text += fmt::format("{:24} {:36} {:>6} {:>10.3f} {:>6.1f}\n", "between kernels", "", "",
-                      between_milliseconds, 100 * between_milliseconds / step_milliseconds);
+  text +=
+      fmt::format("{:24} {:36} {:>6} {:>10.3f} {:>6.1f}; {:.2f} us for each of {:.0f}\n", "between kernels",
+                  "", "", between_milliseconds, 100 * between_milliseconds / step_milliseconds,
+                  1e3 * between_milliseconds / launches, launches);
   text += fmt::format("{:24} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a core: {:.1f} GFLOP/s\n", "a step", "",
                       "", step_milliseconds, 100.0, peak_gigaflops);
   if (limit_images_per_second > 0) {
@@ -224,6 +227,7 @@ Json Profile::Report::to_json() const {
   }
   return {{"kernels", kernels},
           {"between_ms", between_milliseconds},
+          {"launches", launches},
           {"step_ms", step_milliseconds},
           {"peak_gflops", peak_gigaflops},
           {"limit_images_per_second", limit_images_per_second},

@@ -53,6 +53,7 @@ struct Profile::Report {
   std::vector<Row> rows;            ///< Longest first.
   double step_milliseconds = 0;     ///< The rows and `between` together.
   double between_milliseconds = 0;  ///< The engine, sums over replicas and waiting for them.
+  double launches = 0;              ///< Of a thread.
   double peak_gigaflops = 0;        ///< Of a matrix product on one thread.
   double limit_images_per_second =
       0;  ///< Were there nothing but the convolutions, back to back; 0 without any.

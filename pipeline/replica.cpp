@@ -172,9 +172,9 @@ void Replica::run_subtrees(const StepTask& task) {
 }
 
 void Replica::run_shard(const StepTask& task, int shard, bool last) {
-  flat_.begin();
   const Slab& slab = task.batch.shard(shard);
   if (slab.valid == 0) {
+    flat_.begin();
     flat_.finish();
     return;
   }
@@ -184,7 +184,19 @@ void Replica::run_shard(const StepTask& task, int shard, bool last) {
                         .layer = 0};
   const Batch batch = feeder_.bring(task.batch, shard);
   slab.lend(feeder_.stream());
-  const Variable loss = task.loss(*module_, batch);
+  const auto pass = [&](const Batch& of) { return run_pass(task.loss, of, last); };
+  // Where buckets go out during the pass, it is more than kernels.
+  const bool replays = options_.replay && device_.is_cpu() && slot_of_.empty();
+  const Tensor loss = replays ? tape_.run(batch, task.loss, pass) : pass(batch);
+  feeder_.done();
+  Tensor place = task.losses.shards.select(0, shard).with_own_version();
+  place.copy_(loss);
+}
+
+/// From the images of a shard to its gradients, in their places. Returns its loss.
+Tensor Replica::run_pass(const LossFunction& loss_function, const Batch& batch, bool last) {
+  flat_.begin();
+  const Variable loss = loss_function(*module_, batch);
   if (!loss.defined() || loss.data().numel() != 1) {
     throw InputError(
         "trainer: the loss function gave {}, expected one number: the sum over the batch's samples",
@@ -203,9 +215,7 @@ void Replica::run_shard(const StepTask& task, int shard, bool last) {
   }
   loss.backward(options);
   flat_.finish();
-  feeder_.done();
-  Tensor place = task.losses.shards.select(0, shard).with_own_version();
-  place.copy_(loss.data().view({}));
+  return loss.data().view({});
 }
 
 /// Counts shard number `shard` of a subtree in: one more in binary, where a carry is a sum. Returns the place

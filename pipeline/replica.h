@@ -14,6 +14,7 @@
 #include "nn/optimizer.h"
 #include "pipeline/feeder.h"
 #include "pipeline/peers.h"
+#include "pipeline/shard_tape.h"
 #include "pipeline/trainer.h"
 
 namespace millrace {
@@ -64,9 +65,12 @@ class Replica {
   /// Counts the predictions for its pieces of the batch.
   void evaluate(const EvaluationTask& task);
   void add_counts(Evaluation& to) const;
+  /// The network may have changed: what was recorded of a step is no longer replayed.
+  void forget_recorded() { tape_.forget(); }
 
  private:
   void run_shard(const StepTask& task, int shard, bool last);
+  Tensor run_pass(const LossFunction& loss_function, const Batch& batch, bool last);
   void run_shards(const StepTask& task);
   void run_subtrees(const StepTask& task);
   void update(std::int64_t begin, std::int64_t end);
@@ -93,7 +97,8 @@ class Replica {
   Buckets buckets_;
   std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
-  std::vector<std::vector<std::int64_t>> confusion_;      // empty before the first piece
+  ShardTape tape_;
+  std::vector<std::vector<std::int64_t>> confusion_;  // empty before the first piece
 };
 
 }  // namespace millrace

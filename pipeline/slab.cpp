@@ -137,6 +137,15 @@ bool Slab::has_field(std::string_view name) const {
                      [name](const auto& field) { return field.first == name; });
 }
 
+std::vector<Tensor> Slab::tensors() const {
+  std::vector<Tensor> all{ids_};
+  all.reserve(1 + fields_.size());
+  for (const auto& [name, tensor] : fields_) {
+    all.push_back(tensor);
+  }
+  return all;
+}
+
 const Tensor& Slab::field(std::string_view name) const {
   std::string known;
   for (const auto& [field_name, tensor] : fields_) {

@@ -73,6 +73,7 @@ class EvaluationMode {
   ~EvaluationMode() {
     for (auto& replica : replicas_) {
       replica->module().train();
+      replica->forget_recorded();
     }
   }
   EvaluationMode(const EvaluationMode&) = delete;
@@ -267,6 +268,12 @@ struct Trainer::Impl {
     return static_cast<std::int64_t>(samples);
   }
 
+  void forget_recorded() {
+    for (const auto& one : replicas) {
+      one->forget_recorded();
+    }
+  }
+
   static constexpr std::size_t kMostAhead = 64;  // steps
 
   const TrainerOptions options;
@@ -368,6 +375,7 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
 }
 
 nn::Module& Trainer::module() {
+  impl_->forget_recorded();
   impl_->changed = replicas() * impl_->peers.size() > 1;
   return impl_->replica(0)->module();
 }
@@ -391,6 +399,7 @@ void Trainer::restore(const TrainerState& state) {
   replica.optimizer().load_state_dict(state.optimizer);
   impl_->steps = state.steps;
   impl_->changed = true;
+  impl_->forget_recorded();
 }
 
 std::string Trainer::weights_hash() { return nn::weights_hash(impl_->replica(0)->module()); }

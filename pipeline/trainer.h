@@ -37,6 +37,11 @@ struct TrainerOptions {
   /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
   /// best where the core that computes also communicates. Never changes a bit.
   std::int64_t bucket_bytes = 0;
+  /// On CPUs: record what the kernels of a shard's pass are, and replay that for each full shard that
+  /// follows, so that small steps are kernels alone. Never changes a bit. The loss function and the network
+  /// are then not called in each step: what they compute must follow from the network and the tensors of the
+  /// batch. A pass that cannot be replayed (see tensor/tape.h) runs as ever.
+  bool replay = false;
   /// tree: the same bits on any number of replicas. engine: NCCL's own order of sums between GPUs.
   SumOrder sums = SumOrder::tree;
 };
@@ -99,6 +104,7 @@ class Trainer {
   Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator());
   /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
   /// replicas at the next `step` or `evaluate`; of several processes, that of rank 0 reaches the others.
+  /// Recorded steps are recorded anew.
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;

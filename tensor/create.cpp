@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "tensor/kernels.h"
+#include "tensor/tape.h"
 #include "tensor/tensor.h"
 
 namespace millrace {
@@ -59,6 +60,7 @@ Tensor arange(double start, double end, double step, TensorOptions options) {
 
 template <>
 Tensor tensor<double>(std::initializer_list<double> values, TensorOptions options) {
+  refuse_recording("it makes a tensor of numbers on the host");
   Tensor out = empty({static_cast<std::int64_t>(values.size())}, {.dtype = options.dtype});
   visit(options.dtype, [&]<typename T>() {
     std::transform(values.begin(), values.end(), out.data<T>(),
@@ -92,6 +94,7 @@ Tensor from_blob(void* data, const Shape& shape, const Strides& strides, TensorO
   if (shape.size() != strides.size()) {
     throw InputError("from_blob: got shape {} with strides {}", shape, strides);
   }
+  refuse_recording("it makes a tensor of memory that others write");
   bytes_of(shape, options.dtype);
   std::int64_t last = 0;
   for (int i = 0; i < shape.size(); ++i) {

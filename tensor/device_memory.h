@@ -1,10 +1,12 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "tensor/config.h"
 #include "tensor/device.h"
@@ -20,6 +22,37 @@ namespace cpu {
 void* allocate(std::size_t bytes);
 /// Returns a block to this thread's cache. `bytes` is what was asked for.
 void release(void* data, std::size_t bytes);
+
+/// Blocks that belong to one owner. While a thread uses them it allocates from them and gives back to them,
+/// so that later nobody else is given memory that it used.
+class OwnBlocks {
+ public:
+  /// A request that goes beyond `most_bytes` is met in the usual way, and noted.
+  explicit OwnBlocks(std::size_t most_bytes) : most_bytes_(most_bytes) {}
+  ~OwnBlocks();  ///< Blocks not given back yet are left to those who hold them.
+  OwnBlocks(const OwnBlocks&) = delete;
+  OwnBlocks& operator=(const OwnBlocks&) = delete;
+
+  void* take(std::size_t bytes);  ///< Null beyond the limit.
+  bool give_back(void* data);     ///< False when it is none of these.
+  bool owns(const void* address) const;
+  bool are_back() const { return in_use_ == 0; }
+  bool were_enough() const { return enough_; }
+
+ private:
+  struct Block {
+    std::size_t bytes;
+    bool in_use;
+  };
+  std::size_t most_bytes_, bytes_ = 0;
+  std::size_t in_use_ = 0;
+  bool enough_ = true;
+  std::map<std::byte*, Block> blocks_;
+  std::map<std::size_t, std::vector<std::byte*>> free_;  // by size; the last one given back is taken first
+};
+/// From now on this thread uses these, or none. Returns those before.
+OwnBlocks* exchange_own_blocks(OwnBlocks* blocks);
+
 /// Whether this processor multiplies bf16 numbers itself; oneDNN has slow bf16 layers without it, or none.
 bool has_bf16();
 std::string onednn_version();

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tensor/ops.h"
+#include "tensor/tape.h"
 #include "tensor/tensor.h"
 
 namespace millrace {
@@ -148,6 +149,7 @@ std::string Tensor::to_string() const {
   if (!defined()) {
     return "[undefined tensor]";
   }
+  refuse_recording("it prints a tensor");
   std::string text;
   if (numel_ > 0) {
     const Excerpt excerpt = excerpt_of(*this);

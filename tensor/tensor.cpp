@@ -6,6 +6,7 @@
 #include "tensor/device_memory.h"
 #include "tensor/kernels.h"
 #include "tensor/operand.h"
+#include "tensor/tape.h"
 
 namespace millrace {
 
@@ -26,6 +27,7 @@ void Tensor::throw_wrong_type(DType asked) const {
 namespace {
 
 double read_element(const Tensor& tensor, std::int64_t offset) {
+  refuse_recording("it reads elements on the host");
   if (!tensor.device().is_cpu()) {
     const Tensor one(tensor.storage(), tensor.offset() + offset, {}, {}, tensor.dtype());
     return read_element(one.to(kCpu), 0);

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <bit>
 #include <cstdlib>
+#include <functional>
 #include <new>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include "tensor/device_memory.h"
@@ -81,6 +83,7 @@ std::size_t cache_limit() {
   return limit;
 }
 
+thread_local cpu::OwnBlocks* own_blocks = nullptr;
 thread_local bool cache_gone = false;  // tensors may outlive the cache at the end of a thread
 
 class ThreadCache {
@@ -156,7 +159,67 @@ ThreadCache* thread_cache() {
 
 namespace cpu {
 
+OwnBlocks::~OwnBlocks() {
+  for (const auto& [data, block] : blocks_) {
+    if (!block.in_use) {
+      give_to_system(data, block.bytes);
+    }
+  }
+}
+
+void* OwnBlocks::take(std::size_t asked) {
+  const std::size_t bytes = system_bytes(asked);
+  std::vector<std::byte*>& free = free_[bytes];
+  std::byte* data = nullptr;
+  if (!free.empty()) {
+    data = free.back();
+    free.pop_back();
+  } else if (bytes_ + bytes > most_bytes_) {
+    enough_ = false;
+    return nullptr;
+  } else {
+    data = static_cast<std::byte*>(take_from_system(bytes));
+    if (data == nullptr) {
+      return nullptr;
+    }
+    bytes_ += bytes;
+  }
+  blocks_[data] = {.bytes = bytes, .in_use = true};
+  ++in_use_;
+  return data;
+}
+
+bool OwnBlocks::give_back(void* data) {
+  const auto block = blocks_.find(static_cast<std::byte*>(data));
+  if (block == blocks_.end()) {
+    return false;
+  }
+  block->second.in_use = false;
+  free_[block->second.bytes].push_back(block->first);
+  --in_use_;
+  return true;
+}
+
+bool OwnBlocks::owns(const void* address) const {
+  const auto* place = static_cast<const std::byte*>(address);
+  const auto next = std::ranges::upper_bound(blocks_, place, std::less{}, [](const auto& block) {
+    return static_cast<const std::byte*>(block.first);
+  });
+  if (next == blocks_.begin()) {
+    return false;
+  }
+  const auto& [data, block] = *std::prev(next);
+  return place < data + std::max(block.bytes, std::size_t{1});
+}
+
+OwnBlocks* exchange_own_blocks(OwnBlocks* blocks) { return std::exchange(own_blocks, blocks); }
+
 void* allocate(std::size_t bytes) {
+  if (own_blocks != nullptr) {
+    if (void* data = own_blocks->take(bytes)) {
+      return data;
+    }
+  }
   const int size_class = bytes >> 50 == 0 ? class_of(bytes) : kClasses;
   if (size_class < kClasses) {
     ThreadCache* cache = thread_cache();
@@ -181,7 +244,7 @@ void* allocate(std::size_t bytes) {
 }
 
 void release(void* data, std::size_t bytes) {
-  if (data == nullptr) {
+  if (data == nullptr || (own_blocks != nullptr && own_blocks->give_back(data))) {
     return;
   }
   const int size_class = class_of(bytes);

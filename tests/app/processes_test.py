@@ -58,6 +58,7 @@ class Processes(Command):
 
     def test_same_bits_on_any_ranks(self):
         expected = self.hash_of("train", "--replicas", 2)
+        self.assertEqual(self.hash_of("train", "--replicas", 1, "--no-replay"), expected)
         for ranks in 1, 2, 3, 4:
             with self.subTest(ranks=ranks):
                 self.assertEqual(self.hash_of("launch", "-n", ranks, "--", "train"), expected)

@@ -1,0 +1,158 @@
+#include "tensor/tape.h"
+
+#include <unordered_map>
+#include <utility>
+
+namespace millrace {
+
+namespace {
+
+std::ptrdiff_t bytes_of(const Tensor& tensor) {
+  return tensor.numel() * static_cast<std::ptrdiff_t>(size_of(tensor.dtype()));
+}
+
+}  // namespace
+
+/// Stands between a pass and its kernels while it lives.
+class Tape::Recorder {
+ public:
+  Recorder(Tape& tape, std::span<const Tensor> inputs) : tape_(tape), inputs_(inputs) { listen(); }
+  ~Recorder() { stop(); }
+  Recorder(const Recorder&) = delete;
+  Recorder& operator=(const Recorder&) = delete;
+
+  /// Why what was launched does not stand for the pass; empty when it does.
+  std::string verdict() const {
+    if (refusal_.empty() && !tape_.blocks_->were_enough()) {
+      return fmt::format("it takes more than {} MiB", kMostBytes >> 20);
+    }
+    if (refusal_.empty() && !tape_.blocks_->are_back()) {
+      return "it left memory behind that is still in use";
+    }
+    return refusal_;
+  }
+  void refuse(std::string_view reason) { refusal_ = reason; }
+
+ private:
+  void listen() {
+    outer_hook_ = std::exchange(launch_hook, &hook_);
+    outer_blocks_ = cpu::exchange_own_blocks(tape_.blocks_.get());
+    recorder = this;
+  }
+  void stop() {
+    launch_hook = outer_hook_;
+    cpu::exchange_own_blocks(outer_blocks_);
+    recorder = nullptr;
+  }
+
+  /// What a kernel does inside is its own business.
+  void take(const KernelLaunch& launch) {
+    struct Pause {
+      explicit Pause(Recorder& paused) : recorder(paused) { recorder.stop(); }
+      ~Pause() { recorder.listen(); }
+      Recorder& recorder;
+    };
+    const Pause pause(*this);
+    outer_hook_ != nullptr ? (*outer_hook_)(launch) : launch.run();
+    if (launch.kernel == "dropout" || launch.kernel.starts_with("rand_")) {
+      refuse("it draws random numbers");
+    }
+    Step step{.kernel = launch.kernel, .operation = launch.operation, .tensors = {}, .run = {}};
+    step.run = launch.keep([&](const Tensor& tensor) { return step.tensors.emplace_back(hold(tensor)); });
+    tape_.steps_.push_back(std::move(step));
+  }
+
+  std::shared_ptr<Tensor> hold(const Tensor& tensor) {
+    auto held = std::make_shared<Tensor>(tensor);
+    if (!tensor.defined() || tensor.numel() == 0) {
+      return held;
+    }
+    if (!tensor.device().is_cpu()) {
+      refuse("it runs on a GPU");
+      return held;
+    }
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      const std::ptrdiff_t offset = tensor.raw() - inputs_[i].raw();
+      if (offset >= 0 && offset < bytes_of(inputs_[i])) {
+        tape_.inputs_.push_back({held, i, offset});
+        return held;
+      }
+    }
+    if (tape_.blocks_->owns(tensor.raw())) {  // the pass may give it back, and take it again
+      const Storage& storage = *tensor.storage();
+      *held = Tensor(Storage::wrap(storage.data(), storage.bytes(), kCpu, {}), tensor.offset(),
+                     tensor.shape(), tensor.strides(), tensor.dtype());
+    }
+    return held;
+  }
+
+  static thread_local Recorder* recorder;
+  friend void millrace::refuse_recording(std::string_view reason);
+
+  Tape& tape_;
+  std::span<const Tensor> inputs_;
+  LaunchHook hook_ = [this](const KernelLaunch& launch) { take(launch); };
+  const LaunchHook* outer_hook_ = nullptr;
+  cpu::OwnBlocks* outer_blocks_ = nullptr;
+  std::string refusal_;
+};
+
+thread_local Tape::Recorder* Tape::Recorder::recorder = nullptr;
+
+Tape::Tape() = default;
+Tape::~Tape() = default;
+Tape::Tape(Tape&&) noexcept = default;
+Tape& Tape::operator=(Tape&&) noexcept = default;
+
+bool Tape::record(std::span<const Tensor> inputs, const std::function<void()>& pass) {
+  *this = Tape();
+  Tape made;
+  made.blocks_ = std::make_unique<cpu::OwnBlocks>(kMostBytes);
+  {
+    Recorder recorder(made, inputs);
+    pass();
+    refusal_ = recorder.verdict();
+  }
+  if (!refusal_.empty()) {
+    return false;
+  }
+  *this = std::move(made);
+  return true;
+}
+
+void Tape::replay(std::span<const Tensor> inputs) {
+  for (const Input& input : inputs_) {
+    Tensor& shown = *input.tensor;
+    const Tensor& from = inputs[input.number];
+    const std::ptrdiff_t start = from.raw() - from.storage()->data() + input.offset;
+    shown = Tensor(from.storage(), start / static_cast<std::ptrdiff_t>(size_of(shown.dtype())), shown.shape(),
+                   shown.strides(), shown.dtype());
+  }
+  for (const Step& step : steps_) {
+    if (launch_hook == nullptr) [[likely]] {
+      step.run();
+    } else {
+      show(step);
+    }
+  }
+}
+
+void Tape::show(const Step& step) {
+  std::vector<const Tensor*> tensors;
+  for (const auto& tensor : step.tensors) {
+    tensors.push_back(tensor.get());
+  }
+  (*launch_hook)({.kernel = step.kernel,
+                  .operation = step.operation,
+                  .tensors = tensors,
+                  .run = step.run,
+                  .keep = [&](const Hold&) { return step.run; }});
+}
+
+void refuse_recording(std::string_view reason) {
+  if (Tape::Recorder::recorder != nullptr) {
+    Tape::Recorder::recorder->refuse(reason);
+  }
+}
+
+}  // namespace millrace
