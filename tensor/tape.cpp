@@ -1,6 +1,6 @@
 #include "tensor/tape.h"
 
-#include <unordered_map>
+#include <algorithm>
 #include <utility>
 
 namespace millrace {
@@ -57,8 +57,13 @@ class Tape::Recorder {
     if (launch.kernel == "dropout" || launch.kernel.starts_with("rand_")) {
       refuse("it draws random numbers");
     }
-    Step step{.kernel = launch.kernel, .operation = launch.operation, .tensors = {}, .run = {}};
-    step.run = launch.keep([&](const Tensor& tensor) { return step.tensors.emplace_back(hold(tensor)); });
+    Step step{.kernel = launch.kernel, .operation = launch.operation, .run = {}, .tensors = {}};
+    step.tensors.assign(launch.tensors.begin(), launch.tensors.end());
+    step.run = launch.keep([&](const Tensor& tensor) {
+      std::shared_ptr<Tensor> held = hold(tensor);
+      std::ranges::replace(step.tensors, &tensor, held.get());
+      return held;
+    });
     tape_.steps_.push_back(std::move(step));
   }
 
@@ -137,16 +142,13 @@ void Tape::replay(std::span<const Tensor> inputs) {
   }
 }
 
+/// Without a copy or an allocation, for what the hook measures is the time between the kernels, too.
 void Tape::show(const Step& step) {
-  std::vector<const Tensor*> tensors;
-  for (const auto& tensor : step.tensors) {
-    tensors.push_back(tensor.get());
-  }
   (*launch_hook)({.kernel = step.kernel,
                   .operation = step.operation,
-                  .tensors = tensors,
-                  .run = step.run,
-                  .keep = [&](const Hold&) { return step.run; }});
+                  .tensors = step.tensors,
+                  .run = std::ref(step.run),
+                  .keep = [&step](const Hold&) { return step.run; }});
 }
 
 void refuse_recording(std::string_view reason) {

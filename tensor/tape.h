@@ -50,8 +50,8 @@ class Tape {
   };
   struct Step {
     std::string_view kernel, operation;
-    std::vector<std::shared_ptr<Tensor>> tensors;
     std::function<void()> run;
+    std::vector<const Tensor*> tensors;  // that `run` holds
   };
 
   static void show(const Step& step);

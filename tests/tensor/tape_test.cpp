@@ -131,16 +131,19 @@ TEST(Tape, APassThatThrowsLeavesNothingBehind) {
 TEST(Tape, TheLaunchHookSeesReplays) {
   Tape tape;
   const Tensor x = draw({4}, 1);
-  ASSERT_TRUE(tape.record({}, [&] { tanh(x); }));
-  std::vector<std::string_view> seen;
+  ASSERT_TRUE(tape.record({}, [&] { matmul(x.view({1, 4}), x.view({4, 1})); }));
+  std::vector<std::string> seen;
   const LaunchHook hook = [&](const KernelLaunch& launch) {
-    seen.push_back(launch.operation);
+    seen.emplace_back(launch.kernel);
+    for (const Tensor* tensor : launch.tensors) {
+      seen.push_back(tensor->shape().to_string());
+    }
     launch.run();
   };
   launch_hook = &hook;
   tape.replay({});
   launch_hook = nullptr;
-  EXPECT_EQ(seen, (std::vector<std::string_view>{"tanh"}));
+  EXPECT_EQ(seen, (std::vector<std::string>{"matmul", "[1, 4]", "[4, 1]", "[]", "[1, 1]"}));
 }
 
 }  // namespace
