@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr const char *kWeights = "weights.safetensors", *kOptimizer = "optimizer.safetensors",
-                     *kState = "state.pb";
+                     *kAverage = "average.safetensors", *kState = "state.pb";
 
 [[noreturn]] void cannot_write(const fs::path& path, int reason) {
   throw MachineError("cannot write {}: {}", path.string(), std::strerror(reason));
@@ -47,20 +47,24 @@ void write_files(const fs::path& folder, const Checkpoint& checkpoint) {
   weights.metadata["format"] = "pt";
   nn::save_safetensors(folder / kWeights, weights);
   nn::save_safetensors(folder / kOptimizer, {checkpoint.trainer.optimizer, {{"format", "pt"}}});
-  const CheckpointState state{.step = checkpoint.trainer.steps,
-                              .loader = checkpoint.loader,
-                              .run = checkpoint.run,
-                              .files = {sum_of(folder / kWeights), sum_of(folder / kOptimizer)}};
+  CheckpointState state{.step = checkpoint.trainer.steps,
+                        .loader = checkpoint.loader,
+                        .run = checkpoint.run,
+                        .files = {sum_of(folder / kWeights), sum_of(folder / kOptimizer)}};
+  if (!checkpoint.trainer.average.empty()) {
+    nn::save_safetensors(folder / kAverage, {checkpoint.trainer.average, {{"format", "pt"}}});
+    state.files.push_back(sum_of(folder / kAverage));
+  }
   const std::string bytes = state.to_bytes();
   NewFile file(folder / kState);
   file.write(bytes.data(), bytes.size());
   file.commit();
 }
 
-void check_file(const fs::path& path, const CheckpointState& state) {
-  const auto expected = std::find_if(state.files.begin(), state.files.end(),
-                                     [&](const auto& file) { return file.name == path.filename(); });
-  if (expected == state.files.end()) {
+/// The tensors of a file that is as `state` tells. @throws InputError when it is not.
+nn::SafetensorsFile read_checked(const fs::path& path, const CheckpointState& state) {
+  const CheckpointState::File* expected = state.find(path.filename().string());
+  if (expected == nullptr) {
     throw InputError("{} does not tell of {}", kState, path.filename().string());
   }
   const CheckpointState::File found = sum_of(path);
@@ -71,6 +75,7 @@ void check_file(const fs::path& path, const CheckpointState& state) {
     throw InputError("{} has the checksum {:08x}, expected {:08x}", found.name, found.crc32c,
                      expected->crc32c);
   }
+  return nn::load_safetensors(path);
 }
 
 CheckpointState read_state(const fs::path& path) {
@@ -110,13 +115,16 @@ fs::path save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
 Checkpoint load_checkpoint(const fs::path& path) {
   try {
     CheckpointState state = read_state(path / kState);
-    for (const char* name : {kWeights, kOptimizer}) {
-      check_file(path / name, state);
+    nn::SafetensorsFile weights = read_checked(path / kWeights, state);
+    nn::SafetensorsFile optimizer = read_checked(path / kOptimizer, state);
+    nn::SafetensorsFile average;
+    if (state.find(kAverage) != nullptr) {
+      average = read_checked(path / kAverage, state);
     }
-    nn::SafetensorsFile weights = nn::load_safetensors(path / kWeights);
     return {.trainer = {.steps = state.step,
                         .weights = std::move(weights.tensors),
-                        .optimizer = nn::load_safetensors(path / kOptimizer).tensors},
+                        .optimizer = std::move(optimizer.tensors),
+                        .average = std::move(average.tensors)},
             .loader = state.loader,
             .run = std::move(state.run),
             .metadata = std::move(weights.metadata)};

@@ -1,5 +1,6 @@
 #include "pipeline/checkpoint_state.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "dataio/crc32c.h"
@@ -35,6 +36,12 @@ RunDescription::Values take(const Values& from) {
 }
 
 }  // namespace
+
+const CheckpointState::File* CheckpointState::find(std::string_view name) const {
+  const auto found =
+      std::find_if(files.begin(), files.end(), [&](const File& file) { return file.name == name; });
+  return found == files.end() ? nullptr : &*found;
+}
 
 std::string CheckpointState::to_bytes() const {
   proto::CheckpointState state;

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pipeline/loader_state.h"
@@ -26,6 +27,8 @@ struct CheckpointState {
   LoaderState loader;
   RunDescription run;
   std::vector<File> files;  ///< The other files.
+  /// Null when there is none of this name.
+  const File* find(std::string_view name) const;
 
   std::string to_bytes() const;
   /// @throws InputError saying what is wrong with the bytes.

@@ -39,8 +39,19 @@ void add_up(Evaluation& evaluation, Peers& peers) {
 }
 
 void Replica::begin_evaluation() {
+  if (evaluates_average()) {
+    lookahead_->exchange();
+  }
   module_->eval();
   confusion_.clear();
+}
+
+void Replica::end_evaluation() {
+  if (evaluates_average()) {
+    lookahead_->exchange();
+  }
+  module_->train();
+  forget_recorded();
 }
 
 void Replica::evaluate(const EvaluationTask& task) {

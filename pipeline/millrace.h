@@ -11,6 +11,7 @@
 #include "nn/flat.h"
 #include "nn/init.h"
 #include "nn/layers.h"
+#include "nn/lookahead.h"
 #include "nn/loss.h"
 #include "nn/models/models.h"
 #include "nn/module.h"

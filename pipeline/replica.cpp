@@ -58,6 +58,9 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::OptimizerOpti
       partials_(make_partials(flat_.gradients(),
                               static_cast<unsigned>(local_shards(options).count / options.replicas))),
       buckets_(make_buckets()) {
+  if (options.lookahead) {
+    lookahead_.emplace(flat_, *module_, *options.lookahead);
+  }
   if (!std::has_single_bit(static_cast<unsigned>(communicator.size()))) {
     subtrees_.emplace(options.shards, flat_.gradients().numel(), communicator);
     return;
@@ -107,6 +110,9 @@ void Replica::synchronize() {
   for (auto& [name, buffer] : optimizer_.buffers()) {
     communicator_.broadcast(buffer, 0, current_stream(device_));
   }
+  for (auto& [name, tensor] : average()) {
+    communicator_.broadcast(tensor, 0, current_stream(device_));
+  }
 }
 
 void Replica::step(const StepTask& task) {
@@ -118,6 +124,9 @@ void Replica::step(const StepTask& task) {
     run_shards(task);
   }
   flat_.apply_statistics(task.valid);
+  if (lookahead_) {
+    lookahead_->after_step(task.step + 1);
+  }
   feeder_.end_step();
   task.losses.arrived[static_cast<std::size_t>(local_rank())].record(current_stream(device_));
 }

@@ -11,6 +11,7 @@
 #include "distributed/communicator.h"
 #include "distributed/shards.h"
 #include "nn/flat.h"
+#include "nn/lookahead.h"
 #include "nn/optimizer.h"
 #include "pipeline/feeder.h"
 #include "pipeline/peers.h"
@@ -54,14 +55,19 @@ class Replica {
 
   nn::Module& module() { return *module_; }
   nn::Optimizer& optimizer() { return optimizer_; }
+  std::optional<nn::Lookahead>& lookahead() { return lookahead_; }
+  /// Its state; empty where there is none.
+  nn::StateDict average() const { return lookahead_ ? lookahead_->state_dict() : nn::StateDict(); }
   double idle_seconds() { return feeder_.idle_seconds(); }
-  /// Takes over the state dictionary and the optimizer's state of replica 0; all replicas call it.
+  /// Takes over the state dictionary and the optimizer's state (and the average) of replica 0; all replicas
+  /// call it.
   void synchronize();
   void step(const StepTask& task);
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
   void drain() noexcept;
-  /// Puts the network into evaluation mode and clears the counts.
+  /// Puts the network into evaluation mode, with its moving average if it has one, and clears the counts.
   void begin_evaluation();
+  void end_evaluation();
   /// Counts the predictions for its pieces of the batch.
   void evaluate(const EvaluationTask& task);
   void add_counts(Evaluation& to) const;
@@ -75,6 +81,7 @@ class Replica {
   void run_subtrees(const StepTask& task);
   void update(std::int64_t begin, std::int64_t end);
   void step_if_finite();
+  bool evaluates_average() const { return lookahead_ && !lookahead_->options().go_on_from_average; }
   std::size_t carry(unsigned shard);
   int local_rank() const { return communicator_.rank() % options_.replicas; }
   double evaluate_piece(const ScoreFunction& score, const Batch& shard, std::int64_t first,
@@ -90,6 +97,7 @@ class Replica {
   std::unique_ptr<nn::Module> module_;
   nn::FlatParameters flat_;
   nn::Optimizer optimizer_;
+  std::optional<nn::Lookahead> lookahead_;
   Tensor loss_scale_;  // the state of update_loss_scale; undefined but for f16
   // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
   std::vector<Tensor> partials_;

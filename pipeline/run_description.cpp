@@ -77,6 +77,7 @@ RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescripti
   run.options.insert(
       {{"network", describe(trainer.module())},
        {"optimizer", trainer.optimizer().describe()},
+       {"average", t.lookahead ? nn::describe(*t.lookahead) : "none"},
        {"type", std::string(name_of(t.dtype))},
        {"shards", fmt::to_string(t.shards)},
        {"seed", fmt::to_string(t.seed)},

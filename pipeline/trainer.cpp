@@ -62,27 +62,6 @@ std::vector<std::shared_ptr<Communicator>> shared(std::vector<std::unique_ptr<Co
   return {std::make_move_iterator(group.begin()), std::make_move_iterator(group.end())};
 }
 
-/// Networks are in evaluation mode, with nothing counted yet, while it lives.
-class EvaluationMode {
- public:
-  explicit EvaluationMode(std::vector<std::unique_ptr<Replica>>& replicas) : replicas_(replicas) {
-    for (auto& replica : replicas_) {
-      replica->begin_evaluation();
-    }
-  }
-  ~EvaluationMode() {
-    for (auto& replica : replicas_) {
-      replica->module().train();
-      replica->forget_recorded();
-    }
-  }
-  EvaluationMode(const EvaluationMode&) = delete;
-  EvaluationMode& operator=(const EvaluationMode&) = delete;
-
- private:
-  std::vector<std::unique_ptr<Replica>>& replicas_;
-};
-
 }  // namespace
 
 TrainerOptions resolve(TrainerOptions options) {
@@ -265,6 +244,10 @@ struct Trainer::Impl {
       together([&](int r) { replica(r)->synchronize(); });
       changed = false;
     }
+    if (steps == 0 &&
+        options.lookahead) {  // what the network begins with may have been changed since it was made
+      together([&](int r) { replica(r)->lookahead()->start(); });
+    }
     return static_cast<std::int64_t>(samples);
   }
 
@@ -274,6 +257,7 @@ struct Trainer::Impl {
     }
   }
 
+  class EvaluationMode;
   static constexpr std::size_t kMostAhead = 64;  // steps
 
   const TrainerOptions options;
@@ -288,6 +272,25 @@ struct Trainer::Impl {
   std::exception_ptr failed;
   std::string failure;  // what it said
   Team team;            // last: its threads end before what they use
+};
+
+/// Networks are in evaluation mode, with nothing counted yet, while it lives.
+class Trainer::Impl::EvaluationMode {
+ public:
+  explicit EvaluationMode(Impl& impl) : impl_(impl) {
+    impl_.together([&](int r) { impl_.replica(r)->begin_evaluation(); });
+  }
+  ~EvaluationMode() {
+    try {
+      impl_.together([&](int r) { impl_.replica(r)->end_evaluation(); });
+    } catch (const std::exception&) {  // is kept, and told by the next call
+    }
+  }
+  EvaluationMode(const EvaluationMode&) = delete;
+  EvaluationMode& operator=(const EvaluationMode&) = delete;
+
+ private:
+  Impl& impl_;
 };
 
 Trainer::Trainer(MakeModule make_module, const nn::OptimizerOptions& optimizer, TrainerOptions options)
@@ -351,7 +354,7 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
         impl_->peers.shards().first, impl_->peers.shards().end() - 1, shards());
   }
   impl_->begin(0);
-  const EvaluationMode mode(impl_->replicas);
+  const Impl::EvaluationMode mode(*impl_);
   Evaluation result;
   std::vector<double> losses(static_cast<std::size_t>(loading.local_shards));
   for (const Batch& batch : loader.epoch(0)) {
@@ -374,6 +377,13 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
   return result;
 }
 
+void Trainer::finish() {
+  impl_->begin(0);
+  if (impl_->options.lookahead) {
+    impl_->together([&](int r) { impl_->replica(r)->lookahead()->finish(); });
+  }
+}
+
 nn::Module& Trainer::module() {
   impl_->forget_recorded();
   impl_->changed = replicas() * impl_->peers.size() > 1;
@@ -390,13 +400,15 @@ TrainerState Trainer::state() const {
   Replica& replica = *impl_->replica(0);
   return {.steps = steps(),
           .weights = copied(nn::state_dict(replica.module())),
-          .optimizer = copied(replica.optimizer().state_dict())};
+          .optimizer = copied(replica.optimizer().state_dict()),
+          .average = copied(replica.average())};
 }
 
 void Trainer::restore(const TrainerState& state) {
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
   replica.optimizer().load_state_dict(state.optimizer);
+  nn::copy_by_name(replica.average(), state.average, "trainer: this average of the weights does not fit");
   impl_->steps = state.steps;
   impl_->changed = true;
   impl_->forget_recorded();

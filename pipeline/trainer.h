@@ -3,12 +3,14 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "distributed/communicator.h"
 #include "distributed/process_group.h"
 #include "distributed/shards.h"
+#include "nn/lookahead.h"
 #include "nn/models/models.h"
 #include "nn/optimizer.h"
 #include "pipeline/loader.h"
@@ -30,8 +32,9 @@ struct TrainerOptions {
   std::vector<Device> devices = {kCpu};
   /// Of images and activations: f32 or bf16, on GPUs also f16 with dynamic loss scaling; weights stay f32.
   DType dtype = DType::f32;
-  std::uint64_t seed = 0;                           ///< Of the initial weights and of dropout.
-  nn::Schedule schedule = nn::constant_schedule();  ///< Of the learning rate.
+  std::uint64_t seed = 0;                              ///< Of the initial weights and of dropout.
+  nn::Schedule schedule = nn::constant_schedule();     ///< Of the learning rate.
+  std::optional<nn::LookaheadOptions> lookahead = {};  ///< An average of the weights, kept beside them.
   /// How long a replica waits for its peers.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
   /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
@@ -72,8 +75,9 @@ struct Evaluation {
 /// What a training goes on from, besides its data: tensors on the CPU, by PyTorch's names.
 struct TrainerState {
   std::int64_t steps = 0;
-  nn::StateDict weights;    ///< Parameters and buffers.
-  nn::StateDict optimizer;  ///< As Optimizer::state_dict gives it.
+  nn::StateDict weights;       ///< Parameters and buffers.
+  nn::StateDict optimizer;     ///< As Optimizer::state_dict gives it.
+  nn::StateDict average = {};  ///< As Lookahead::state_dict gives it, where there is one.
 };
 
 /// Trains replicas of one network data-parallel, in one process or in each of a group.
@@ -102,6 +106,9 @@ class Trainer {
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
   /// which loads its shards. `score` may ask the network more than once: nn::average_over_views.
   Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator());
+  /// At the end of a training with lookahead or a moving average: its weights and running statistics become
+  /// the average, on all replicas. Otherwise nothing happens. All processes call it.
+  void finish();
   /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
   /// replicas at the next `step` or `evaluate`; of several processes, that of rank 0 reaches the others.
   /// Recorded steps are recorded anew.

@@ -1,5 +1,6 @@
 #include "cuda_network_kernels_support.h"
 #include "tensor/device_memory.h"
+#include "tensor/ops.h"
 #include "tensor/training_kernels.h"
 
 namespace millrace {
@@ -131,30 +132,64 @@ TEST_F(CudaRows, DropoutDrawsTheCpusMask) {
   }
 }
 
-TEST_F(CudaRows, SgdStepsAsTheCpuAndTheSameFromAnyAddress) {
+/// One pass of an optimizer over `states` buffers, from places that are aligned and from others.
+template <typename Launch>
+void expect_steps_as_the_cpu(const std::string& name, std::size_t states, const Launch& launch) {
   const std::int64_t count = 1003;
   Draw draw(9);
-  const Tensor weight = draw.tensor({count}, {}), grad = draw.tensor({count}, {}),
-               momentum = draw.tensor({count}, {});
-  for (int form = 0; form < 2; ++form) {
-    const SgdStep step{.gradient = {.gradient_scale = 0.25f, .weight_decay = 5e-4f},
-                       .learning_rate = 0.1f,
-                       .momentum = 0.9f,
-                       .nesterov = form == 1};
-    Tensors by_offset;
-    for (std::int64_t skip : {0, 1, 2}) {
-      expect_like_cpu(fmt::format("sgd_step form {} from {}", form, skip),
-                      [&](Device device, const Tensors& in, Tensors& out) {
-                        Tensor w = out[0].narrow(0, skip, count - skip),
-                               m = out[1].narrow(0, skip, count - skip);
-                        const Tensor g = in[0].narrow(0, skip, count - skip);
-                        MILLRACE_LAUNCH(device, sgd_step, w, g, m, step);
-                        by_offset.push_back(out[0]);
-                      },
-                      {grad}, {weight, momentum});
+  const Tensor grad = draw.tensor({count}, {});
+  Tensors buffers = {draw.tensor({count}, {})};
+  for (std::size_t i = 0; i < states; ++i) {
+    buffers.push_back(abs(draw.tensor({count}, {})));  // an average of squares is one
+  }
+  Tensors by_offset;
+  for (std::int64_t skip : {0, 1, 2}) {
+    const auto part = [&](const Tensor& x) { return x.narrow(0, skip, count - skip); };
+    expect_like_cpu(
+        fmt::format("{} from {}", name, skip),
+        [&](Device device, const Tensors& in, Tensors& out) {
+          Tensors parts;
+          std::transform(out.begin(), out.end(), std::back_inserter(parts), part);
+          launch(device, part(in[0]), parts);
+          by_offset.push_back(out[0]);
+        },
+        {grad}, buffers);
+  }
+  const Tensor aligned = by_offset[1].to(kCpu), shifted = by_offset[4].to(kCpu);
+  EXPECT_TRUE(same_bits(aligned.narrow(0, 1, count - 1).clone(), shifted.narrow(0, 1, count - 1).clone()))
+      << name;
+}
+
+TEST_F(CudaRows, OptimizersStepAsTheCpuAndTheSameFromAnyAddress) {
+  const GradientStep gradient{.gradient_scale = 0.25f, .weight_decay = 5e-4f};
+  for (const bool nesterov : {false, true}) {
+    const SgdStep step{.gradient = gradient, .learning_rate = 0.1f, .momentum = 0.9f, .nesterov = nesterov};
+    expect_steps_as_the_cpu("sgd_step", 1, [&](Device device, const Tensor& g, Tensors& t) {
+      MILLRACE_LAUNCH(device, sgd_step, t[0], g, t[1], step);
+    });
+  }
+  const AdamStep adam{.gradient = gradient,
+                      .learning_rate = 0.1f,
+                      .rate1 = 0.1f,
+                      .rate2 = 0.01f,
+                      .eps = 1e-6f,
+                      .correction = 1.5f,
+                      .shrink = 0.9f};
+  expect_steps_as_the_cpu("adam_step", 2, [&](Device device, const Tensor& g, Tensors& t) {
+    MILLRACE_LAUNCH(device, adam_step, t[0], g, t[1], t[2], adam);
+  });
+  for (const bool centered : {false, true}) {
+    for (const float momentum : {0.0f, 0.9f}) {
+      const RmsPropStep step{.gradient = gradient,
+                             .learning_rate = 0.1f,
+                             .rate = 0.5f,
+                             .eps = 0.1f,
+                             .momentum = momentum,
+                             .centered = centered};
+      expect_steps_as_the_cpu("rms_prop_step", 3, [&](Device device, const Tensor& g, Tensors& t) {
+        MILLRACE_LAUNCH(device, rms_prop_step, t[0], g, t[1], t[2], t[3], step);
+      });
     }
-    const Tensor aligned = by_offset[1].to(kCpu), shifted = by_offset[4].to(kCpu);
-    EXPECT_TRUE(same_bits(aligned.narrow(0, 1, count - 1).clone(), shifted.narrow(0, 1, count - 1).clone()));
   }
 }
 
