@@ -174,6 +174,9 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
   for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
     report.begin_epoch(at.epoch, at.step);
     run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, parts, loss);
+    if ((at.epoch + 1) * an_epoch >= steps) {
+      trainer.finish();
+    }
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
     if (test != nullptr) {

@@ -125,6 +125,12 @@ void Recipe::apply(LoaderOptions& options) const {
 void Recipe::apply(TrainerOptions& options, std::int64_t steps_per_epoch) const {
   const std::int64_t total = steps(steps_per_epoch);
   options.schedule = make_schedule(schedule, steps_per_epoch, total, warm_up);
+  if (lookahead_every > 0) {
+    options.lookahead = {.every = lookahead_every,
+                         .decay = [decay = lookahead_decay, total](std::int64_t step) {
+                           return decay * std::pow(static_cast<double>(step) / static_cast<double>(total), 3);
+                         }};
+  }
 }
 
 void Recipe::arrange(Trainer& trainer, std::int64_t steps_per_epoch) const {
@@ -156,12 +162,16 @@ std::string Recipe::summary() const {
   for (const RecipeGroup& group : groups) {
     text += fmt::format("; {}: {}", group.word, to_string(group));
   }
+  if (lookahead_every > 0) {
+    text += fmt::format("; lookahead every {} steps, decay {:.4g} (t/T)^3", lookahead_every, lookahead_decay);
+  }
   return text + fmt::format("; label smoothing {}; transforms {}{}", label_smoothing, transforms,
                             views ? "; test-time augmentation" : "");
 }
 
 RunDescription::Values Recipe::describe() const {
-  const bool by_length = schedule == "cosine" || schedule == "linear" || schedule.starts_with("triangle");
+  const bool by_length =
+      lookahead_every > 0 || schedule == "cosine" || schedule == "linear" || schedule.starts_with("triangle");
   std::string when = fmt::format("{}{}, warm-up {}", schedule,
                                  by_length ? fmt::format(" over {} epochs", epochs) : "", warm_up);
   for (const RecipeGroup& group : groups) {
@@ -171,6 +181,7 @@ RunDescription::Values Recipe::describe() const {
   return {{"recipe", name.empty() ? "none" : name},
           {"model", model},
           {"label smoothing", fmt::format("{}", label_smoothing)},
+          {"lookahead", lookahead_every > 0 ? fmt::format("decay {} (t/T)^3", lookahead_decay) : "none"},
           {"schedule", when}};
 }
 

@@ -35,6 +35,8 @@ struct Recipe {
   std::string schedule = "constant";  ///< See make_schedule.
   double warm_up = 0;                 ///< Epochs.
   double label_smoothing = 0;
+  int lookahead_every = 0;     ///< Steps; 0: none.
+  double lookahead_decay = 0;  ///< Of the average, times (t / T)^3 after t of T steps.
   std::string transforms = "normalize";
   std::vector<float> mean = {0.5f}, std = {0.5f};
   bool views = false;  ///< Test-time augmentation at the end; see nn::average_over_views.

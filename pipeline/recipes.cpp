@@ -47,6 +47,8 @@ Recipe airbench94() {
                    {.word = "whiten.bias", .epochs = 3}};
   recipe.schedule = "triangle:0.2:0.23:0.07";
   recipe.label_smoothing = 0.2;
+  recipe.lookahead_every = 5;
+  recipe.lookahead_decay = std::pow(0.95, 5);
   recipe.transforms = "random_crop:2:reflect,alternating_flip,normalize";
   recipe.mean = kMean;
   recipe.std = kStd;
@@ -85,6 +87,7 @@ Recipe airbench94_muon() {
                    {.word = "whiten.bias", .optimizer = sgd(kBiasRate), .epochs = 3, .schedule = "linear"},
                    {.word = "head.weight", .optimizer = sgd(kHeadRate)}};
   recipe.schedule = "linear";
+  recipe.lookahead_every = 0;
   recipe.initialize = [](nn::Module& net, const Tensor& images) {
     whiten(layer<nn::Conv2d>(net, "whiten"), images);
     Tensor& head = layer<nn::Linear>(net, "head").weight.data();

@@ -99,6 +99,19 @@ class Resuming(Command):
             self.good(*self.RECIPE, "--resume", place, "--replicas", 2)
             self.assertEqual(self.hash(), expected)
 
+    def test_a_recipe_goes_on_with_its_average(self):
+        words = ["train", "--recipe", "airbench94", "--data", "synthetic:96", "--batch-size", 32, "--epochs", 3.5, "--shards", 2,
+                 "--log-json", "run.jsonl"]
+        self.good(*words, "--replicas", 1, "--checkpoint", "kept", "--checkpoint-every", "7steps")
+        expected = self.hash()
+        self.assertEqual(self.checkpoints(), ["step-000000007", "step-000000011"])
+        out = self.good(*words, "--replicas", 2, "--resume", "kept/step-000000007")
+        self.assertIn("epoch 3, step 1", out)
+        self.assertNotIn("initialized", out)
+        self.assertEqual(self.hash(), expected)
+        self.good(*words, "--resume", "kept")
+        self.assertEqual(self.hash(), expected, "of a run that was over")
+
     def test_damaged_ones_are_named_and_skipped(self):
         expected = self.undisturbed()
         self.good(*self.RECIPE, *self.KEEPING)

@@ -126,12 +126,14 @@ void expect_follows_script(const std::string& name) {
       }
     }
   }
+  trainer.finish();
   ASSERT_EQ(loss_errors.size(), golden["losses"].size());
   EXPECT_LE(golden::root_mean_square(loss_errors),
             2 * golden::root_mean_square(golden["loss_errors"].get<std::vector<double>>()));
   expect_close(nn::state_dict(trainer.module()), golden, name);
 }
 
+TEST(Recipe, Airbench94TakesTheStepsOfItsScript) { expect_follows_script("airbench94"); }
 TEST(Recipe, Airbench94MuonTakesTheStepsOfItsScript) { expect_follows_script("airbench94-muon"); }
 
 TEST(Recipe, EndsInTheMiddleOfAnEpoch) {
