@@ -29,8 +29,8 @@ class Resuming(Command):
     def hash(self):
         return [event for event in self.events("run.jsonl") if event["event"] == "end"][-1]["weights_hash"]
 
-    def undisturbed(self, *words):
-        self.good(*self.RECIPE, "--replicas", 1, *words)
+    def undisturbed(self, *words, epochs=3):
+        self.good(*self.recipe(epochs=epochs), "--replicas", 1, *words)
         expected = self.hash()
         (self.folder / "run.jsonl").unlink()
         return expected
@@ -51,23 +51,23 @@ class Resuming(Command):
         seed = time.time_ns() % 10**9
         print("seed", seed)
         chance = random.Random(seed)
-        expected = self.undisturbed()
+        expected = self.undisturbed(epochs=20)
         for _ in range(6):
-            process = self.start(*self.RECIPE, *self.KEEPING, "--resume", "auto", "--replicas", chance.choice([1, 2, 4]),
+            process = self.start(*self.recipe(epochs=20), *self.KEEPING, "--resume", "auto", "--replicas", chance.choice([1, 2, 4]),
                                  "--threads", chance.choice([1, 2]))
             self.wait_for_new("kept/step-*[0-9]", process)
             time.sleep(chance.uniform(0, 0.3))
             process.kill()
             process.communicate(timeout=60)
-        self.good(*self.RECIPE, *self.KEEPING, "--resume", "auto", "--replicas", 2)
+        self.good(*self.recipe(epochs=20), *self.KEEPING, "--resume", "auto", "--replicas", 2)
         self.assertEqual(self.hash(), expected)
-        self.assertEqual(self.checkpoints()[-1], "step-000000150")
+        self.assertEqual(self.checkpoints()[-1], "step-000001000")
         self.assertEqual(len(self.checkpoints()), 3)
 
     def test_signals(self):
-        expected = self.undisturbed()
+        expected = self.undisturbed(epochs=20)
         for signal_, name in [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")]:
-            process = self.start(*self.RECIPE, *self.KEEPING, "--resume", "auto", "--replicas", 1)
+            process = self.start(*self.recipe(epochs=20), *self.KEEPING, "--resume", "auto", "--replicas", 1)
             self.wait_for_new("kept/step-*[0-9]", process)
             process.send_signal(signal_)
             out, err = process.communicate(timeout=60)
@@ -77,7 +77,7 @@ class Resuming(Command):
             self.assertEqual((last["event"], last["signal"]), ("interrupted", name))
             self.assertEqual(last["checkpoint"], "kept/" + self.checkpoints()[-1])
             self.assertEqual(int(self.checkpoints()[-1][5:]), last["total_steps"])
-        self.good(*self.RECIPE, *self.KEEPING, "--resume", "auto")
+        self.good(*self.recipe(epochs=20), *self.KEEPING, "--resume", "auto")
         self.assertEqual(self.hash(), expected)
 
     def test_signal_without_checkpoints(self):
