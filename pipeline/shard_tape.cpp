@@ -15,23 +15,27 @@ Tensor ShardTape::run(const Batch& batch, const LossFunction& loss, const Pass& 
   }
   const LossKind kind(loss);
   if (!form_ || kind_ != kind || !form_->has_form_of(slab)) {
-    forget();
+    *this = ShardTape();
     form_ = slab;
     kind_ = kind;
-    return pass(batch);
   }
   const std::vector<Tensor> inputs = slab.tensors();
   if (tape_.launches() > 0) {
     tape_.replay(inputs);
     return loss_;
   }
-  if (tries_ == kTries) {
+  if (!warm_ || refused_) {
+    warm_ = true;
     return pass(batch);
   }
-  ++tries_;
   loss_ = empty({}, {.dtype = DType::f64});
-  tape_.record(inputs, [&] { loss_.copy_(pass(batch)); });
+  refused_ = !tape_.record(inputs, [&] { loss_.copy_(pass(batch)); });
   return loss_;
+}
+
+void ShardTape::forget() {
+  tape_ = Tape();
+  warm_ = false;
 }
 
 }  // namespace millrace

@@ -19,8 +19,8 @@ class ShardTape {
   /// The loss of `batch`, one shard, by `pass` or by what was recorded of it. With another loss function, as
   /// far as can be told, it is recorded anew.
   Tensor run(const Batch& batch, const LossFunction& loss, const Pass& pass);
-  /// What `pass` does may have changed.
-  void forget() { *this = ShardTape(); }
+  /// What `pass` does may have changed. A pass that was refused once is not tried again.
+  void forget();
 
  private:
   struct LossKind {
@@ -29,11 +29,11 @@ class ShardTape {
     std::type_index type;
     Variable (*function)(nn::Module&, const Batch&) = nullptr;  // where it is one
   };
-  static constexpr int kTries = 2;  // a pass that is refused so often is left alone
 
   std::optional<Slab> form_;  // of the shards seen so far
   std::optional<LossKind> kind_;
-  int tries_ = 0;
+  bool warm_ = false;  // the first pass was
+  bool refused_ = false;
   Tape tape_;
   Tensor loss_;  // where the tape leaves it
 };

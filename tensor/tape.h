@@ -39,7 +39,7 @@ class Tape {
   const std::string& refusal() const { return refusal_; }
 
   /// A pass that takes more memory is refused: where steps are so large, nothing is to be won.
-  static constexpr std::size_t kMostBytes = std::size_t{64} << 20;
+  static constexpr std::size_t kMostBytes = std::size_t{16} << 20;
 
  private:
   class Recorder;

@@ -108,7 +108,7 @@ TEST(Tape, RefusesWhatItCannotRepeat) {
             }),
             "it draws random numbers");
   EXPECT_EQ(refusal([&] { kept = x + 1; }), "it left memory behind that is still in use");
-  EXPECT_EQ(refusal([&] { zeros({20 << 20}); }), "it takes more than 64 MiB");
+  EXPECT_EQ(refusal([&] { zeros({20 << 20}); }), "it takes more than 16 MiB");
   EXPECT_TRUE(tape.record({}, [&] { x + 1; })) << tape.refusal();
 }
 
