@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <fmt/core.h>
+#include <map>
 #include <optional>
 
 #include "tensor/arithmetic.h"
@@ -90,7 +91,23 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   return millrace::resolve(options);
 }
 
+namespace {
+
+/// The optimizers that `--optimizer` names. Muon is for filters and matrices alone: recipes have it.
+const std::map<std::string, nn::OptimizerOptions> kOptimizers = {
+    {"sgd", nn::SgdOptions{.learning_rate = 0.01, .momentum = 0.9}},
+    {"adam", nn::AdamOptions{}},
+    {"adamw", nn::AdamWOptions{}},
+    {"rmsprop", nn::RmsPropOptions{}},
+};
+
+}  // namespace
+
 void OptimizerChoice::add_to(CLI::App& command) {
+  command
+      .add_option("--optimizer", kind,
+                  "sgd (learning rate 0.01, momentum 0.9), adam, adamw or rmsprop (PyTorch's defaults)")
+      ->check(CLI::IsMember(kOptimizers));
   command.add_option("--lr", learning_rate, "Learning rate")->check(in_range(0, 1e6));
   command.add_option("--momentum", momentum, "Momentum")->check(in_range(0, 1));
   command.add_option("--weight-decay", weight_decay, "Weight decay")->check(in_range(0, 1e6));
@@ -100,6 +117,9 @@ void OptimizerChoice::add_to(CLI::App& command) {
 }
 
 void OptimizerChoice::apply(nn::OptimizerOptions& options) const {
+  if (kind) {
+    options = kOptimizers.at(*kind);
+  }
   const auto lacking = [&](const auto& wanted, std::string_view option) {
     if (wanted) {
       throw InputError("{}: the optimizer is {}, which has none; leave it out", option,

@@ -40,8 +40,11 @@ struct ComputeOptions {
                          std::shared_ptr<ProcessGroup> processes = nullptr) const;
 };
 
-/// What is changed of a recipe's optimizer: `--lr`, `--momentum`, `--weight-decay`, `--nesterov`.
+/// What takes the place of a recipe's optimizer, `--optimizer`, and what is changed of it: `--lr`,
+/// `--momentum`,
+/// `--weight-decay`, `--nesterov`.
 struct OptimizerChoice {
+  std::optional<std::string> kind;
   std::optional<double> learning_rate, momentum, weight_decay;
   std::optional<bool> nesterov;
 

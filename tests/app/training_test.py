@@ -119,6 +119,16 @@ class Training(Command):
             hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
         self.assertEqual(len(hashes), 1)
 
+    def test_optimizers(self):
+        hashes = set()
+        for optimizer in ([], ["sgd", "--momentum", 0.9], ["adam", "--lr", 0.01], ["adamw", "--lr", 0.01], ["rmsprop", "--momentum", 0.9]):
+            chosen = ["--optimizer", *optimizer] if optimizer else []
+            for replicas in (1, 2):
+                self.good("train", "--data", "synthetic:128", "--epochs", 1, "--shards", 2, "--replicas", replicas, "--log-json",
+                          "run.jsonl", *chosen)
+                hashes.add(self.events("run.jsonl")[-1]["weights_hash"])
+        self.assertEqual(len(hashes), 4)  # sgd is what trains where nothing is said
+
     def same_bits(self, epochs, *recipe, transform="random_crop:4,horizontal_flip,normalize"):
         def weights(replicas, threads):
             self.good("train", "--data", "synthetic:512", "--epochs", epochs, "--batch-size", 32, "--lr", 0.02, "--momentum", 0.9,
