@@ -118,6 +118,10 @@ std::vector<Case> cases() {
       {1, 1, 9, 34, 8, 2, 9},
       {2, 8, 7, 40, 4, 2, 5, {}, false},
       {3, 64, 8, 8, 32, 1, 1, {.stride = 2}, false},
+      {3, 24, 11, 10, 64, 3, 3, {.padding = 1}, false},  // the weights' gradient by tiles: an odd image
+      {4, 64, 9, 8, 80, 3, 2, {.padding = {2, 1}}, false},
+      {9, 31, 7, 9, 112, 3, 3, {.stride = {1, 2}, .padding = {1, 3}, .dilation = {2, 1}}, false},
+      {65, 26, 2, 2, 64, 3, 3, {.padding = 1}, false},  // blocks of many images, the last one short
   };
 }
 
