@@ -144,6 +144,21 @@ void store(T* p, detail::Wide<T> value, std::int64_t n) {
 #endif
 }
 
+/// Where value is larger than best, or not a number, takes it and its place.
+inline void take_larger(Vec value, std::int32_t place, Vec& best, IntVec& winner) {
+#if defined(MILLRACE_MASKED_LANES)
+  const __m512 v = reinterpret_cast<__m512>(value), b = reinterpret_cast<__m512>(best);
+  const auto take =
+      static_cast<__mmask16>(_mm512_cmp_ps_mask(v, b, _CMP_GT_OQ) | _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q));
+  best = reinterpret_cast<Vec>(_mm512_mask_mov_ps(b, take, v));
+  winner = reinterpret_cast<IntVec>(_mm512_mask_set1_epi32(reinterpret_cast<__m512i>(winner), take, place));
+#else
+  const IntVec take = (value > best) | (value != value);
+  best = take ? value : best;
+  winner = take ? broadcast(place) : winner;
+#endif
+}
+
 /// Calls f(first, lanes) for each group of up to sixteen channels; `lanes` is All, or a number for the last
 /// one.
 template <typename F>

@@ -44,8 +44,17 @@ inline Floats load_floats(const bfloat16* from) {
   return reinterpret_cast<Floats>(__builtin_convertvector(half, Words) << 16);
 }
 
-/// Rounds as `bfloat16(float)` does, subnormal numbers included (the AVX-512 instruction flushes them).
+/// Rounds as `bfloat16(float)` does. The AVX-512 instruction is many times as fast, but makes subnormal
+/// numbers zero.
 inline void store_floats(bfloat16* to, Floats value) {
+#if defined(__AVX512BF16__) && defined(__AVX512DQ__)
+  constexpr int kSubnormal = 0x20;
+  if (_mm512_fpclass_ps_mask(reinterpret_cast<__m512>(value), kSubnormal) == 0) [[likely]] {
+    const __m256bh rounded = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(value));
+    std::memcpy(static_cast<void*>(to), &rounded, sizeof rounded);
+    return;
+  }
+#endif
   const Words bits = reinterpret_cast<Words>(value);
   const Words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const Words quiet = (bits >> 16) | 0x40;

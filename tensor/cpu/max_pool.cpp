@@ -30,7 +30,26 @@ void for_each_window(std::int64_t images, const PoolAxis& down, const PoolAxis& 
   }
 }
 
+/// The largest of one window of `rows` by `columns` inputs, whose places are `places` apart from row to row.
 /// The first of equal maxima wins and the last NaN, as in PyTorch.
+template <typename T, typename Index, typename Count>
+void window_maximum(const T* x, std::int64_t row_step, std::int64_t channels, Count rows, Count columns,
+                    std::int64_t places, std::int32_t first, T* out, Index* index) {
+  for_each_group(channels, [&](std::int64_t c, auto lanes) {
+    const T* row = x + c;
+    Vec best = load(row, lanes);
+    IntVec winner = broadcast(first);
+    for (std::int64_t y = 0; y < rows; ++y, row += row_step) {
+      for (std::int64_t i = 0; i < columns; ++i) {
+        take_larger(load(row + i * channels, lanes), static_cast<std::int32_t>(first + y * places + i), best,
+                    winner);
+      }
+    }
+    store(out + c, best, lanes);
+    store(index + c, winner, lanes);
+  });
+}
+
 template <typename T, typename Index>
 void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
   const auto [images, channels, height, width] = image_sizes(x);
@@ -39,27 +58,23 @@ void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& i
   const T* from = x.data<T>();
   T* to = out.data<T>();
   Index* winners = index.data<Index>();
-  for_each_window(
-      images, down, across,
-      [&, channels = channels, height = height, width = width](std::int64_t n, std::int64_t pixel, Span rows,
-                                                               Span columns, std::int64_t places,
-                                                               std::int32_t first) {
-        for_each_group(channels, [&](std::int64_t c, auto lanes) {
-          const T* row = from + ((n * height + rows.begin) * width + columns.begin) * channels + c;
-          Vec best = load(row, lanes);
-          IntVec winner = broadcast(first);
-          for (std::int64_t y = 0; y < rows.end - rows.begin; ++y, row += width * channels) {
-            for (std::int64_t i = 0; i < columns.end - columns.begin; ++i) {
-              const Vec value = load(row + i * channels, lanes);
-              const IntVec take = (value > best) | (value != value);
-              best = take ? value : best;
-              winner = take ? broadcast(static_cast<std::int32_t>(first + y * places + i)) : winner;
-            }
-          }
-          store(to + pixel * channels + c, best, lanes);
-          store(winners + pixel * channels + c, winner, lanes);
-        });
-      });
+  for_each_window(images, down, across,
+                  [&, channels = channels, height = height, width = width](
+                      std::int64_t n, std::int64_t pixel, Span rows, Span columns, std::int64_t places,
+                      std::int32_t first) {
+                    const T* window = from + ((n * height + rows.begin) * width + columns.begin) * channels;
+                    const std::int64_t high = rows.end - rows.begin, wide = columns.end - columns.begin;
+                    const auto take = [&](auto h, auto w) {
+                      window_maximum(window, width * channels, channels, h, w, places, first,
+                                     to + pixel * channels, winners + pixel * channels);
+                    };
+                    if (high == 2 && wide == 2) {  // nearly all windows are so, and unrolled
+                      using Two = std::integral_constant<std::int64_t, 2>;
+                      take(Two{}, Two{});
+                    } else {
+                      take(high, wide);
+                    }
+                  });
 }
 
 /// Windows that share no input: each input is written by its own window.
