@@ -100,9 +100,11 @@ Variable max_pool2d(const Variable& x, const Pool2dOptions& options);
 Variable avg_pool2d(const Variable& x, const Pool2dOptions& options);
 Variable adaptive_max_pool2d(const Variable& x, Size2 output);
 Variable adaptive_avg_pool2d(const Variable& x, Size2 output);
+enum class Activation : std::uint8_t { none, relu, gelu };
 struct BatchNormOptions {
   double eps = 1e-5;
   bool training = true;
+  Activation activation = Activation::none;  ///< Of the result, in the same pass over memory.
   /// Where the batch's statistics go (training) or come from (otherwise): f32 [C], var biased in training.
   Tensor mean = {};
   Tensor var = {};

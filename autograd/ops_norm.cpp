@@ -28,6 +28,10 @@ void check_batch_norm(const Variable& x, const Variable& weight, const Variable&
   check_vector(options.var, "var", x.shape());
 }
 
+UnaryOp operation_of(Activation activation) {
+  return activation == Activation::relu ? UnaryOp::relu : UnaryOp::gelu;
+}
+
 }  // namespace
 
 Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
@@ -41,12 +45,20 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
     options.var = empty({x.size(1)}, {.device = x.device()});
     MILLRACE_LAUNCH(x.device(), batch_norm_statistics, input, options.mean, options.var);
   }
+  const Tensor shift = detail::dense_value(bias);
   Tensor out = empty_like(input);
-  MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale,
-                  detail::dense_value(bias), out);
+  if (options.activation == Activation::none) {
+    MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale, shift,
+                    out);
+  } else {
+    MILLRACE_LAUNCH(x.device(), batch_norm_activation_apply, operation_of(options.activation), input,
+                    options.mean, options.var, options.eps, scale, shift, out);
+  }
   return record("batch_norm", std::move(out), {x, weight, bias}, [&](const Tensor&) {
-    return [eps = options.eps, training = options.training, x = SavedTensor(input),
-            scale = SavedTensor(scale), mean = SavedTensor(options.mean),
+    const bool activated = options.activation != Activation::none;
+    return [eps = options.eps, training = options.training, activation = options.activation,
+            x = SavedTensor(input), scale = SavedTensor(scale),
+            shift = activated ? SavedTensor(shift) : SavedTensor(), mean = SavedTensor(options.mean),
             var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
       const Tensor& input = x.get("batch_norm");
       Tensor grad_x;
@@ -59,9 +71,15 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
       const Tensor grad = detail::in_order_of(input, gradient);
       Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
       Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
-      MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),
-                      var.get("batch_norm"), eps, scale.get("batch_norm"), training, grad_x, grad_weight,
-                      grad_bias);
+      if (activation == Activation::none) {
+        MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),
+                        var.get("batch_norm"), eps, scale.get("batch_norm"), training, grad_x, grad_weight,
+                        grad_bias);
+      } else {
+        MILLRACE_LAUNCH(grad.device(), batch_norm_activation_backward, operation_of(activation), grad, input,
+                        mean.get("batch_norm"), var.get("batch_norm"), eps, scale.get("batch_norm"),
+                        shift.get("batch_norm"), training, grad_x, grad_weight, grad_bias);
+      }
       if (inputs.needed(0)) {
         inputs.add(0, std::move(grad_x));
       }

@@ -102,8 +102,11 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& option
 
 Variable BatchNorm2d::forward(const Variable& x) {
   if (!is_training()) {
-    BatchNormOptions options{
-        .eps = options_.eps, .training = false, .mean = running_mean, .var = running_var};
+    BatchNormOptions options{.eps = options_.eps,
+                             .training = false,
+                             .activation = options_.activation,
+                             .mean = running_mean,
+                             .var = running_var};
     return batch_norm(x, weight, bias, options);
   }
   const std::int64_t values = x.dim() >= 2 && x.size(1) > 0 ? x.data().numel() / x.size(1) : 0;
@@ -112,7 +115,7 @@ Variable BatchNorm2d::forward(const Variable& x) {
         "BatchNorm2d: input {} has one value a channel, training needs at least two; use larger shards",
         x.shape());
   }
-  BatchNormOptions options{.eps = options_.eps, .training = true};
+  BatchNormOptions options{.eps = options_.eps, .training = true, .activation = options_.activation};
   Variable out = batch_norm(x, weight, bias, options);
   add_statistics(options.mean, options.var, x.size(0), values);
   return out;
@@ -153,7 +156,11 @@ void BatchNorm2d::apply_statistics() {
 }
 
 std::string BatchNorm2d::describe() const {
-  return fmt::format("{}({}, eps={}, momentum={})", kind(), channels(), options_.eps, options_.momentum);
+  const char* activation = options_.activation == Activation::none   ? ""
+                           : options_.activation == Activation::relu ? ", activation=relu"
+                                                                     : ", activation=gelu";
+  return fmt::format("{}({}, eps={}, momentum={}{})", kind(), channels(), options_.eps, options_.momentum,
+                     activation);
 }
 
 std::string MaxPool2d::describe() const { return describe_pool(*this, options_); }

@@ -19,7 +19,11 @@ enum class Shortcut : std::uint8_t {
 
 struct BasicBlock : Module {
   BasicBlock(std::int64_t in, std::int64_t out, Size2 stride, Shortcut shortcut)
-      : conv1(in, out, conv3x3(stride)), bn1(out), conv2(out, out, conv3x3(1)), bn2(out), more_(out - in) {
+      : conv1(in, out, conv3x3(stride)),
+        bn1(out, {.activation = Activation::relu}),
+        conv2(out, out, conv3x3(1)),
+        bn2(out),
+        more_(out - in) {
     add("conv1", conv1);
     add("bn1", bn1);
     add("conv2", conv2);
@@ -32,7 +36,7 @@ struct BasicBlock : Module {
   }
 
   Variable forward(const Variable& x) override {
-    const Variable y = bn2(conv2(relu(bn1(conv1(x)))));
+    const Variable y = bn2(conv2(bn1(conv1(x))));
     return relu(y + shortcut(x));
   }
 
@@ -65,7 +69,7 @@ struct BasicBlock : Module {
 struct ResNet : Module {
   ResNet(const ModelOptions& options, std::vector<std::int64_t> widths, int blocks, Shortcut shortcut)
       : conv1(options.channels, widths.front(), conv3x3(1)),
-        bn1(widths.front()),
+        bn1(widths.front(), {.activation = Activation::relu}),
         stages(widths.size()),
         fc(widths.back(), options.classes) {
     add("conv1", conv1);
@@ -88,7 +92,7 @@ struct ResNet : Module {
   }
 
   Variable forward(const Variable& image) override {
-    Variable x = relu(bn1(conv1(image)));
+    Variable x = bn1(conv1(image));
     for (Sequential& stage : stages) {
       x = stage(x);
     }

@@ -1,8 +1,11 @@
+#include <array>
+#include <bit>
 #include <cassert>
 #include <cmath>
 #include <vector>
 
 #include "tensor/cpu/channels.h"
+#include "tensor/cpu/functions.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels.h"
 
@@ -14,6 +17,43 @@ using namespace channels;
 namespace {
 
 constexpr std::int64_t kBlockRows = 64;
+
+/// f of each register's part of z.
+template <typename F>
+Vec by_register(Vec z, F f) {
+  auto parts = std::bit_cast<std::array<Floats, kLanes / kWidth>>(z);
+  for (Floats& part : parts) {
+    part = f(part);
+  }
+  return std::bit_cast<Vec>(parts);
+}
+
+/// What follows the normalization: its value, and the gradient through it, at z.
+struct Identity {
+  static Vec value(Vec z) { return z; }
+};
+struct Relu {
+  static Vec value(Vec z) { return z < 0.0f ? Vec{} : z; }  // not a number stays so
+  static Vec gradient(Vec z, Vec grad) { return z > 0.0f ? grad : Vec{}; }
+};
+struct Gelu {
+  static Vec value(Vec z) {
+    return by_register(z, [](Floats part) { return part * normal(part).distribution; });
+  }
+  static Vec gradient(Vec z, Vec grad) {
+    return grad * by_register(z, [](Floats part) {
+             const Normal at = normal(part);
+             return at.distribution + part * at.density;
+           });
+  }
+};
+
+/// Calls f<Relu> or f<Gelu>.
+template <typename F>
+void visit_activation(UnaryOp activation, F&& f) {
+  assert(activation == UnaryOp::relu || activation == UnaryOp::gelu);
+  activation == UnaryOp::relu ? f.template operator()<Relu>() : f.template operator()<Gelu>();
+}
 
 struct Rows {
   std::int64_t rows;
@@ -92,9 +132,26 @@ void statistics(const T* x, Rows shape, float* mean_out, float* var_out) {
   }
 }
 
-/// out = (x - mean) * scale + shift, each a vector of channels.
-template <typename T>
-void apply(const T* x, Rows shape, const float* mean, const float* scale, const float* shift, T* out) {
+/// What makes z of x, each a vector of channels: z = (x - mean) * scale + shift.
+struct Affine {
+  const float* mean;
+  std::vector<float> scale, shift;
+};
+
+Affine affine_of(const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
+                 const Tensor& bias) {
+  const auto size = static_cast<std::size_t>(mean.numel());
+  Affine affine{mean.data<float>(), std::vector<float>(size), std::vector<float>(size)};
+  for (std::size_t c = 0; c < size; ++c) {
+    affine.scale[c] = static_cast<float>(1.0 / std::sqrt(var.data<float>()[c] + eps)) *
+                      (weight.defined() ? weight.data<float>()[c] : 1.0f);
+    affine.shift[c] = bias.defined() ? bias.data<float>()[c] : 0.0f;
+  }
+  return affine;
+}
+
+template <typename Activation, typename T>
+void apply(const T* x, Rows shape, const Affine& affine, T* out) {
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
@@ -102,40 +159,55 @@ void apply(const T* x, Rows shape, const float* mean, const float* scale, const 
       Vec m[kVecs], s[kVecs], b[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) {
-        m[v] = load(mean + c + v * kLanes, lanes);
-        s[v] = load(scale + c + v * kLanes, lanes);
-        b[v] = load(shift + c + v * kLanes, lanes);
+        m[v] = load(affine.mean + c + v * kLanes, lanes);
+        s[v] = load(affine.scale.data() + c + v * kLanes, lanes);
+        b[v] = load(affine.shift.data() + c + v * kLanes, lanes);
       }
       for (std::int64_t r = first; r < last; ++r) {
         const std::int64_t place = r * channels + c;
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; ++v) {
-          store(out + place + v * kLanes, (load(x + place + v * kLanes, lanes) - m[v]) * s[v] + b[v], lanes);
+          const Vec z = (load(x + place + v * kLanes, lanes) - m[v]) * s[v] + b[v];
+          store(out + place + v * kLanes, Activation::value(z), lanes);
         }
       }
     });
   }
 }
 
-/// Per channel: the sum of the gradient, and of the gradient times (x - mean).
-template <typename T>
-void gradient_sums(const T* grad, const T* x, Rows shape, const float* mean, double* sums, double* products) {
+/// Per channel: the sum of the gradient of z, and of that times (x - mean). `grad` is that of the
+/// activation's result; unless it is Identity, what becomes of it goes to `grad_z`, where that is not null.
+template <typename Activation, typename T>
+void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, T* grad_z, double* sums,
+                   double* products) {
+  constexpr bool kActivated = !std::is_same_v<Activation, Identity>;
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
     for_each_strip(channels, [&]<int kVecs>(std::int64_t c, auto lanes) {
-      Vec m[kVecs], sum[kVecs] = {}, product[kVecs] = {};
+      Vec m[kVecs], s[kVecs] = {}, b[kVecs] = {}, sum[kVecs] = {}, product[kVecs] = {};
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) {
-        m[v] = load(mean + c + v * kLanes, lanes);
+        m[v] = load(affine.mean + c + v * kLanes, lanes);
+        if constexpr (kActivated) {
+          s[v] = load(affine.scale.data() + c + v * kLanes, lanes);
+          b[v] = load(affine.shift.data() + c + v * kLanes, lanes);
+        }
       }
       for (std::int64_t r = first; r < last; ++r) {
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; ++v) {
           const std::int64_t place = r * channels + c + v * kLanes;
-          const Vec g = load(grad + place, lanes);
+          Vec g = load(grad + place, lanes);
+          const Vec distance = load(x + place, lanes) - m[v];
+          if constexpr (kActivated) {
+            g = Activation::gradient(distance * s[v] + b[v], g);
+            if (grad_z != nullptr) {
+              store(grad_z + place, g, lanes);
+            }
+          }
           sum[v] += g;
-          product[v] += g * (load(x + place, lanes) - m[v]);
+          product[v] += g * distance;
         }
       }
       for (int v = 0; v < kVecs; ++v) {
@@ -177,43 +249,26 @@ void gradient(const T* grad, const T* x, Rows shape, const float* mean, const fl
   }
 }
 
-float inverse_deviation(float var, double eps) { return static_cast<float>(1.0 / std::sqrt(var + eps)); }
+/// What the kernels for the gradient are given.
+struct Backward {
+  const Tensor &grad, &x, &mean, &var;
+  double eps;
+  const Tensor& weight;
+  bool training;
+  Tensor &grad_x, &grad_weight, &grad_bias;
 
-}  // namespace
-
-void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
-  visit_float(x.dtype(), "batch_norm",
-              [&]<typename T>() { statistics(x.data<T>(), Rows(x), mean.data<float>(), var.data<float>()); });
-}
-
-void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
-                      const Tensor& weight, const Tensor& bias, Tensor& out) {
-  const Rows shape(x);
-  const auto size = static_cast<std::size_t>(shape.channels);
-  std::vector<float> scale(size), shift(size);
-  for (std::size_t c = 0; c < size; ++c) {
-    scale[c] =
-        inverse_deviation(var.data<float>()[c], eps) * (weight.defined() ? weight.data<float>()[c] : 1.0f);
-    shift[c] = bias.defined() ? bias.data<float>()[c] : 0.0f;
-  }
-  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
-    apply(x.data<T>(), shape, mean.data<float>(), scale.data(), shift.data(), out.data<T>());
-  });
-}
-
-void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
-                         double eps, const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight,
-                         Tensor& grad_bias) {
-  const Rows shape(x);
-  const auto size = static_cast<std::size_t>(shape.channels);
-  std::vector<double> sums(size), products(size);
-  const bool needs_sums = training || grad_weight.defined() || grad_bias.defined();
-  std::vector<float> a(size), b(size), c(size);
-  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
-    const float* means = mean.data<float>();
-    if (needs_sums) {
-      gradient_sums(grad.data<T>(), x.data<T>(), shape, means, sums.data(), products.data());
+  template <typename Activation, typename T>
+  void run(const Affine& affine) const {
+    constexpr bool kActivated = !std::is_same_v<Activation, Identity>;
+    const Rows shape(x);
+    const auto size = static_cast<std::size_t>(shape.channels);
+    std::vector<double> sums(size), products(size);
+    T* out = grad_x.defined() ? grad_x.data<T>() : nullptr;
+    if (kActivated || training || grad_weight.defined() || grad_bias.defined()) {
+      gradient_sums<Activation>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(),
+                                products.data());
     }
+    std::vector<float> a(size), b(size), c(size);
     for (std::size_t i = 0; i < size; ++i) {
       const double inverse = 1.0 / std::sqrt(var.data<float>()[i] + eps);
       const double scale = inverse * (weight.defined() ? weight.data<float>()[i] : 1.0f);
@@ -229,10 +284,53 @@ void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean
         grad_bias.data<float>()[i] = static_cast<float>(sums[i]);
       }
     }
-    if (!grad_x.defined()) {
-      return;
+    if (out != nullptr) {
+      gradient(kActivated ? out : grad.data<T>(), x.data<T>(), shape, affine.mean, a.data(), b.data(),
+               c.data(), out);
     }
-    gradient(grad.data<T>(), x.data<T>(), shape, means, a.data(), b.data(), c.data(), grad_x.data<T>());
+  }
+};
+
+}  // namespace
+
+void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
+  visit_float(x.dtype(), "batch_norm",
+              [&]<typename T>() { statistics(x.data<T>(), Rows(x), mean.data<float>(), var.data<float>()); });
+}
+
+void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
+                      const Tensor& weight, const Tensor& bias, Tensor& out) {
+  const Affine affine = affine_of(mean, var, eps, weight, bias);
+  visit_float(x.dtype(), "batch_norm",
+              [&]<typename T>() { apply<Identity>(x.data<T>(), Rows(x), affine, out.data<T>()); });
+}
+
+void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
+                         double eps, const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight,
+                         Tensor& grad_bias) {
+  const Backward backward{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias};
+  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
+    backward.run<Identity, T>({.mean = mean.data<float>(), .scale = {}, .shift = {}});
+  });
+}
+
+void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& mean, const Tensor& var,
+                                 double eps, const Tensor& weight, const Tensor& bias, Tensor& out) {
+  const Affine affine = affine_of(mean, var, eps, weight, bias);
+  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
+    visit_activation(activation,
+                     [&]<typename A>() { apply<A>(x.data<T>(), Rows(x), affine, out.data<T>()); });
+  });
+}
+
+void batch_norm_activation_backward(UnaryOp activation, const Tensor& grad, const Tensor& x,
+                                    const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
+                                    const Tensor& bias, bool training, Tensor& grad_x, Tensor& grad_weight,
+                                    Tensor& grad_bias) {
+  const Affine affine = affine_of(mean, var, eps, weight, bias);
+  const Backward backward{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias};
+  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
+    visit_activation(activation, [&]<typename A>() { backward.run<A, T>(affine); });
   });
 }
 

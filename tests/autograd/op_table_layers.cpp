@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numbers>
 
 #include "op_table.h"
 #include "tensor/philox.h"
@@ -174,7 +175,17 @@ Array normalized(const Arrays& x, const Array* mean, const Array* var, bool affi
   });
 }
 
-void add_batch_norm(Table& table, const std::string& variant, const Shape& shape, bool affine) {
+Array activated(Array z, Activation activation) {
+  for (double& value : z.values) {
+    value = activation == Activation::relu   ? std::max(value, 0.0)
+            : activation == Activation::gelu ? 0.5 * value * std::erfc(-value / std::numbers::sqrt2)
+                                             : value;
+  }
+  return z;
+}
+
+void add_batch_norm(Table& table, const std::string& variant, const Shape& shape, bool affine,
+                    Activation activation = Activation::none) {
   std::vector<Shape> shapes = {shape};
   if (affine) {
     shapes.insert(shapes.end(), 2, Shape{shape[1]});
@@ -184,34 +195,39 @@ void add_batch_norm(Table& table, const std::string& variant, const Shape& shape
     mean.at({c}) = 0.25 * static_cast<double>(c % 3);
     var.at({c}) = 0.5 + 0.25 * static_cast<double>(c % 5);
   }
-  const auto run = [affine](Inputs in, BatchNormOptions options) {
+  const auto run = [affine, activation](Inputs in, BatchNormOptions options) {
+    options.activation = activation;
     return affine ? batch_norm(in[0], in[1], in[2], options) : batch_norm(in[0], {}, {}, options);
   };
-  table.push_back(
-      {.op = "batch_norm",
-       .variant = variant,
-       .shapes = shapes,
-       .run = [run](Inputs in) { return run(in, {}); },
-       .reference = [affine](const Arrays& in) { return normalized(in, nullptr, nullptr, affine, 1e-5); },
-       .f64 = false,
-       .f32_weights = true});
   table.push_back({.op = "batch_norm",
-                   .variant = variant + "_running",
+                   .variant = variant,
                    .shapes = shapes,
-                   .run =
-                       [run, mean, var](Inputs in) {
-                         const auto on_device = [&](const Array& array) {
-                           Tensor values = empty(array.shape);
-                           for (std::int64_t c = 0; c < array.shape[0]; ++c) {
-                             values.set({c}, array.at({c}));
-                           }
-                           return values.to(in[0].device());
-                         };
-                         return run(in, {.training = false, .mean = on_device(mean), .var = on_device(var)});
+                   .run = [run](Inputs in) { return run(in, {}); },
+                   .reference =
+                       [affine, activation](const Arrays& in) {
+                         return activated(normalized(in, nullptr, nullptr, affine, 1e-5), activation);
                        },
-                   .reference = [=](const Arrays& in) { return normalized(in, &mean, &var, affine, 1e-5); },
                    .f64 = false,
                    .f32_weights = true});
+  table.push_back(
+      {.op = "batch_norm",
+       .variant = variant + "_running",
+       .shapes = shapes,
+       .run =
+           [run, mean, var](Inputs in) {
+             const auto on_device = [&](const Array& array) {
+               Tensor values = empty(array.shape);
+               for (std::int64_t c = 0; c < array.shape[0]; ++c) {
+                 values.set({c}, array.at({c}));
+               }
+               return values.to(in[0].device());
+             };
+             return run(in, {.training = false, .mean = on_device(mean), .var = on_device(var)});
+           },
+       .reference =
+           [=](const Arrays& in) { return activated(normalized(in, &mean, &var, affine, 1e-5), activation); },
+       .f64 = false,
+       .f32_weights = true});
 }
 
 void add_pad(Table& table, const std::string& variant, const Shape& x, const Pad2d& pad, PadMode mode) {
@@ -334,6 +350,9 @@ void add_layer_cases(Table& table) {
   add_conv2d_cases(table);
   add_pool_cases(table);
   add_batch_norm(table, "image", {3, 5, 2, 3}, true);
+  add_batch_norm(table, "image_gelu", {3, 21, 2, 3}, true, Activation::gelu);
+  add_batch_norm(table, "wide_gelu", {2, 83, 1, 2}, false, Activation::gelu);
+  add_batch_norm(table, "image_relu", {3, 19, 3, 2}, true, Activation::relu);
   add_batch_norm(table, "plain", {2, 17, 2, 2}, false);
   add_batch_norm(table, "features", {6, 3}, true);
   add_pad(table, "zero", {2, 3, 2, 3}, {.left = 1, .right = 2, .top = 3, .bottom = 0}, PadMode::zero);
