@@ -6,11 +6,13 @@ namespace millrace::app {
 
 namespace {
 
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+
 volatile std::sig_atomic_t noted = 0;
 
 void note(int signal) {
   noted = signal;
-  for (const int each : {SIGINT, SIGTERM}) {
+  for (const int each : kSignals) {
     std::signal(each, SIG_DFL);
   }
 }
@@ -18,7 +20,7 @@ void note(int signal) {
 }  // namespace
 
 void note_signals() {
-  for (const int each : {SIGINT, SIGTERM}) {
+  for (const int each : kSignals) {
     struct sigaction action {};
     action.sa_handler = note;
     action.sa_flags = SA_RESTART;  // no read of data fails for it

@@ -18,7 +18,8 @@ class Interrupted : public std::runtime_error {
   int exit_code_;
 };
 
-/// From the first call on, one SIGINT or SIGTERM is only noted; a second one ends the process at once.
+/// From the first call on, one SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at
+/// once.
 void note_signals();
 /// The signal that was noted, or 0.
 int noted_signal();

@@ -6,6 +6,7 @@
 #include "app/commands.h"
 #include "app/local_ranks.h"
 #include "app/options.h"
+#include "tensor/error.h"
 
 namespace millrace::app {
 
@@ -26,11 +27,16 @@ bool has(const std::vector<std::string>& words, const std::string& option) {
 /// Starts the ranks, again after a failure as often as allowed, and leaves with the exit code of the last
 /// ones.
 void launch(const LaunchOptions& o) {
+  for (const char* option : {"--rank", "--world-size", "--local-rank", "--master"}) {
+    if (has(o.words, option)) {
+      throw InputError("launch: {} is given, and launch gives each rank its own; leave it out", option);
+    }
+  }
   std::vector<std::string> words = o.words;
   int ranks = o.ranks;
   for (int restart = 0;; ++restart) {
     const LocalRanks::Outcome outcome = LocalRanks(ranks, words).wait();
-    if (outcome.code != 0 && !outcome.stopped) {
+    if (outcome.code != 0) {
       fmt::print(stderr, "millrace: {}; all ended\n", outcome.what);
     }
     // Wrong input is wrong again.

@@ -201,7 +201,9 @@ void LocalRanks::reap() {
     }
     ranks_[r] = 0;
     const bool is_killed = WIFSIGNALED(status);
-    const int code = is_killed ? kPeerFailed : WEXITSTATUS(status);
+    const int code = !is_killed         ? WEXITSTATUS(status)
+                     : outcome_.stopped ? 128 + WTERMSIG(status)
+                                        : kPeerFailed;
     // Of those that failed by themselves, the first; but who only saw a peer fail is not the cause.
     const bool is_cause =
         outcome_.code == 0 || (outcome_.code == kPeerFailed && outcome_.what.ends_with(" 3"));
@@ -220,13 +222,16 @@ void LocalRanks::reap() {
 
 /// Ends those that do not end by themselves after a failure.
 void LocalRanks::press(Outcome& outcome) {
-  if (outcome.stopped || !ending_since_) {
+  if (!ending_since_) {
     return;
   }
   const auto passed = Clock::now() - *ending_since_;
   if (pressed_ == 0 && passed > std::chrono::seconds(2)) {
     pressed_ = 1;
-    signal_all(SIGTERM);
+    if (!outcome.stopped) {  // a second signal would end who is saving
+      signal_all(SIGTERM);
+    }
+    signal_all(SIGCONT);  // who was stopped hears of the failure now
   } else if (pressed_ == 1 && passed > std::chrono::seconds(12)) {
     pressed_ = 2;
     signal_all(SIGKILL);

@@ -21,12 +21,14 @@ class LocalRanks {
   LocalRanks& operator=(const LocalRanks&) = delete;
 
   struct Outcome {
-    int code = 0;           ///< 0, or that of the rank that failed first; 3 when it was killed.
-    bool stopped = false;   ///< A signal to this process, passed on, made them end.
+    int code = 0;          ///< 0, or that of the rank that failed first; when that was killed 3, or 128 + the
+                           ///< signal that was passed on.
+    bool stopped = false;  ///< A signal to this process, passed on, made them end.
     std::string what = {};  ///< "rank 2 ended with exit code 1"
   };
   /// Passes on what they print and the signals that come, until all have ended. When one fails, the others
-  /// are given two seconds to say so themselves, then SIGTERM, and SIGKILL ten seconds later.
+  /// are given two seconds to say so themselves, then SIGTERM, and SIGKILL ten seconds later; likewise, but
+  /// without the SIGTERM, when one ends after a signal that was passed on.
   Outcome wait();
 
  private:

@@ -59,6 +59,9 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
   const std::string help = fmt::format("; see {} --help", name);
   // An unknown option comes first: a required one that is missing may only be misspelt.
   for (const std::string& word : app.remaining(true)) {
+    if (word == "--") {
+      break;
+    }
     if (!word.starts_with("-")) {
       continue;
     }
@@ -71,9 +74,13 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error) {
       return fmt::format("{}: {} stands in front of the command; put it behind", name, option);
     }
     const std::string hint = closest(option, known);
-    return fmt::format("{}: unknown option {}{}", name, word, hint.empty() ? help : hint);
+    const char* behind = "; the command of the ranks stands behind --: launch -n 2 -- train ...";
+    return fmt::format("{}: unknown option {}{}", name, word,
+                       !hint.empty()                     ? hint
+                       : command->get_name() == "launch" ? behind
+                                                         : help);
   }
-  if (const std::vector<std::string> words = app.remaining(true); !words.empty()) {
+  if (const std::vector<std::string> words = app.remaining(true); !words.empty() && words.front() != "--") {
     std::vector<std::string> known;
     for (const CLI::App* sub : command->get_subcommands([](const CLI::App*) { return true; })) {
       known.push_back(sub->get_name());
@@ -118,7 +125,7 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "{}\n", explain(app, error));
     return kWrongInput;
   }
-  if (std::fflush(stdout) != 0) {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     return fail(kMachineFailed, "cannot write to standard output; is the disk full?");
   }
   return kDone;

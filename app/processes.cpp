@@ -1,6 +1,7 @@
 #include "app/processes.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -44,27 +45,34 @@ void run_together(ProcessGroup& processes, const std::function<void()>& body) {
 }
 
 void require_same(ProcessGroup& processes, const RunDescription& mine) {
-  const nlohmann::json told{{"options", mine.options}, {"environment", mine.environment}};
-  const nlohmann::json first = nlohmann::json::parse(processes.rendezvous().all_gather(told.dump()).front());
-  RunDescription::Values here = mine.options, there = first["options"];
-  here.insert(mine.environment.begin(), mine.environment.end());
-  const RunDescription::Values environment = first["environment"];
-  there.insert(environment.begin(), environment.end());
-  const std::string differing =
-      differences(here, fmt::format("on rank {}", processes.rank()), there, "on rank 0");
-  if (!differing.empty()) {
-    throw InputError("the processes differ: {}; start all of them alike", differing);
+  RunDescription::Values all = mine.options;
+  all.insert(mine.environment.begin(), mine.environment.end());
+  const std::vector<std::string> told = processes.rendezvous().all_gather(nlohmann::json(all).dump());
+  const auto values = [](const std::string& text) {
+    return nlohmann::json::parse(text).get<RunDescription::Values>();
+  };
+  for (std::size_t r = 1; r < told.size(); ++r) {
+    if (told[r] != told[0]) {
+      throw InputError(
+          "the processes differ: {}; start all of them alike",
+          differences(values(told[r]), fmt::format("on rank {}", r), values(told[0]), "on rank 0"));
+    }
   }
 }
 
-int agreed_signal(ProcessGroup& processes, int mine) {
-  if (processes.size() == 1) {
-    return mine;
-  }
-  const Tensor sent = full({1}, mine, {.dtype = DType::i32});
-  Tensor received = empty({processes.size()}, {.dtype = DType::i32});
+Agreed agree(ProcessGroup& processes, int signal, const Loader& loader) {
+  std::array<std::int64_t, 3> mine{signal, loader.samples(), loader.bad_samples()};
+  const Tensor sent = from_blob(mine.data(), {std::ssize(mine)}, {.dtype = DType::i64});
+  Tensor received = empty({processes.size() * std::ssize(mine)}, {.dtype = DType::i64});
   processes.communicator()->all_gather(sent, received);
-  return *std::max_element(received.data<std::int32_t>(), received.data<std::int32_t>() + received.numel());
+  Agreed all;
+  for (const std::int64_t* from = received.data<std::int64_t>();
+       from != received.data<std::int64_t>() + received.numel(); from += 3) {
+    all.signal = std::max(all.signal, static_cast<int>(from[0]));
+    all.samples += from[1];
+    all.bad_samples += from[2];
+  }
+  return all;
 }
 
 void go_on_with_rank_0(ProcessGroup& processes, Loader& loader) {

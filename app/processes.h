@@ -26,11 +26,16 @@ struct ProcessChoice {
 /// unless all were interrupted.
 void run_together(ProcessGroup& processes, const std::function<void()>& body);
 
-/// @throws InputError naming what this process has otherwise than rank 0, and both values.
+/// @throws InputError in all of them, naming what a process has otherwise than rank 0, and both values.
 void require_same(ProcessGroup& processes, const RunDescription& mine);
 
-/// The signal that any of the processes has noted, the same in all of them; 0 for none. All call it.
-int agreed_signal(ProcessGroup& processes, int mine);
+/// What the processes tell each other after a step or an evaluation; the same in all of them.
+struct Agreed {
+  int signal = 0;  ///< That any of them has noted; 0: none.
+  std::int64_t samples = 0, bad_samples = 0;
+};
+/// All call it.
+Agreed agree(ProcessGroup& processes, int signal, const Loader& loader);
 
 /// The other loaders go on where rank 0's stands; weights follow with the trainer's next step.
 void go_on_with_rank_0(ProcessGroup& processes, Loader& loader);

@@ -1,5 +1,5 @@
 #include <CLI/CLI.hpp>
-#include <csignal>
+#include <cstring>
 #include <fmt/format.h>
 #include <limits>
 #include <map>
@@ -53,6 +53,9 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   }
   options.seed = o.seed;
   o.bad_samples.apply(options);
+  if (trainer.processes->size() > 1) {
+    options.max_bad_rate = 1;  // the limit is that of all together
+  }
   return options;
 }
 
@@ -122,16 +125,12 @@ struct Parts {
   Report& report;
   JsonLog& log;
   ProcessGroup& processes;
+  double max_bad_rate;
 };
 
-/// @throws Interrupted when a signal to any process asks for it, once a checkpoint is on disk if there are to
-/// be any.
-void leave_if_asked(const Parts& parts) {
-  const int signal = agreed_signal(parts.processes, noted_signal());
-  if (signal == 0) {
-    return;
-  }
-  const char* name = signal == SIGINT ? "SIGINT" : "SIGTERM";
+/// @throws Interrupted once a checkpoint is on disk, if there are to be any.
+[[noreturn]] void leave(int signal, const Parts& parts) {
+  const std::string name = fmt::format("SIG{}", sigabbrev_np(signal));
   const std::int64_t steps = parts.trainer.steps();
   Json event = {{"event", "interrupted"}, {"signal", name}, {"total_steps", steps}};
   if (parts.processes.rank() > 0) {
@@ -150,6 +149,26 @@ void leave_if_asked(const Parts& parts) {
                     fmt::format("{}: ended after step {}; --resume auto goes on from {}", name, steps, path));
 }
 
+/// After every step, and every evaluation of `used`: what the processes decide together.
+/// @throws Interrupted when a signal to any of them asks for it. @throws InputError when too much of the data
+/// is bad.
+void leave_if_asked(const Parts& parts, const Loader& used) {
+  const Agreed all = agree(parts.processes, noted_signal(), used);
+  check_bad_rate(all.bad_samples, all.samples, parts.max_bad_rate, "the ranks have named the first ones");
+  if (all.signal != 0) {
+    leave(all.signal, parts);
+  }
+}
+
+/// On the test data. One that a signal breaks off is made anew after a resume: the loader stands at the
+/// epoch's end.
+void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
+  const Evaluation evaluation =
+      parts.trainer.evaluate(*parts.test, score, [] { return noted_signal() != 0; });
+  leave_if_asked(parts, *parts.test);
+  parts.report.evaluated(evaluation, views);
+}
+
 /// Of one epoch, from where the loader stands.
 void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
   if (steps <= 0) {
@@ -160,7 +179,7 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
     if (parts.checkpointer != nullptr) {
       parts.checkpointer->after_step(parts.trainer, parts.loader);
     }
-    leave_if_asked(parts);
+    leave_if_asked(parts, parts.loader);
     if (--steps == 0) {
       return;
     }
@@ -169,7 +188,7 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
 
 /// From where the loader stands to the end, which may be in the middle of an epoch.
 void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss) {
-  const auto& [trainer, loader, test, checkpointer, report, log, processes] = parts;
+  const auto& [trainer, loader, test, checkpointer, report, log, processes, max_bad_rate] = parts;
   const std::int64_t an_epoch = loader.steps_per_epoch();
   for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
     report.begin_epoch(at.epoch, at.step);
@@ -180,8 +199,7 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
     if (test != nullptr) {
-      report.evaluated(trainer.evaluate(*test));
-      leave_if_asked(parts);
+      evaluate(parts, &nn::Module::operator(), false);
     }
   }
 }
@@ -229,6 +247,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   if (test_data) {
     LoaderOptions options = evaluation_loader(model, trainer_options, o.compute.threads);
     o.bad_samples.apply_to_evaluation(options);
+    options.max_bad_rate = loader.options().max_bad_rate;
     test = std::make_unique<Loader>(test_data, options);
     check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
   }
@@ -256,10 +275,11 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     o.recipe.begin(trainer, data, loader.options());
     report.initialized();
   }
-  run_epochs(steps, {trainer, loader, test.get(), checkpointer.get(), report, log, *processes},
-             o.recipe.loss());
+  const Parts parts{trainer, loader, test.get(), checkpointer.get(),
+                    report,  log,    *processes, o.bad_samples.max_rate};
+  run_epochs(steps, parts, o.recipe.loss());
   if (test && o.recipe.views) {
-    report.evaluated(trainer.evaluate(*test, nn::average_over_views), true);
+    evaluate(parts, nn::average_over_views, true);
   }
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);

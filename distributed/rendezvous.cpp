@@ -1,5 +1,6 @@
 #include "distributed/rendezvous.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <poll.h>
 #include <sys/socket.h>
@@ -96,7 +97,8 @@ void Rendezvous::run() {
     const bool came = poll(&wanted, 1, milliseconds(quiet)) > 0;
     const auto now = Clock::now();
     const auto lost = [&](const std::string& how) {
-      fail_here(fmt::format("rank 0 {}; its last step was {}", how, master_step_.load()));
+      fail_here(
+          fmt::format("rank 0 {}; its last step was {}", how, std::max(master_step_.load(), step_.load())));
     };
     if (came) {
       const bool open = receive_some(socket_, bytes);
@@ -184,6 +186,13 @@ std::vector<std::string> Rendezvous::all_gather(const std::string& mine) {
     throw CommunicatorError("{}", failure_);
   }
   return std::exchange(gathered_, {});
+}
+
+void Rendezvous::set_step(std::int64_t step) {
+  step_ = step;
+  if (server_) {
+    server_->set_step(step);
+  }
 }
 
 void Rendezvous::fail(const std::string& reason) {

@@ -38,8 +38,8 @@ class Rendezvous {
 
   /// What all ranks gave, in their order. @throws CommunicatorError
   std::vector<std::string> all_gather(const std::string& mine);
-  /// For the messages of others: the step that this rank is in.
-  void set_step(std::int64_t step) { step_ = step; }
+  /// For the messages of failures: the steps that this rank has done.
+  void set_step(std::int64_t step);
   /// Counts an operation of all ranks that this one has come to, so that who stays away from it is seen.
   void count_operation() { ++operations_; }
   /// Tells all ranks that this one failed.

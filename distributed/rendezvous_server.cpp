@@ -151,7 +151,7 @@ void RendezvousServer::lose(Connection& connection) {
   connection.socket = Socket();
   const int rank = connection.rank;
   if (rank >= 0 && !ranks_[static_cast<std::size_t>(rank)].left) {
-    fail(fmt::format("rank {} died: its connection broke; {}", rank, last_step(rank)));
+    fail(fmt::format("rank {} died: its connection broke; {}", rank, last_step()));
   }
 }
 
@@ -218,26 +218,18 @@ void RendezvousServer::look_for_silence() {
     const bool is_behind = rank.operations < most && now - rank.moved > patience_.limit;
     if (now - connection.heard > (is_behind ? 3 * patience_.interval : patience_.limit)) {
       fail(fmt::format("rank {} hangs or is cut off: it was silent for {}; {}", r, patience_.seconds(),
-                       last_step(r)));
+                       last_step()));
     } else if (is_behind) {
       fail(fmt::format("rank {} stayed away for {}, and the others wait for it; {}", r, patience_.seconds(),
-                       last_step(r)));
+                       last_step()));
     }
   }
   if (gathering_ && now - gathering_since_ > patience_.limit) {
-    std::string missing;
-    for (int r = 0; r < std::ssize(ranks_); ++r) {
-      const Rank& rank = ranks_[static_cast<std::size_t>(r)];
-      if (!rank.gave) {
-        missing += fmt::format("{}rank {} {}", missing.empty() ? "" : ", ", r,
-                               rank.joined ? "stayed away" : "did not join");
-      }
-    }
-    fail(fmt::format("timed out after {}: {}", patience_.seconds(), missing));
+    fail(fmt::format("timed out after {}: {}", patience_.seconds(), missing()));
   }
   if (now - beat_at_ >= patience_.interval) {
     beat_at_ = now;
-    send_to_all({Frame::Kind::beat, std::to_string(ranks_.front().step)});
+    send_to_all({Frame::Kind::beat, std::to_string(own_step_.load())});
   }
 }
 
@@ -269,8 +261,28 @@ void RendezvousServer::flush() {
   }
 }
 
-std::string RendezvousServer::last_step(int rank) const {
-  return fmt::format("its last step was {}", ranks_[static_cast<std::size_t>(rank)].step);
+/// Who did not give its part of a gathering.
+std::string RendezvousServer::missing() const {
+  constexpr int kNamed = 8;
+  std::string names;
+  int count = 0;
+  for (int r = 0; r < std::ssize(ranks_); ++r) {
+    const Rank& rank = ranks_[static_cast<std::size_t>(r)];
+    if (!rank.gave && ++count <= kNamed) {
+      names += fmt::format("{}rank {} {}", names.empty() ? "" : ", ", r,
+                           rank.joined ? "stayed away" : "did not join");
+    }
+  }
+  return count > kNamed ? fmt::format("{}, and {} more", names, count - kNamed) : names;
+}
+
+/// Of any rank: a step needs all of them, so that the one which is furthest tells of the others too.
+std::string RendezvousServer::last_step() const {
+  std::int64_t step = own_step_;
+  for (const Rank& rank : ranks_) {
+    step = std::max(step, rank.step);
+  }
+  return fmt::format("its last step was {}", step);
 }
 
 }  // namespace millrace

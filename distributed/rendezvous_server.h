@@ -29,6 +29,9 @@ class RendezvousServer {
   /// Tells the ranks that it ends; what they have not taken within a second is lost.
   ~RendezvousServer();
 
+  /// The step that rank 0 is in: it is in this process, so no beat has to bring it.
+  void set_step(std::int64_t step) { own_step_ = step; }
+
  private:
   using Clock = std::chrono::steady_clock;
   struct Connection {
@@ -58,7 +61,8 @@ class RendezvousServer {
   void fail(const std::string& reason);
   void send_to_all(const Frame& frame);
   void flush();
-  std::string last_step(int rank) const;
+  std::string missing() const;
+  std::string last_step() const;
 
   Socket listener_;
   const std::string token_;
@@ -70,6 +74,7 @@ class RendezvousServer {
   bool gathering_ = true;
   bool failed_ = false;
   int refused_ = 0;
+  std::atomic<std::int64_t> own_step_{0};
   std::atomic<bool> ends_{false};
   std::thread thread_;
 };

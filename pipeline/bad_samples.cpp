@@ -36,6 +36,15 @@ BadSampleReport print_bad_samples() {
   };
 }
 
+void check_bad_rate(std::int64_t bad, std::int64_t samples, double max_rate, const std::string& named) {
+  if (bad > kAlwaysAllowedBad && static_cast<double>(bad) > max_rate * static_cast<double>(samples)) {
+    throw InputError(
+        "loader: {} of the first {} samples are bad, more than the rate of {} that is allowed; repair the "
+        "data or raise the rate; {}",
+        bad, samples, max_rate, named);
+  }
+}
+
 void BadSampleCount::add(std::int64_t samples, std::span<const BadSample> bad) {
   constexpr std::size_t kNamed = 3;
   samples_ += samples;
@@ -48,19 +57,14 @@ void BadSampleCount::add(std::int64_t samples, std::span<const BadSample> bad) {
       report_(each);
     }
   }
-  if (bad.empty() || count_ <= kAlwaysAllowed ||
-      static_cast<double>(count_) <= max_rate_ * static_cast<double>(samples_)) {
+  if (bad.empty()) {
     return;
   }
   std::string named;
   for (const std::string& reason : first_) {
-    named += (named.empty() ? "" : "; ") + reason;
+    named += (named.empty() ? "the first ones: " : "; ") + reason;
   }
-  throw InputError(
-      "loader: {} of the first {} samples are bad, more than the rate of {} that is allowed; repair the data "
-      "or "
-      "raise the rate; the first ones: {}",
-      count_, samples_, max_rate_, named);
+  check_bad_rate(count_, samples_, max_rate_, named);
 }
 
 }  // namespace millrace

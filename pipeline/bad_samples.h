@@ -34,17 +34,20 @@ using BadSampleReport = std::function<void(const BadSample&)>;
 /// Writes the first 10 to the standard error, one line each; the rest is only counted.
 BadSampleReport print_bad_samples();
 
+/// So many bad samples are always allowed, whatever the rate.
+inline constexpr std::int64_t kAlwaysAllowedBad = 10;
+
+/// @throws InputError when `bad` of `samples` are more than a share of `max_rate`; `named` says more of them.
+void check_bad_rate(std::int64_t bad, std::int64_t samples, double max_rate, const std::string& named);
+
 /// Counts and reports the bad samples that a consumer comes upon, and ends a run that has too many.
 class BadSampleCount {
  public:
-  /// So many are always allowed, whatever the rate.
-  static constexpr std::int64_t kAlwaysAllowed = 10;
-
   BadSampleCount(double max_rate, BadSampleReport report) : max_rate_(max_rate), report_(std::move(report)) {}
-  /// `samples` more were taken, `bad` among them. @throws InputError once there are more than `max_rate` of
-  /// all that were taken; it names the first ones.
+  /// `samples` more were taken, `bad` among them. @throws as check_bad_rate does; names the first ones.
   void add(std::int64_t samples, std::span<const BadSample> bad);
   std::int64_t count() const { return count_; }
+  std::int64_t samples() const { return samples_; }
 
  private:
   double max_rate_;

@@ -81,6 +81,8 @@ nn::SafetensorsFile read_checked(const fs::path& path, const CheckpointState& st
 CheckpointState read_state(const fs::path& path) {
   try {
     return CheckpointState::from_bytes(read_whole(path));
+  } catch (const OtherFormat&) {
+    throw;
   } catch (const InputError& error) {
     throw InputError("{}: {}", kState, error.what());
   }
@@ -128,6 +130,8 @@ Checkpoint load_checkpoint(const fs::path& path) {
             .loader = state.loader,
             .run = std::move(state.run),
             .metadata = std::move(weights.metadata)};
+  } catch (const OtherFormat& error) {
+    throw OtherFormat("{}: {}", path.string(), error.what());
   } catch (const InputError& error) {
     throw InputError("{} is no whole checkpoint: {}", path.string(), error.what());
   }
@@ -142,6 +146,8 @@ std::optional<FoundCheckpoint> newest_checkpoint(const fs::path& place, const Sa
   for (; !candidates.empty(); candidates.pop_back()) {
     try {
       return FoundCheckpoint{candidates.back(), load_checkpoint(candidates.back())};
+    } catch (const OtherFormat&) {
+      throw;  // an older one in its place would lose steps
     } catch (const InputError& error) {
       say(error.what());
     }

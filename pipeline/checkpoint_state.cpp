@@ -79,8 +79,9 @@ CheckpointState CheckpointState::from_bytes(std::span<const std::byte> bytes) {
     throw InputError("it is no message of proto/checkpoint.proto");
   }
   if (state.version() != kFormat) {
-    throw InputError(
-        "it has version {}, and this Millrace reads version {}; go on with the Millrace that wrote it",
+    throw OtherFormat(
+        "it has version {}, and this Millrace reads version {}; go on with the Millrace that wrote it, or "
+        "name another folder",
         state.version(), kFormat);
   }
   CheckpointState result{.step = state.step(),

@@ -9,8 +9,15 @@
 
 #include "pipeline/loader_state.h"
 #include "pipeline/run_description.h"
+#include "tensor/error.h"
 
 namespace millrace {
+
+/// What another version of Millrace wrote: no damage, and nothing to pass over.
+class OtherFormat : public InputError {
+ public:
+  using InputError::InputError;
+};
 
 /// What a checkpoint holds beside its tensors: the content of its state.pb (proto/checkpoint.proto).
 struct CheckpointState {
@@ -31,7 +38,7 @@ struct CheckpointState {
   const File* find(std::string_view name) const;
 
   std::string to_bytes() const;
-  /// @throws InputError saying what is wrong with the bytes.
+  /// @throws OtherFormat, or InputError saying what is wrong with the bytes.
   static CheckpointState from_bytes(std::span<const std::byte> bytes);
 };
 

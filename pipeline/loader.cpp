@@ -239,6 +239,7 @@ bool Loader::next(Batch& batch) {
   return true;
 }
 
+std::int64_t Loader::samples() const { return impl_->bad.samples(); }
 std::int64_t Loader::bad_samples() const { return impl_->bad.count(); }
 
 LoaderState Loader::state() const {

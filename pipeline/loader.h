@@ -119,7 +119,8 @@ class Loader {
   /// @throws MachineError when none came within the timeout, naming the stage that is stuck.
   bool next(Batch& batch);
 
-  /// Samples of the batches taken so far that could not be read or decoded.
+  /// Samples of the batches taken so far, and those of them that could not be read or decoded.
+  std::int64_t samples() const;
   std::int64_t bad_samples() const;
 
   /// What was taken so far: the batches that `next` and the loops over an epoch gave, failed ones included,

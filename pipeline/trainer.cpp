@@ -106,12 +106,17 @@ TrainerOptions resolve(TrainerOptions options) {
                      options.shards);
   }
   const bool is_even = std::has_single_bit(bits(processes));
-  if (processes > options.shards || (!is_even && options.replicas > 1)) {
+  if (processes > options.shards) {
     throw InputError(
-        "trainer: got {} processes of {} replicas for {} shards, expected at most one for each shard, and "
-        "one "
-        "replica in each where the processes are no power of two",
-        processes, options.replicas, options.shards);
+        "trainer: got {} processes for {} shards, expected at most one for each shard; start fewer, or ask "
+        "for more shards",
+        processes, options.shards);
+  }
+  if (!is_even && options.replicas > 1) {
+    throw InputError(
+        "trainer: got {} processes of {} replicas, expected one replica in each where the processes are no "
+        "power of two",
+        processes, options.replicas);
   }
   if (options.replicas == 0) {
     const int fitting = std::min(static_cast<int>(std::bit_floor(bits(most))), options.shards / processes);
@@ -257,6 +262,8 @@ struct Trainer::Impl {
     }
   }
 
+  void end_step() { peers.set_step(++steps); }
+
   class EvaluationMode;
   static constexpr std::size_t kMostAhead = 64;  // steps
 
@@ -327,13 +334,13 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   impl_->check_images(batch);
   const std::int64_t valid = impl_->begin(batch.valid());
   if (valid == 0) {  // all of its samples were bad
-    ++impl_->steps;
+    impl_->end_step();
     return {};
   }
   const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
   const StepTask task{.batch = batch, .loss = loss, .valid = valid, .step = steps(), .losses = *losses};
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
-  ++impl_->steps;
+  impl_->end_step();
   if (impl_->peers.size() == 1) {
     return {.loss = StepLoss(losses), .valid = valid};
   }
@@ -343,7 +350,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   return {.loss = tree_sum(std::span<const double>(all)), .valid = valid};
 }
 
-Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
+Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score, const std::function<bool()>& stop) {
   const LoaderOptions& loading = loader.options();
   if (impl_->peers.size() > 1 &&
       (loading.shards != shards() ||
@@ -364,6 +371,9 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score) {
     impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
     add_pieces(batch, impl_->losses, losses);
     result.total += batch.valid();
+    if (stop && stop()) {
+      break;
+    }
   }
   for (auto& replica : impl_->replicas) {
     replica->add_counts(result);

@@ -104,8 +104,10 @@ class Trainer {
   /// later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
-  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views.
-  Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator());
+  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views. Ends early,
+  /// with what it has, when `stop` (asked batch by batch) says so.
+  Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator(),
+                      const std::function<bool()>& stop = {});
   /// At the end of a training with lookahead or a moving average: its weights and running statistics become
   /// the average, on all replicas. Otherwise nothing happens. All processes call it.
   void finish();

@@ -102,14 +102,65 @@ class Processes(Command):
         _, errors = launch.communicate(timeout=90)
         self.assertEqual(launch.returncode, 3, errors)
         self.assertIn("rank 1 hangs or is cut off", errors)
+        self.assertIn("[1] millrace: ", errors)  # woken, it hears of it and need not be killed
         self.expect_gone(ranks)
+
+    def test_signal_while_a_rank_is_stopped(self):
+        launch = self.start("launch", "-n", 2, "--", "train", *self.ENDLESS, 100000, "--timeout", 3)
+        self.wait_for_steps(launch)
+        ranks = self.children_of(launch.pid)
+        os.kill(ranks[1], signal.SIGSTOP)
+        launch.terminate()
+        _, errors = launch.communicate(timeout=90)
+        self.assertEqual(launch.returncode, 3, errors)
+        self.assertIn("rank 1 hangs or is cut off", errors)
+        self.expect_gone(ranks)
+
+    def test_closed_terminal(self):
+        words = ["launch", "-n", 2, "--", "train", "--checkpoint", "kept"]
+        launch = self.start(*words, *self.ENDLESS, 100000)
+        self.wait_for_steps(launch)
+        launch.send_signal(signal.SIGHUP)
+        _, errors = launch.communicate(timeout=60)
+        self.assertEqual(launch.returncode, 4, errors)
+        self.assertIn("SIGHUP: ended after step", errors)
+        self.assertEqual(len(list((self.folder / "kept").iterdir())), 1)
+
+    def test_signal_during_evaluation(self):
+        words = ["train", *self.RECIPE, "--checkpoint", "kept", "--test-data", "synthetic:40000"]
+        expected = self.good(*words[:-4], *words[-2:]).split("test accuracy")[1].split("%")[0]
+        for launch in [], ["launch", "-n", 2, "--"]:
+            with self.subTest(launch=launch):
+                shutil.rmtree(self.folder / "kept", ignore_errors=True)
+                process = self.start(*launch, *words)
+                for line in process.stdout:
+                    if "epoch 1: loss" in line:
+                        process.terminate()
+                        break
+                out, errors = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 4, out + errors)
+                self.assertNotIn("test accuracy", out)
+                out = self.good(*launch, *words, "--resume", "auto")
+                self.assertEqual(out.split("test accuracy")[1].split("%")[0], expected)
+
+    def test_too_much_bad_data_over_all_ranks(self):
+        data = self.images()
+        for i in range(0, 24, 3):
+            for kind in "blue", "red":
+                (self.folder / "images" / kind / f"{i:03}.png").write_bytes(b"no picture")
+        words = ["train", "--data", data, "--batch-size", 16, "--shards", 2, "--epochs", 1, "--bad-samples", "mask", "--max-bad-rate"]
+        for launch in ["launch", "-n", 1, "--"], ["launch", "-n", 2, "--"]:
+            done = self.run_command(*launch, *words, 0.1)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertRegex(done.stderr, "1[1-6] of the first [0-9]+ samples are bad, more than the rate of 0.1")
+            self.assertIn("16 samples of the training data could not be read", self.good(*launch, *words, 0.5))
 
     def test_other_options_are_named(self):
         port = self.free_port()
         both = [self.start("train", *self.RECIPE, "--lr", lr, RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1",
                            MASTER_PORT=port) for rank, lr in [(0, 0.1), (1, 0.25)]]
         errors = [one.communicate(timeout=60)[1] for one in both]
-        self.assertEqual([one.returncode for one in both], [3, 2], errors)
+        self.assertEqual([one.returncode for one in both], [2, 2], errors)
         for word in "the processes differ", "0.25", "on rank 1", "0.1", "on rank 0":
             self.assertIn(word, errors[1])
             self.assertIn(word, errors[0])
@@ -135,6 +186,17 @@ class Processes(Command):
         done = self.start("train", *self.RECIPE, RANK=2, WORLD_SIZE=2)
         self.assertIn("RANK is 2 and WORLD_SIZE is 2", done.communicate(timeout=60)[1])
         self.assertEqual(done.returncode, 2)
+        for words, named in [(["-n", 0, "--", "train"], ["--ranks: got 0"]), (["-n", 2, "--"], ["command is required"]),
+                             (["-n", 2, "train", "--data", "x"], ["--data", "launch -n 2 -- train"]),
+                             (["-n", 2, "--", "train", "--data", "x", "--rank=1"], ["--rank", "leave it out"])]:
+            self.bad(2, named, "launch", *words)
+        done = self.run_command("launch", "-n", 3, "--", "train", "--data", "synthetic:64", "--shards", 2)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("3 processes for 2 shards", done.stderr)
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([MILLRACE, "launch", "-n", "1", "--", "devices"], stdout=full, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("cannot write to standard output", done.stderr)
         done = self.run_command("launch", "-n", 2, "--restarts", 3, "--", "train", "--data", "nothing:1")
         self.assertEqual(done.returncode, 2, done.stderr)
         self.assertNotIn("restart", done.stderr)

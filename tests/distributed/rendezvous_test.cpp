@@ -3,6 +3,7 @@
 #include <future>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "tests/distributed/on_processes.h"
@@ -11,7 +12,9 @@ namespace millrace {
 namespace {
 
 using namespace std::chrono_literals;
+using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string error_of(const Place& place, Socket listener = Socket(),
                      std::chrono::duration<double> timeout = 5s) {
@@ -78,6 +81,53 @@ TEST(Rendezvous, NamesWhoDoesNotCome) {
   const Place place = run.place(0);
   EXPECT_THAT(error_of(place, std::move(run.listener), 300ms),
               HasSubstr("timed out after 0.3 s: rank 1 did not join, rank 2 did not join"));
+  LocalRun large(1000);
+  const Place first = large.place(0);
+  EXPECT_THAT(error_of(first, std::move(large.listener), 300ms),
+              AllOf(HasSubstr("rank 8 did not join, and 991 more"), Not(HasSubstr("rank 9 "))));
+}
+
+// Between two beats a survivor alone knows how far the others came: a step needs all of them.
+TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
+  const auto deadline = std::chrono::steady_clock::now() + 10s;
+  LocalRun run(2);
+  const Place first = run.place(0);
+  std::promise<void> stepped;
+  auto rank_0 = std::async(std::launch::async, [&] {
+    Rendezvous one(first, 100s, std::move(run.listener));
+    one.set_step(7);
+    stepped.set_value();
+    return one.failure(10s);
+  });
+  Socket dies = connect_to("127.0.0.1", first.master_port, deadline);
+  std::string hello =
+      Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() + Frame{Frame::Kind::gather, ""}.to_bytes();
+  EXPECT_TRUE(send_some(dies, hello));
+  stepped.get_future().wait();
+  dies = Socket();
+  EXPECT_EQ(rank_0.get(), "rank 1 died: its connection broke; its last step was 7");
+}
+
+TEST(Rendezvous, TheLastStepOfRank0IsAtLeastThatOfASurvivor) {
+  LocalRun run(2);
+  std::promise<void> stepped;
+  auto rank_1 = std::async(std::launch::async, [&, place = run.place(1)] {
+    Rendezvous one(place, 100s);
+    one.set_step(9);
+    stepped.set_value();
+    return one.failure(10s);
+  });
+  pollfd wanted{.fd = run.listener.descriptor(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(poll(&wanted, 1, 10'000), 1);
+  const Socket rank_0(accept(run.listener.descriptor(), nullptr, nullptr));
+  const std::string both =
+      Frame{Frame::Kind::gather, ""}.to_bytes() + Frame{Frame::Kind::gather, ""}.to_bytes();
+  std::string answer =
+      Frame{Frame::Kind::welcome, ""}.to_bytes() + Frame{Frame::Kind::gathered, both}.to_bytes();
+  EXPECT_TRUE(send_some(rank_0, answer));
+  stepped.get_future().wait();
+  shutdown(rank_0.descriptor(), SHUT_RDWR);
+  EXPECT_EQ(rank_1.get(), "rank 0 died: its connection broke; its last step was 9");
 }
 
 TEST(Rendezvous, SaysThatRank0IsNotThere) {

@@ -1,11 +1,13 @@
 #include "pipeline/checkpoint.h"
 
 #include <csignal>
+#include <cstring>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <random>
 #include <sys/resource.h>
 
+#include "dataio/crc32c.h"
 #include "nn/state.h"
 #include "pipeline/checkpoint_state.h"
 #include "tests/dataio/temporary_folder.h"
@@ -187,6 +189,22 @@ TEST_F(CheckpointTest, FilesOfAnotherCheckpointAreDamage) {
                 folder_ / "step-000000002/optimizer.safetensors", fs::copy_options::overwrite_existing);
   EXPECT_EQ(newest()->path.filename(), "step-000000001");
   EXPECT_THAT(said_, ElementsAre(HasSubstr("optimizer.safetensors has the checksum")));
+}
+
+TEST_F(CheckpointTest, OneOfAnotherVersionIsNotPassedOver) {
+  write_steps(2);
+  const fs::path path = folder_ / "step-000000002/state.pb";
+  std::ifstream in(path, std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  ASSERT_EQ(bytes[0], 8);  // field 1, a number
+  bytes[1] = 99;
+  const std::size_t checked = bytes.size() - 5;
+  const std::uint32_t sum = crc32c(std::as_bytes(std::span(bytes).first(checked)));
+  std::memcpy(bytes.data() + checked + 1, &sum, sizeof sum);
+  std::ofstream(path, std::ios::binary) << bytes;
+  EXPECT_THAT(
+      test::input_error([&] { newest(); }),
+      AllOf(HasSubstr("step-000000002"), HasSubstr("version 99"), HasSubstr("go on with the Millrace")));
 }
 
 TEST_F(CheckpointTest, NoneIsLeft) {
