@@ -110,22 +110,25 @@ Work max_pool_forward(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8);
   return {bytes_of(x) + bytes_of(out) + bytes_of(index),
-          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_forward, x, {}, out, index); }, out, 0.5};
+          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_forward, x, Pool2dParams{}, out, index); }, out,
+          0.5};
 }
 
 Work max_pool_backward(const Shape& shape, DType dtype) {
   const Tensor grad = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8, 0);
   Tensor grad_x = filled(shape, dtype);
   return {bytes_of(grad_x) + bytes_of(grad) + bytes_of(index),
-          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_backward, grad, index, {}, grad_x); },
+          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_backward, grad, index, Pool2dParams{}, grad_x); },
           grad_x.narrow(2, 0, 1).narrow(3, 0, 1), 0.5};
 }
 
 Work average_pool(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled({shape[0], shape[1], 1, 1}, dtype);
-  return {bytes_of(x) + bytes_of(out),
-          [=]() mutable { MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, {.adaptive = true}, out); }, out, 0.5};
+  return {
+      bytes_of(x) + bytes_of(out),
+      [=]() mutable { MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, Pool2dParams{.adaptive = true}, out); },
+      out, 0.5};
 }
 
 Work pad(const Shape& shape, DType dtype) {
@@ -133,7 +136,7 @@ Work pad(const Shape& shape, DType dtype) {
   Tensor out = filled({shape[0], shape[1], shape[2] + 8, shape[3] + 8}, dtype);
   return {bytes_of(x) + bytes_of(out),
           [=]() mutable {
-            MILLRACE_LAUNCH(kGpu, pad2d_forward, x, {4, 4, 4, 4}, PadMode::reflect, out);
+            MILLRACE_LAUNCH(kGpu, pad2d_forward, x, Pad2d{4, 4, 4, 4}, PadMode::reflect, out);
           },
           out, 0.5};
 }
