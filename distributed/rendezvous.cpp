@@ -61,10 +61,9 @@ void Rendezvous::join() {
   own_address_ = socket_.own_address();
   send({Frame::Kind::hello, fmt::format("{}\n{}\n{}", place_.rank, place_.size, place_.token)});
   const std::string where = fmt::format("joining: {}:{}", place_.master_host, place_.master_port);
-  std::string bytes;
   Frame frame;
   try {
-    while (!Frame::take(bytes, kMost, frame)) {
+    while (!Frame::take(received_, kMost, frame)) {
       pollfd wanted{.fd = socket_.descriptor(), .events = POLLIN, .revents = 0};
       const auto left = deadline - Clock::now();
       if (left.count() <= 0) {
@@ -72,7 +71,7 @@ void Rendezvous::join() {
                                 patience_.seconds());
       }
       poll(&wanted, 1, milliseconds(left));
-      if (!receive_some(socket_, bytes) && bytes.empty()) {
+      if (!receive_some(socket_, received_) && received_.empty()) {
         throw CommunicatorError("the connection was closed without an answer; is it rank 0 of this run?");
       }
     }
@@ -89,7 +88,6 @@ void Rendezvous::join() {
 
 /// Hears what rank 0 says, and says that this rank lives.
 void Rendezvous::run() {
-  std::string bytes;
   auto heard = Clock::now(), beat = Clock::now();
   const auto quiet = std::min<Patience::Duration>(patience_.interval, std::chrono::milliseconds(50));
   while (!ends_) {
@@ -100,22 +98,21 @@ void Rendezvous::run() {
       fail_here(
           fmt::format("rank 0 {}; its last step was {}", how, std::max(master_step_.load(), step_.load())));
     };
-    if (came) {
-      const bool open = receive_some(socket_, bytes);
-      heard = now;
-      try {
-        for (Frame frame; Frame::take(bytes, kMost, frame);) {
-          handle(frame);
-        }
-      } catch (const CommunicatorError& error) {
-        lost(fmt::format("sent what this program cannot read ({})", error.what()));
-        return;
+    const bool open = !came || receive_some(socket_, received_);
+    heard = came ? now : heard;
+    try {
+      for (Frame frame; Frame::take(received_, kMost, frame);) {  // some may have come behind the welcome
+        handle(frame);
       }
-      if (!open) {
-        lost(master_left_ ? "has left the run" : "died: its connection broke");
-        return;
-      }
-    } else if (now - heard > patience_.limit) {
+    } catch (const CommunicatorError& error) {
+      lost(fmt::format("sent what this program cannot read ({})", error.what()));
+      return;
+    }
+    if (!open) {
+      lost(master_left_ ? "has left the run" : "died: its connection broke");
+      return;
+    }
+    if (now - heard > patience_.limit) {
       lost(fmt::format("hangs or is cut off: it was silent for {}", patience_.seconds()));
       return;
     }

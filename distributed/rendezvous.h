@@ -63,6 +63,7 @@ class Rendezvous {
   std::string own_address_;
   std::unique_ptr<RendezvousServer> server_;
   Socket socket_;
+  std::string received_;  // what is not yet a whole frame
   std::atomic<std::int64_t> step_{0}, operations_{0};
   std::atomic<std::int64_t> master_step_{0};
 

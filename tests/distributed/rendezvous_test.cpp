@@ -103,7 +103,7 @@ TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
   std::string hello =
       Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() + Frame{Frame::Kind::gather, ""}.to_bytes();
   EXPECT_TRUE(send_some(dies, hello));
-  stepped.get_future().wait();
+  ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   dies = Socket();
   EXPECT_EQ(rank_0.get(), "rank 1 died: its connection broke; its last step was 7");
 }
@@ -125,7 +125,7 @@ TEST(Rendezvous, TheLastStepOfRank0IsAtLeastThatOfASurvivor) {
   std::string answer =
       Frame{Frame::Kind::welcome, ""}.to_bytes() + Frame{Frame::Kind::gathered, both}.to_bytes();
   EXPECT_TRUE(send_some(rank_0, answer));
-  stepped.get_future().wait();
+  ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   shutdown(rank_0.descriptor(), SHUT_RDWR);
   EXPECT_EQ(rank_1.get(), "rank 0 died: its connection broke; its last step was 9");
 }
