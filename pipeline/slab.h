@@ -47,7 +47,7 @@ class Slab {
   const Tensor& field(std::string_view name) const;
   bool has_field(std::string_view name) const;
   std::vector<Tensor> tensors() const;  ///< The ids, then the fields.
-  Tensor& ids() { return ids_; }  ///< i64 [samples]: index into the data set, -1 where masked.
+  Tensor& ids() { return ids_; }        ///< i64 [samples]: index into the data set, -1 where masked.
   const Tensor& ids() const { return ids_; }
   /// Valid samples whose id is -1 are taken out: the ones behind move up, in order, and the places that are
   /// left at the end become zeros with id -1.
