@@ -105,7 +105,7 @@ class MpiCommunicator final : public MessageCommunicator {
         if (!ended_) {
           MPI_Request request{};
           check(MPI_Ibarrier(MPI_COMM_WORLD, &request), "MPI_Ibarrier");
-          wait({&request, 1});
+          complete({&request, 1});
           MPI_Finalize();
         }
       });
@@ -132,7 +132,7 @@ class MpiCommunicator final : public MessageCommunicator {
               "MPI_Isend");
         });
       }
-      wait(requests);
+      complete(requests);
     });
   }
 
@@ -147,7 +147,7 @@ class MpiCommunicator final : public MessageCommunicator {
                                         &requests.emplace_back()),
                          "MPI_Iallreduce");
                  });
-      wait(requests);
+      complete(requests);
     });
   }
 
@@ -164,7 +164,7 @@ class MpiCommunicator final : public MessageCommunicator {
   }
 
   /// Looks at what is on its way until it has come: often at first, then with short sleeps.
-  void wait(std::span<MPI_Request> requests) {
+  void complete(std::span<MPI_Request> requests) {
     const auto deadline = std::chrono::steady_clock::now() + rendezvous().timeout();
     for (int looks = 0;; ++looks) {
       int done = 0;
