@@ -246,7 +246,7 @@ class WeightGradient {
 }  // namespace
 
 bool channel_tiles_are_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out) {
-#if defined(__AVX512BF16__)
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
   constexpr bool kTakesBf16 = true;
 #else
   constexpr bool kTakesBf16 = false;

@@ -7,7 +7,8 @@
 namespace millrace::cpu {
 
 /// Whether the kernel below takes this convolution, of which `out` is the result, and beats oneDNN's: AVX-512
-/// (in bf16 its extension for bf16), one group, from 24 channels to 64 or another multiple of 16 above.
+/// (in bf16 its extension for bf16, and no AMX, which oneDNN uses), one group, from 24 channels to 64 or
+/// another multiple of 16 above.
 bool channel_tiles_are_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out);
 /// `grad_weight` is f32 [O, I, h, w], overwritten.
 void channel_tiles_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,

@@ -15,7 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr Device kGpu{Device::Kind::cuda, 0};
-const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
 constexpr const char* kTransforms = "random_crop:4,horizontal_flip,normalize";
 
 class CudaTraining : public testing::Test {
@@ -45,12 +44,6 @@ Loader make_loader(DType feed, int shards, int samples = 38) {
                                                                        .threads = 1,
                                                                        .seed = 3});
 }
-
-struct Trained {
-  std::string hash;
-  std::vector<double> losses;
-  bool operator==(const Trained&) const = default;
-};
 
 /// Two epochs of three batches; the last one has empty shards. Losses are read when all is enqueued.
 Trained train(const Run& run) {

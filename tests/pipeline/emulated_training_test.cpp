@@ -25,8 +25,6 @@ class WorkEnds : public testing::Environment {
 };
 [[maybe_unused]] const auto* const kWorkEnds = testing::AddGlobalTestEnvironment(new WorkEnds);
 
-const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9};
-
 std::vector<Device> gpus(int count) {
   std::vector<Device> devices;
   for (int i = 0; i < count; ++i) {

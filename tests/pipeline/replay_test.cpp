@@ -8,8 +8,6 @@
 namespace millrace {
 namespace {
 
-const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
-
 /// SmallNet without dropout, so that its steps can be recorded.
 struct PlainNet : nn::Module {
   nn::Conv2d conv{3, 9, {.kernel = 3, .stride = 2}};
@@ -39,12 +37,6 @@ Loader make_loader(int samples, int shards, DType dtype = DType::f32, std::strin
                  .threads = 1,
                  .seed = 3});
 }
-
-struct Trained {
-  std::string hash;
-  std::vector<double> losses;
-  bool operator==(const Trained&) const = default;
-};
 
 struct Training {
   Trainer::MakeModule module = kPlain;

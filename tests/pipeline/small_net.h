@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "nn/layers.h"
 #include "pipeline/trainer.h"
@@ -33,5 +35,15 @@ inline std::unique_ptr<nn::Module> make_small_net() { return std::make_unique<Sm
 inline Variable sum_of_losses(nn::Module& net, const Batch& batch) {
   return cross_entropy(net(batch.images()), batch.labels(), {.reduction = Reduction::sum});
 }
+
+inline constexpr nn::SgdOptions kSgd{
+    .learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
+
+/// What two trainings have to agree on to the bit.
+struct Trained {
+  std::string hash;
+  std::vector<double> losses;
+  bool operator==(const Trained&) const = default;
+};
 
 }  // namespace millrace

@@ -26,7 +26,6 @@ struct Way {
   std::optional<nn::LookaheadOptions> lookahead = {};
 };
 
-const nn::SgdOptions kSgd{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
 const nn::LookaheadOptions kLookahead{.every = 3, .decay = [](std::int64_t t) { return 0.1 * std::sqrt(t); }};
 const nn::LookaheadOptions kMovingAverage{
     .every = 2, .decay = [](std::int64_t) { return 0.8; }, .go_on_from_average = false};

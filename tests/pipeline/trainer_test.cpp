@@ -20,9 +20,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-const nn::OptimizerOptions kSgd =
-    nn::SgdOptions{.learning_rate = 0.05, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
-
 Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype = DType::f32,
                    bool train = true) {
   return Loader(open_dataset("synthetic:" + std::to_string(samples), {.train = train}),
@@ -35,12 +32,6 @@ Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype
                  .threads = 1,
                  .seed = 3});
 }
-
-struct Trained {
-  std::string hash;
-  std::vector<double> losses;
-  bool operator==(const Trained&) const = default;
-};
 
 /// Two epochs of 70 samples in batches of 16: each ends with a batch of 6, whose last shard of 4 is empty.
 Trained train(int replicas, int shards, DType dtype = DType::f32, std::int64_t bucket_bytes = 0) {
