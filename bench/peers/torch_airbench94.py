@@ -77,7 +77,8 @@ class Augmented:
 
 
 def whiten(conv, images, eps=5e-4):
-    patches = F.unfold(images, conv.kernel_size).transpose(1, 2).reshape(-1, conv.weight[0].numel())
+    patches = F.unfold(images, conv.kernel_size).transpose(1, 2).reshape(-1, conv.weight[0].numel()).double()
+    # In f32 their smallest eigenvalue came out below -eps, for images of one class: NaN.
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = (vectors / (values + eps).sqrt()).T.reshape(-1, *conv.weight.shape[1:])
     conv.weight.data.copy_(torch.cat([filters, -filters]))
@@ -178,6 +179,8 @@ def main():
         net = start(train_set[0])
         train(net, Augmented(*train_set, DTYPES[options.dtype]), options.epochs, cast)
         seconds = time.perf_counter() - begin
+        if not all(parameter.isfinite().all() for parameter in net.parameters()):
+            raise SystemExit(f"seed {seed}: the weights are no longer finite; what follows would mean nothing")
         print(json.dumps({"peer": f"torch {torch.__version__}", "seed": seed, "dtype": options.dtype,
                           "epochs": options.epochs, "accuracy": accuracy(net, *test_set, False, cast),
                           "accuracy_views": accuracy(net, *test_set, True, cast), "training_seconds": seconds}), flush=True)
