@@ -4,6 +4,7 @@
 
 #include "distributed/device_communicator.h"
 #include "distributed/nccl_communicator.h"
+#include "distributed/nested_communicator.h"
 #include "distributed/thread_communicator.h"
 #include "tensor/config.h"
 #include "tensor/error.h"
@@ -15,18 +16,25 @@ std::vector<std::unique_ptr<Communicator>> make_group(std::span<const Device> de
   const int size = static_cast<int>(devices.size());
   const auto is_same = [&](Device device) { return device == devices.front(); };
   const bool one_place = std::ranges::all_of(devices, is_same);
+  const bool alone = !options.processes || options.processes->size() == 1;
   if (devices.empty() || (one_place && devices.front().is_cpu())) {
-    return make_thread_group(size, options.timeout);
+    return nest(make_thread_group(size, options.timeout),
+                alone ? nullptr : options.processes->communicator());
   }
   if constexpr (kWithCuda) {
     const auto comes_once = [&](Device device) {
       return device.is_cuda() && std::ranges::count(devices, device) == 1;
     };
-    if (one_place) {
-      return make_device_group(size, devices.front(), options.timeout);
+    const auto by_nccl = [&](std::span<const Device> places) {
+      const NcclOptions nccl{.timeout = options.timeout, .sums = options.sums};
+      return alone ? make_nccl_group(places, nccl) : join_nccl_group(options.processes, places, nccl);
+    };
+    if (one_place && (alone || size > 1)) {
+      return nest(make_device_group(size, devices.front(), options.timeout),
+                  alone ? nullptr : std::move(by_nccl(devices.first(1)).front()));
     }
     if (std::ranges::all_of(devices, comes_once)) {
-      return make_nccl_group(devices, {.timeout = options.timeout, .sums = options.sums});
+      return by_nccl(devices);
     }
   }
   std::string names;

@@ -11,10 +11,13 @@ namespace millrace {
 std::string GroupBoard::describe() const {
   std::string text;
   for (int r = 0; r < size(); ++r) {
-    const auto [number, operation] = reached(r);
-    text += fmt::format("{}rank {} reached {}", r == 0 ? "" : ", ", r, name_of(operation));
-    if (number > 0) {
-      text += fmt::format(" (operation {})", number);
+    const std::optional<Reached> last = reached(r);
+    if (!last) {
+      continue;
+    }
+    text += fmt::format("{}rank {} reached {}", text.empty() ? "" : ", ", r, name_of(last->operation));
+    if (last->number > 0) {
+      text += fmt::format(" (operation {})", last->number);
     }
   }
   return text;
@@ -25,8 +28,8 @@ std::string GroupBoard::bad_news(std::uint64_t number) const {
     return why;
   }
   for (int r = 0; r < size(); ++r) {
-    const Reached last = reached(r);
-    if (last.operation == Operation::leave && last.number < number) {
+    const std::optional<Reached> last = reached(r);
+    if (last && last->operation == Operation::leave && last->number < number) {
       return fmt::format("rank {} has left the group", r);
     }
   }
@@ -43,9 +46,9 @@ class SharedBoard final : public GroupBoard {
   void reach(int rank, Reached reached) override {
     place(rank).store(reached.number << 8 | static_cast<std::uint64_t>(reached.operation));
   }
-  Reached reached(int rank) const override {
+  std::optional<Reached> reached(int rank) const override {
     const std::uint64_t word = reached_[static_cast<std::size_t>(rank)].load();
-    return {.number = word >> 8, .operation = static_cast<Operation>(word & 0xff)};
+    return Reached{.number = word >> 8, .operation = static_cast<Operation>(word & 0xff)};
   }
   void end(const std::string& reason) override {
     const std::lock_guard lock(mutex_);

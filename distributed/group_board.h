@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "distributed/operation.h"
@@ -21,14 +22,14 @@ class GroupBoard {
   virtual ~GroupBoard() = default;
   virtual int size() const = 0;
   virtual void reach(int rank, Reached reached) = 0;
-  /// What a rank last reached, as far as is known here.
-  virtual Reached reached(int rank) const = 0;
+  /// What a rank last reached, where that is known here.
+  virtual std::optional<Reached> reached(int rank) const = 0;
   /// Ends the group with a reason; the first one counts.
   virtual void end(const std::string& reason) = 0;
   /// Empty while the group goes on.
   virtual std::string reason() const = 0;
 
-  /// "rank 0 reached all_reduce (operation 7), rank 1 reached ..."
+  /// Of the ranks known here: "rank 0 reached all_reduce (operation 7), rank 1 reached ..."
   std::string describe() const;
   /// What a rank that is in operation `number` has to know: the reason of the end, or that a peer has left
   /// before; else empty.

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "distributed/nccl_link.h"
+#include "distributed/rendezvous_board.h"
 #include "tensor/cuda/tree_sum.h"
 #include "tensor/error.h"
 
@@ -197,12 +198,24 @@ class NcclCommunicator final : public Communicator {
   SumOrder sums_;
 };
 
-void check_device(Device device, int size) {
-  if (!device.is_cuda()) {
-    throw InputError("nccl: got {}, expected a GPU", device.to_string());
+void check_members(int first, std::span<const Device> devices, int size) {
+  if (devices.empty()) {
+    throw InputError("nccl: got no devices, expected one or more GPUs");
   }
-  if (size < 1 || size > static_cast<int>(cuda::kMostAddends)) {
+  for (const Device device : devices) {
+    if (!device.is_cuda()) {
+      throw InputError("nccl: got {}, expected a GPU", device.to_string());
+    }
+    if (std::ranges::count(devices, device) > 1) {
+      throw InputError("nccl: got {} twice, expected one rank a GPU", device.to_string());
+    }
+  }
+  if (size > static_cast<int>(cuda::kMostAddends)) {
     throw InputError("nccl: got {} ranks, expected 1 to {}", size, cuda::kMostAddends);
+  }
+  if (first < 0 || first + std::ssize(devices) > size) {
+    throw InputError("nccl: got ranks {} to {}, expected 0 to {}", first, first + std::ssize(devices) - 1,
+                     size - 1);
   }
 }
 
@@ -218,34 +231,9 @@ ncclUniqueId native_id(const NcclId& id) {
 std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Device> devices,
                                                            const NcclOptions& options) {
   const int size = static_cast<int>(devices.size());
-  if (devices.empty()) {
-    throw InputError("nccl: got no devices, expected one or more GPUs");
-  }
-  for (std::size_t r = 0; r < devices.size(); ++r) {
-    check_device(devices[r], size);
-    if (std::ranges::count(devices, devices[r]) > 1) {
-      throw InputError("nccl: got {} twice, expected one rank a GPU", devices[r].to_string());
-    }
-  }
-  const NcclLibrary& nccl = nccl_library();
-  const ncclUniqueId id = native_id(make_nccl_id());
-  const auto board = make_shared_board(size);
-  std::vector<std::unique_ptr<NcclLink>> links;
-  for (int r = 0; r < size; ++r) {
-    links.push_back(
-        std::make_unique<NcclLink>(nccl, r, devices[static_cast<std::size_t>(r)], board, options.timeout));
-  }
-  links.front()->answer(nccl.GroupStart());
-  for (const auto& link : links) {
-    link->connect(id);
-  }
-  links.front()->answer(nccl.GroupEnd());
-  std::vector<std::unique_ptr<Communicator>> ranks;
-  for (auto& link : links) {
-    link->joined();
-    ranks.push_back(std::make_unique<NcclCommunicator>(std::move(link), options.sums));
-  }
-  return ranks;
+  check_members(0, devices, size);
+  return join_nccl_group({.id = make_nccl_id(), .devices = devices, .board = make_shared_board(size)},
+                         options);
 }
 
 NcclId make_nccl_id() {
@@ -259,17 +247,43 @@ NcclId make_nccl_id() {
   return id;
 }
 
-std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const NcclOptions& options) {
-  const int size = member.board->size();
-  check_device(member.device, size);
-  if (member.rank < 0 || member.rank >= size) {
-    throw InputError("nccl: got rank {}, expected 0 to {}", member.rank, size - 1);
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& members,
+                                                           const NcclOptions& options) {
+  check_members(members.first, members.devices, members.board->size());
+  const NcclLibrary& nccl = nccl_library();
+  std::vector<std::unique_ptr<NcclLink>> links;
+  for (const Device device : members.devices) {
+    const int rank = members.first + static_cast<int>(links.size());
+    links.push_back(std::make_unique<NcclLink>(nccl, rank, device, members.board, options.timeout));
   }
-  auto link =
-      std::make_unique<NcclLink>(nccl_library(), member.rank, member.device, member.board, options.timeout);
-  link->connect(native_id(member.id));
-  link->joined();
-  return std::make_unique<NcclCommunicator>(std::move(link), options.sums);
+  links.front()->answer(nccl.GroupStart());
+  for (const auto& link : links) {
+    link->connect(native_id(members.id));
+  }
+  links.front()->answer(nccl.GroupEnd());
+  std::vector<std::unique_ptr<Communicator>> ranks;
+  for (auto& link : links) {
+    link->joined();
+    ranks.push_back(std::make_unique<NcclCommunicator>(std::move(link), options.sums));
+  }
+  return ranks;
+}
+
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(std::shared_ptr<ProcessGroup> processes,
+                                                           std::span<const Device> devices,
+                                                           const NcclOptions& options) {
+  const std::shared_ptr<Rendezvous> rendezvous(processes, &processes->rendezvous());
+  std::string sent;
+  if (processes->rank() == 0) {
+    const NcclId made = make_nccl_id();
+    sent.assign(made.begin(), made.end());
+  }
+  const std::string received = rendezvous->all_gather(sent).front();
+  const int local = static_cast<int>(devices.size()), first = processes->rank() * local;
+  NcclMembers members{
+      .id = {}, .first = first, .devices = devices, .board = make_rendezvous_board(rendezvous, first, local)};
+  std::ranges::copy(received, members.id.begin());
+  return join_nccl_group(members, options);
 }
 
 }  // namespace millrace

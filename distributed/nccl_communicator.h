@@ -8,6 +8,7 @@
 
 #include "distributed/communicator.h"
 #include "distributed/group_board.h"
+#include "distributed/process_group.h"
 
 namespace millrace {
 
@@ -29,14 +30,21 @@ std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Devic
 using NcclId = std::array<char, 128>;
 NcclId make_nccl_id();  ///< @throws MachineError.
 
-/// A member in a process of its own.
-struct NcclMember {
+/// One process's members of a group: ranks `first` and following, one on each of `devices`.
+struct NcclMembers {
   NcclId id;
-  int rank = 0;
-  Device device;
+  int first = 0;
+  std::span<const Device> devices;
   std::shared_ptr<GroupBoard> board;  ///< Of all members.
 };
-std::unique_ptr<Communicator> join_nccl_group(const NcclMember& member, const NcclOptions& options = {});
+/// Otherwise as `make_nccl_group`. All processes call it.
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& members,
+                                                           const NcclOptions& options = {});
+/// With the id of rank 0's process, which travels through the rendezvous: it also tells who failed. Every
+/// process of the group brings as many devices.
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(std::shared_ptr<ProcessGroup> processes,
+                                                           std::span<const Device> devices,
+                                                           const NcclOptions& options = {});
 
 /// "2.28.9", or why there is none.
 std::string describe_nccl();

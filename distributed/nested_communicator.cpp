@@ -57,7 +57,12 @@ class NestedCommunicator final : public Communicator {
     local_->barrier();
   }
 
-  void wait(const Event& event) override { local_->wait(event); }
+  void wait(const Event& event) override {
+    if (speaks()) {
+      between_->wait(event);
+    }
+    local_->wait(event);
+  }
 
   Tensor allocate(std::int64_t count, TensorOptions options) override {
     return local_->allocate(count, options);

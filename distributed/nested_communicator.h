@@ -11,7 +11,8 @@ namespace millrace {
 /// processes, each with equally many local members. Ranks count process by process, so that the tree over
 /// them is the local trees, and on top of them the one between processes.
 ///
-/// Local rank 0 speaks for its process. Without `between`, the group is the local one.
+/// Local rank 0 speaks for its process, with tensors of the same device. Without `between`, the group is the
+/// local one.
 std::vector<std::unique_ptr<Communicator>> nest(std::vector<std::unique_ptr<Communicator>> local,
                                                 std::shared_ptr<Communicator> between);
 

@@ -30,7 +30,7 @@ std::vector<ShardRange> subtrees_of(ShardRange range) {
   return subtrees;
 }
 
-SubtreeSum::SubtreeSum(int shards, std::int64_t elements, Communicator& communicator)
+SubtreeSum::SubtreeSum(int shards, const Tensor& total, Communicator& communicator)
     : communicator_(communicator), shards_(shards) {
   const int ranks = communicator.size();
   std::int64_t rows = 0;
@@ -46,8 +46,9 @@ SubtreeSum::SubtreeSum(int shards, std::int64_t elements, Communicator& communic
       mine_ = subtrees;
     }
   }
-  given_ = zeros({rows, elements});
-  gathered_ = zeros({ranks * rows * std::min(kBlock, elements)});
+  const TensorOptions options{.device = total.device()};
+  given_ = zeros({rows, total.numel()}, options);
+  gathered_ = zeros({ranks * rows * std::min(kBlock, total.numel())}, options);
 }
 
 void SubtreeSum::give(std::size_t index, const Tensor& sum) {

@@ -25,8 +25,8 @@ std::vector<ShardRange> subtrees_of(ShardRange range);
 /// gives the sums of its subtrees, all get all of them, and each adds them up in the tree's order.
 class SubtreeSum {
  public:
-  /// `elements`: of a tensor to be summed, f32. Every rank has at least one of the `shards`.
-  SubtreeSum(int shards, std::int64_t elements, Communicator& communicator);
+  /// For tensors like `total`, f32 of one dimension. Every rank has at least one of the `shards`.
+  SubtreeSum(int shards, const Tensor& total, Communicator& communicator);
 
   /// This rank's subtrees.
   const std::vector<ShardRange>& subtrees() const { return mine_; }

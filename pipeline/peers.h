@@ -18,7 +18,6 @@ class Peers {
   int size() const { return group_ ? group_->size() : 1; }
   /// Those that this process does.
   ShardRange shards() const { return shards_of(group_ ? group_->rank() : 0, size(), shards_); }
-  std::shared_ptr<Communicator> communicator() const { return group_ ? group_->communicator() : nullptr; }
   /// For the messages of the others.
   void set_step(std::int64_t step);
   /// Everybody's numbers, equally many of each, in the order of the ranks. @throws CommunicatorError

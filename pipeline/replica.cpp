@@ -62,7 +62,7 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::OptimizerOpti
     lookahead_.emplace(flat_, *module_, *options.lookahead);
   }
   if (!std::has_single_bit(static_cast<unsigned>(communicator.size()))) {
-    subtrees_.emplace(options.shards, flat_.gradients().numel(), communicator);
+    subtrees_.emplace(options.shards, flat_.gradients(), communicator);
     return;
   }
   if (buckets_.count() == 1) {
@@ -177,7 +177,8 @@ void Replica::run_subtrees(const StepTask& task) {
     subtrees_->give(i, flat_.gradients());
   }
   subtrees_->finish(flat_.gradients());
-  optimizer_.step(step_);
+  update(0, flat_.gradients().numel());
+  step_if_finite();
 }
 
 void Replica::run_shard(const StepTask& task, int shard, bool last) {

@@ -6,7 +6,6 @@
 #include <mutex>
 
 #include "distributed/group.h"
-#include "distributed/nested_communicator.h"
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "pipeline/peers.h"
@@ -36,8 +35,19 @@ int capacity(const std::vector<Device>& devices) {
   return static_cast<int>(devices.size());
 }
 
-/// One device for each replica.
-std::vector<Device> deal_out(std::vector<Device> devices, int replicas) {
+/// One device for each replica. Processes of one machine that see GPUs enough for all of them take
+/// neighbours; else each is taken to see its own.
+std::vector<Device> deal_out(std::vector<Device> devices, int replicas, const Place& place) {
+  const std::ptrdiff_t first = place.local_rank * replicas, all = place.local_size * replicas;
+  if (devices[0].is_cuda() && place.local_size > 1 && devices.size() > 1 && std::ssize(devices) < all) {
+    throw InputError(
+        "trainer: got {} processes on this machine with {} replicas each for {} GPUs, expected a GPU for "
+        "each replica",
+        place.local_size, replicas, devices.size());
+  }
+  if (devices[0].is_cuda() && std::ssize(devices) >= all) {
+    devices.erase(devices.begin(), devices.begin() + first);
+  }
   if (devices.size() > 1 && replicas > std::ssize(devices)) {
     throw InputError(
         "trainer: got {} replicas for {} GPUs, expected at most one on each; name one GPU, as cuda:0, for "
@@ -86,13 +96,6 @@ TrainerOptions resolve(TrainerOptions options) {
   }
   const int processes = options.processes ? options.processes->size() : 1;
   const bool shares_machine = options.processes && options.processes->place().local_size > 1;
-  if (processes > 1 && options.devices[0].is_cuda()) {
-    throw InputError(
-        "trainer: got {} processes on {}, but GPUs of several processes are not joined yet; use one process "
-        "with a "
-        "replica a GPU",
-        processes, options.devices[0].to_string());
-  }
   if (options.shards == 0) {
     const int replicas = options.replicas > 0 ? options.replicas : shares_machine ? 1 : most;
     options.shards =
@@ -127,7 +130,8 @@ TrainerOptions resolve(TrainerOptions options) {
                      options.replicas * processes, options.shards,
                      options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
   }
-  options.devices = deal_out(std::move(options.devices), options.replicas);
+  const Place place = options.processes ? options.processes->place() : Place();
+  options.devices = deal_out(std::move(options.devices), options.replicas, place);
   return options;
 }
 
@@ -139,9 +143,9 @@ struct Trainer::Impl {
   Impl(const MakeModule& make_module, const nn::OptimizerOptions& optimizer, const TrainerOptions& asked)
       : options(resolve(asked)),
         peers(options.processes, options.shards),
-        communicators(
-            shared(nest(make_group(options.devices, {.timeout = options.timeout, .sums = options.sums}),
-                        peers.communicator()))),
+        communicators(shared(
+            make_group(options.devices,
+                       {.timeout = options.timeout, .sums = options.sums, .processes = options.processes}))),
         replicas(static_cast<std::size_t>(options.replicas)),
         team(options.replicas) {
     if (options.devices[0].is_cuda()) {

@@ -255,10 +255,11 @@ TEST_F(NcclCommunicator, MembersJoinByAnId) {
   std::vector<std::thread> threads;
   for (int r = 0; r < 3; ++r) {
     threads.emplace_back([&, r] {
-      const auto communicator = join_nccl_group({.id = id, .rank = r, .device = gpu(r), .board = board});
+      const std::vector<Device> own{gpu(r)};
+      const auto members = join_nccl_group({.id = id, .first = r, .devices = own, .board = board});
       Tensor tensor = full({10}, r, {.device = gpu(r)});
-      communicator->all_reduce(tensor);
-      EXPECT_EQ(fetch(*communicator, tensor).at({0}), 3);
+      members[0]->all_reduce(tensor);
+      EXPECT_EQ(fetch(*members[0], tensor).at({0}), 3);
     });
   }
   for (std::thread& thread : threads) {
@@ -267,9 +268,10 @@ TEST_F(NcclCommunicator, MembersJoinByAnId) {
 }
 
 TEST_F(NcclCommunicator, AMemberThatNeverJoinsIsNamed) {
+  const std::vector<Device> own{gpu(0)};
+  const NcclMembers members{.id = make_nccl_id(), .first = 1, .devices = own, .board = make_shared_board(2)};
   try {
-    join_nccl_group({.id = make_nccl_id(), .rank = 1, .device = gpu(0), .board = make_shared_board(2)},
-                    {.timeout = 1s});
+    join_nccl_group(members, {.timeout = 1s});
     FAIL() << "rank 0 is not there";
   } catch (const CommunicatorError& error) {
     EXPECT_STREQ(
@@ -283,6 +285,8 @@ TEST_F(NcclCommunicator, RefusesWhatItCannotDo) {
   EXPECT_THROW(make_nccl_group(twice), InputError);
   EXPECT_THROW(make_nccl_group(mixed), InputError);
   EXPECT_THROW(make_nccl_group({}), InputError);
+  const auto few = make_shared_board(2);
+  EXPECT_THROW(join_nccl_group({.id = {}, .first = 1, .devices = gpus(2), .board = few}), InputError);
   try {
     make_group(twice);
     FAIL() << "made";

@@ -58,11 +58,11 @@ TEST(SubtreeSum, GivesTheTreesBitsForAnyRanks) {
     const Tensor expected = sum_of({0, kShards}, count);
     for (const int ranks : {1, 2, 3, 5, 6, 7, 8}) {
       on_ranks(ranks, [&](Communicator& group) {
-        SubtreeSum sum(kShards, count, group);
+        Tensor total = zeros({count});
+        SubtreeSum sum(kShards, total, group);
         for (std::size_t i = 0; i < sum.subtrees().size(); ++i) {
           sum.give(i, sum_of(sum.subtrees()[i], count));
         }
-        Tensor total = zeros({count});
         sum.finish(total);
         EXPECT_TRUE(same_bits(total, expected)) << group.rank() << " of " << ranks;
       });

@@ -1,0 +1,128 @@
+// Groups of GPUs over several processes, which are threads here, by the fake NCCL.
+#include <cstdlib>
+
+#include "distributed/group.h"
+#include "tests/distributed/fake_nccl.h"
+#include "tests/distributed/on_gpus.h"
+#include "tests/distributed/process_threads.h"
+
+namespace millrace {
+namespace {
+
+using fake_nccl::Fault;
+using ::testing::AllOf;
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using namespace std::chrono_literals;
+
+[[maybe_unused]] const int kEightDevices = setenv("MILLRACE_EMULATED_GPUS", "8", 1);
+
+Device gpu(int index) { return {Device::Kind::cuda, index}; }
+
+/// Every test ends with nothing left over, and NCCL was never called wrongly.
+class GpusOfProcesses : public testing::Test {
+ protected:
+  void SetUp() override { fake_nccl::install(); }
+  void TearDown() override {
+    EXPECT_THAT(fake_nccl::misuses(), IsEmpty());
+    EXPECT_EQ(fake_nccl::held().communicators, 0);
+  }
+};
+
+/// All members of a group over processes of `each` members, rank r on `place(r)`.
+MakeGroup over_processes(int each, const PlaceOf& place) {
+  return [=](int size) {
+    std::vector<std::unique_ptr<Communicator>> all(static_cast<std::size_t>(size));
+    const auto errors = on_process_threads(size / each, {}, [&](const auto& processes) {
+      std::vector<Device> devices;
+      const int first = processes->rank() * each;
+      for (int r = first; r < first + each; ++r) {
+        devices.push_back(place(r));
+      }
+      auto members = make_group(devices, {.processes = processes});
+      std::ranges::move(members, all.begin() + first);
+    });
+    EXPECT_THAT(errors, Each(""));
+    return all;
+  };
+}
+
+/// Three processes sum until it goes wrong; returns what each of them says.
+std::vector<std::string> errors_of(const std::function<void(ProcessGroup&, int round)>& before =
+                                       [](ProcessGroup&, int) {}) {
+  const ProcessGroupOptions options{.timeout = 1s};
+  return on_process_threads(3, options, [&](const std::shared_ptr<ProcessGroup>& processes) {
+    const std::vector<Device> own{gpu(processes->rank())};
+    const auto members = make_group(own, {.timeout = options.timeout, .processes = processes});
+    Tensor tensor = ones({100}, {.device = own[0]});
+    for (int i = 0; i < 100; ++i) {
+      before(*processes, i);
+      members[0]->all_reduce(tensor);
+      fetch(*members[0], tensor);
+    }
+  });
+}
+
+TEST_F(GpusOfProcesses, OneEach) {
+  const MakeGroup make = over_processes(1, gpu);
+  for (const int ranks : {1, 2, 3, 5}) {
+    expect_gpu_tree_sums<float>(make, gpu, ranks, 1000);
+  }
+  expect_parts_and_copies(make, gpu);
+  expect_stream_order(make, gpu);
+}
+
+TEST_F(GpusOfProcesses, TwoEach) {
+  const MakeGroup make = over_processes(2, gpu);
+  for (const int ranks : {4, 6, 8}) {
+    expect_gpu_tree_sums<float>(make, gpu, ranks, 1000);
+  }
+  expect_stream_order(make, gpu);
+}
+
+TEST_F(GpusOfProcesses, TwoMembersOnOneGpuEach) {
+  const auto place = [](int rank) { return gpu(rank / 2); };
+  const MakeGroup make = over_processes(2, place);
+  for (const int ranks : {2, 4, 8}) {
+    expect_gpu_tree_sums<float>(make, place, ranks, 1000);
+  }
+  expect_stream_order(make, place);
+}
+
+TEST_F(GpusOfProcesses, WhoFailsIsNamedByAll) {
+  const auto errors = errors_of([](ProcessGroup& processes, int round) {
+    if (processes.rank() == 1 && round == 3) {
+      throw MachineError("out of paper");
+    }
+  });
+  EXPECT_EQ(errors[1], "out of paper");
+  EXPECT_EQ(errors[0], "all_reduce: rank 1 failed: out of paper");
+  EXPECT_EQ(errors[2], errors[0]);
+}
+
+TEST_F(GpusOfProcesses, WhoStaysAwayIsNamedByAll) {
+  const auto errors = errors_of([](ProcessGroup& processes, int round) {
+    if (processes.rank() == 2 && round == 3) {
+      processes.rendezvous().failure(1min);  // returns when the others have given up
+    }
+  });
+  EXPECT_THAT(errors, Each(HasSubstr("rank 2 stayed away for 1 s")));
+}
+
+TEST_F(GpusOfProcesses, WhatNcclRefusesEndsAllProcesses) {
+  fake_nccl::install({.fault = Fault::refuses, .rank = 1, .nth = 6});
+  const auto errors = errors_of();
+  EXPECT_THAT(
+      errors,
+      Each(HasSubstr("rank 1: NCCL reports invalid usage: said by the fake; rank 1 reached all_reduce")));
+}
+
+TEST_F(GpusOfProcesses, WhatNeverCompletesTimesOut) {
+  fake_nccl::install({.fault = Fault::never_completes, .rank = 1, .nth = 6});
+  const auto errors = errors_of();
+  EXPECT_THAT(errors, Each(HasSubstr("timed out after 1 s in all_reduce")));
+}
+
+}  // namespace
+}  // namespace millrace
