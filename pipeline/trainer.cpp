@@ -41,9 +41,9 @@ std::vector<Device> deal_out(std::vector<Device> devices, int replicas, const Pl
   const std::ptrdiff_t first = place.local_rank * replicas, all = place.local_size * replicas;
   if (devices[0].is_cuda() && place.local_size > 1 && devices.size() > 1 && std::ssize(devices) < all) {
     throw InputError(
-        "trainer: got {} processes on this machine with {} replicas each for {} GPUs, expected a GPU for "
+        "trainer: got {} processes on this machine with {} replica{} each for {} GPUs, expected a GPU for "
         "each replica",
-        place.local_size, replicas, devices.size());
+        place.local_size, replicas, replicas == 1 ? "" : "s", devices.size());
   }
   if (devices[0].is_cuda() && std::ssize(devices) >= all) {
     devices.erase(devices.begin(), devices.begin() + first);

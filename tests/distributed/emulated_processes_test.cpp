@@ -110,6 +110,20 @@ TEST_F(GpusOfProcesses, WhoStaysAwayIsNamedByAll) {
   EXPECT_THAT(errors, Each(HasSubstr("rank 2 stayed away for 1 s")));
 }
 
+TEST_F(GpusOfProcesses, AnAbortTravels) {
+  const auto errors = on_process_threads(2, {}, [](const std::shared_ptr<ProcessGroup>& processes) {
+    const std::vector<Device> own{gpu(processes->rank())};
+    const auto members = make_group(own, {.processes = processes});
+    if (processes->rank() == 1) {
+      members[0]->abort("out of paper");
+      EXPECT_NE(processes->rendezvous().failure(1min), "");
+    }
+    members[0]->barrier();
+  });
+  EXPECT_EQ(errors[0], "barrier: rank 1 failed: rank 1 aborted: out of paper");
+  EXPECT_EQ(errors[1], "barrier: rank 1 aborted: out of paper");
+}
+
 TEST_F(GpusOfProcesses, WhatNcclRefusesEndsAllProcesses) {
   fake_nccl::install({.fault = Fault::refuses, .rank = 1, .nth = 6});
   const auto errors = errors_of();

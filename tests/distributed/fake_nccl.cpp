@@ -29,6 +29,7 @@ struct World {
   std::mutex mutex;
   std::condition_variable changed;
   int joined = 0;
+  std::set<int> devices;
   std::map<std::pair<int, int>, std::deque<Bytes>> mail;  // by sender and receiver
 };
 
@@ -291,6 +292,11 @@ void fill_management(NcclLibrary& library) {
     made->rank = rank;
     const std::lock_guard world_lock(made->world->mutex);
     ++made->world->joined;
+    int device = 0;
+    cudaGetDevice(&device);
+    if (!made->world->devices.insert(device).second) {
+      state().misuses.emplace_back("two ranks on one GPU");
+    }
     *out = made.get();
     state().communicators[made.get()] = made;
     return ncclInProgress;

@@ -5,6 +5,7 @@
 
 #include "emulator.h"
 #include "tests/distributed/fake_nccl.h"
+#include "tests/distributed/process_threads.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {
@@ -80,6 +81,53 @@ TEST(EmulatedTraining, SeveralGpusGiveTheBitsOfOne) {
   EXPECT_EQ(trained_hash({gpus(2)[1]}, 2), one) << "on the second GPU alone";
   EXPECT_NE(trained_hash(gpus(4), 4, SumOrder::engine), "");
   EXPECT_THAT(fake_nccl::misuses(), testing::IsEmpty());
+}
+
+/// After an epoch on that many processes, which are threads here and see the GPUs `seen`; the same in all.
+std::string hash_over_processes(int count, const std::vector<Device>& seen, int replicas, DType dtype) {
+  std::vector<std::string> hashes(static_cast<std::size_t>(count));
+  const auto errors = on_process_threads(count, {}, [&](const std::shared_ptr<ProcessGroup>& processes) {
+    Trainer trainer{
+        make_small_net,
+        kSgd,
+        {.replicas = replicas, .shards = 4, .processes = processes, .devices = seen, .dtype = dtype}};
+    const ShardRange shards = local_shards(trainer.options());
+    Loader loader(open_dataset("synthetic:64"), {.batch_size = 16,
+                                                 .dtype = DType::u8,
+                                                 .shards = 4,
+                                                 .first_shard = shards.first,
+                                                 .local_shards = shards.count,
+                                                 .threads = 1});
+    for (const Batch& batch : loader.epoch(0)) {
+      trainer.step(batch, sum_of_losses);
+    }
+    hashes[static_cast<std::size_t>(processes->rank())] = trainer.weights_hash();
+  });
+  EXPECT_THAT(errors, testing::Each(""));
+  EXPECT_THAT(hashes, testing::Each(hashes[0]));
+  return hashes[0];
+}
+
+TEST(EmulatedTraining, ProcessesGiveTheBitsOfOne) {
+  fake_nccl::install();
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    const std::string one = hash_over_processes(1, gpus(1), 1, dtype);
+    for (const int processes : {2, 3, 4}) {
+      EXPECT_EQ(hash_over_processes(processes, gpus(4), 1, dtype), one)
+          << name_of(dtype) << ", " << processes << " processes";
+    }
+    EXPECT_EQ(hash_over_processes(2, gpus(4), 2, dtype), one) << name_of(dtype) << ", two GPUs each";
+  }
+  EXPECT_THAT(fake_nccl::misuses(), testing::IsEmpty());
+}
+
+TEST(EmulatedTraining, ProcessesNeedAGpuForEachReplica) {
+  const auto errors = on_process_threads(4, {}, [&](const std::shared_ptr<ProcessGroup>& processes) {
+    resolve({.replicas = 1, .shards = 4, .processes = processes, .devices = gpus(2)});
+  });
+  EXPECT_THAT(errors,
+              testing::Each("trainer: got 4 processes on this machine with 1 replica each for 2 GPUs, "
+                            "expected a GPU for each replica"));
 }
 
 TEST(EmulatedTraining, GivesAllMemoryBack) {
