@@ -50,6 +50,7 @@ void write_files(const fs::path& folder, const Checkpoint& checkpoint) {
   CheckpointState state{.step = checkpoint.trainer.steps,
                         .loader = checkpoint.loader,
                         .run = checkpoint.run,
+                        .engines = checkpoint.trainer.engines,
                         .files = {sum_of(folder / kWeights), sum_of(folder / kOptimizer)}};
   if (!checkpoint.trainer.average.empty()) {
     nn::save_safetensors(folder / kAverage, {checkpoint.trainer.average, {{"format", "pt"}}});
@@ -126,7 +127,8 @@ Checkpoint load_checkpoint(const fs::path& path) {
     return {.trainer = {.steps = state.step,
                         .weights = std::move(weights.tensors),
                         .optimizer = std::move(optimizer.tensors),
-                        .average = std::move(average.tensors)},
+                        .average = std::move(average.tensors),
+                        .engines = std::move(state.engines)},
             .loader = state.loader,
             .run = std::move(state.run),
             .metadata = std::move(weights.metadata)};

@@ -57,6 +57,7 @@ std::string CheckpointState::to_bytes() const {
     entry.set_bytes(file.bytes);
     entry.set_crc32c(file.crc32c);
   }
+  state.set_engines(engines);
   std::string bytes = state.SerializeAsString();
   const std::uint32_t sum = checksum(bytes);
   bytes += static_cast<char>(kChecksumTag);
@@ -86,7 +87,9 @@ CheckpointState CheckpointState::from_bytes(std::span<const std::byte> bytes) {
   }
   CheckpointState result{.step = state.step(),
                          .loader = LoaderState::from_bytes(std::as_bytes(std::span(state.loader()))),
-                         .run = {take(state.option()), take(state.environment())}};
+                         .run = {take(state.option()), take(state.environment())},
+                         .engines = state.engines(),
+                         .files = {}};
   if (result.step < 0) {
     throw InputError("it is of step {}, expected none below 0", result.step);
   }

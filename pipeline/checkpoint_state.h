@@ -33,6 +33,7 @@ struct CheckpointState {
   std::int64_t step = 0;
   LoaderState loader;
   RunDescription run;
+  std::string engines;      ///< Of GPUs' convolutions, as EngineChoices::bytes gives them.
   std::vector<File> files;  ///< The other files.
   /// Null when there is none of this name.
   const File* find(std::string_view name) const;

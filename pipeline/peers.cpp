@@ -37,6 +37,13 @@ std::vector<double> Peers::all_shards(std::span<const double> mine) {
   return every;
 }
 
+std::string Peers::of_rank_0(const std::string& mine) {
+  if (size() == 1) {
+    return mine;
+  }
+  return group_->rendezvous().all_gather(group_->rank() == 0 ? mine : "").front();
+}
+
 void Peers::sum(std::span<std::int64_t> counts) {
   const std::vector<double> numbers(counts.begin(), counts.end());  // exact up to 2^53
   const std::vector<double> rows = all(numbers);

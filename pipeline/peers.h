@@ -24,6 +24,8 @@ class Peers {
   std::vector<double> all(std::span<const double> mine);
   /// One number for each shard of the batch, from one for each shard of this process.
   std::vector<double> all_shards(std::span<const double> mine);
+  /// Rank 0's text. @throws CommunicatorError
+  std::string of_rank_0(const std::string& mine);
   /// Sums counts over the processes, in place. @throws CommunicatorError
   void sum(std::span<std::int64_t> counts);
 

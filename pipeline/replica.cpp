@@ -103,12 +103,23 @@ void Replica::update(std::int64_t begin, std::int64_t end) {
   }
 }
 
+nn::StateDict Replica::optimizer_state() const {
+  nn::StateDict state = optimizer_.state_dict();
+  if (loss_scale_.defined()) {
+    state.emplace_back("loss_scale", loss_scale_);
+  }
+  return state;
+}
+
 void Replica::synchronize() {
   for (auto& [name, tensor] : nn::state_dict(*module_)) {
     communicator_.broadcast(tensor, 0, current_stream(device_));
   }
   for (auto& [name, buffer] : optimizer_.buffers()) {
     communicator_.broadcast(buffer, 0, current_stream(device_));
+  }
+  if (loss_scale_.defined()) {
+    communicator_.broadcast(loss_scale_, 0, current_stream(device_));
   }
   for (auto& [name, tensor] : average()) {
     communicator_.broadcast(tensor, 0, current_stream(device_));
@@ -129,6 +140,11 @@ void Replica::step(const StepTask& task) {
   }
   feeder_.end_step();
   task.losses.arrived[static_cast<std::size_t>(local_rank())].record(current_stream(device_));
+}
+
+void Replica::rehearse(const StepTask& task) {
+  run_shard(task, local_rank() * local_shards(options_).count / options_.replicas, false);
+  feeder_.end_step();
 }
 
 void Replica::drain() noexcept {

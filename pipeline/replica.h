@@ -56,6 +56,8 @@ class Replica {
   nn::Module& module() { return *module_; }
   nn::Optimizer& optimizer() { return optimizer_; }
   std::optional<nn::Lookahead>& lookahead() { return lookahead_; }
+  /// What the optimizer goes on from, and in f16 the scale of the loss.
+  nn::StateDict optimizer_state() const;
   /// Its state; empty where there is none.
   nn::StateDict average() const { return lookahead_ ? lookahead_->state_dict() : nn::StateDict(); }
   double idle_seconds() { return feeder_.idle_seconds(); }
@@ -63,6 +65,8 @@ class Replica {
   /// call it.
   void synchronize();
   void step(const StepTask& task);
+  /// One pass over a shard whose results are dropped: on a GPU, engines are chosen at the first one.
+  void rehearse(const StepTask& task);
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
   void drain() noexcept;
   /// Puts the network into evaluation mode, with its moving average if it has one, and clears the counts.

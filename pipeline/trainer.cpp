@@ -13,6 +13,7 @@
 #include "pipeline/team.h"
 #include "tensor/arithmetic.h"
 #include "tensor/device_memory.h"
+#include "tensor/engine_choices.h"
 
 namespace millrace {
 namespace {
@@ -260,6 +261,17 @@ struct Trainer::Impl {
     return static_cast<std::int64_t>(samples);
   }
 
+  /// Once, before the first step: on the GPUs of all processes, convolutions run on the engines that rank 0
+  /// chose, since other engines give other bits.
+  void agree_on_engines(const StepTask& task) {
+    if (engines_agreed || peers.size() == 1 || options.devices[0].is_cpu()) {
+      return;
+    }
+    together([&](int r) { replica(r)->rehearse(task); });
+    engine_choices().import(peers.of_rank_0(engine_choices().bytes()));
+    engines_agreed = true;
+  }
+
   void forget_recorded() {
     for (const auto& one : replicas) {
       one->forget_recorded();
@@ -277,6 +289,7 @@ struct Trainer::Impl {
   std::vector<std::unique_ptr<Replica>> replicas;
   std::int64_t steps = 0;
   bool changed = false;
+  bool engines_agreed = false;
   std::vector<double> losses;  // of an evaluation
   std::vector<std::shared_ptr<TravellingLosses>> travelling;
   std::mutex failure_mutex;
@@ -343,6 +356,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   }
   const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
   const StepTask task{.batch = batch, .loss = loss, .valid = valid, .step = steps(), .losses = *losses};
+  impl_->agree_on_engines(task);
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   impl_->end_step();
   if (impl_->peers.size() == 1) {
@@ -414,15 +428,19 @@ TrainerState Trainer::state() const {
   Replica& replica = *impl_->replica(0);
   return {.steps = steps(),
           .weights = copied(nn::state_dict(replica.module())),
-          .optimizer = copied(replica.optimizer().state_dict()),
-          .average = copied(replica.average())};
+          .optimizer = copied(replica.optimizer_state()),
+          .average = copied(replica.average()),
+          .engines = impl_->options.devices[0].is_cuda() ? engine_choices().bytes() : ""};
 }
 
 void Trainer::restore(const TrainerState& state) {
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
-  replica.optimizer().load_state_dict(state.optimizer);
+  nn::copy_by_name(replica.optimizer_state(), state.optimizer, "optimizer: this state does not fit");
   nn::copy_by_name(replica.average(), state.average, "trainer: this average of the weights does not fit");
+  if (!state.engines.empty()) {
+    engine_choices().import(state.engines);
+  }
   impl_->steps = state.steps;
   impl_->changed = true;
   impl_->forget_recorded();

@@ -76,8 +76,9 @@ struct Evaluation {
 struct TrainerState {
   std::int64_t steps = 0;
   nn::StateDict weights;       ///< Parameters and buffers.
-  nn::StateDict optimizer;     ///< As Optimizer::state_dict gives it.
+  nn::StateDict optimizer;     ///< As Optimizer::state_dict gives it; in f16 with "loss_scale".
   nn::StateDict average = {};  ///< As Lookahead::state_dict gives it, where there is one.
+  std::string engines = {};    ///< On GPUs: of convolutions, as EngineChoices::bytes gives them.
 };
 
 /// Trains replicas of one network data-parallel, in one process or in each of a group.

@@ -366,11 +366,13 @@ TEST_F(CheckpointTest, FoldersThatCannotBeUsedAreRefused) {
 TEST(CheckpointState, RefusesBytesThatAreNone) {
   CheckpointState state{.step = 7, .run = {{{"shards", "4"}}, {{"name \xff", "value \xff"}}}};
   state.files = {{"weights.safetensors", 9, 0x1234}};
+  state.engines = "a key\t7\n";
   const std::string bytes = state.to_bytes();
   const CheckpointState read = CheckpointState::from_bytes(std::as_bytes(std::span(bytes)));
   EXPECT_EQ(read.step, 7);
   EXPECT_EQ(read.run, state.run);
   EXPECT_EQ(read.files, state.files);
+  EXPECT_EQ(read.engines, state.engines);
   for (const std::string& wrong : {std::string(), std::string("1234"), bytes + "x", bytes.substr(1)}) {
     EXPECT_THAT(test::input_error([&] { CheckpointState::from_bytes(std::as_bytes(std::span(wrong))); }),
                 HasSubstr("it"));

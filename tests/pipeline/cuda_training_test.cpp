@@ -5,6 +5,7 @@
 
 #include "nn/state.h"
 #include "pipeline/feeder.h"
+#include "tensor/engine_choices.h"
 #include "tensor/training_kernels.h"
 #include "tests/dataio/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
@@ -183,6 +184,30 @@ TEST_F(CudaTraining, F16LearnsWithItsLossScaled) {
     losses.push_back(sum);
   }
   EXPECT_LT(losses.back(), 0.9 * losses.front());
+}
+
+TEST_F(CudaTraining, WhatGpusGoOnFromIsPartOfTheState) {
+  const TrainerOptions options{.replicas = 2, .shards = 2, .devices = {kGpu}, .dtype = DType::f16};
+  Loader loader = make_loader(DType::u8, 2, 32);
+  Trainer first{make_small_net, kSgd, options}, second{make_small_net, kSgd, options};
+  TrainerState state = first.state();
+  const auto scale_of = [](TrainerState& of) -> Tensor& {
+    return std::ranges::find(of.optimizer, "loss_scale", &std::pair<std::string, Tensor>::first)->second;
+  };
+  scale_of(state).select(0, LossScale::scale).fill_(512);
+  EngineChoices choices("");
+  const EngineChoice choice{.engine = 3, .knobs = {{1, 2}}};
+  choices.add("of this test", choice);
+  state.engines = choices.bytes();
+  second.restore(state);
+  EXPECT_EQ(engine_choices().find("of this test"), choice);
+  for (const Batch& batch : loader.epoch(0)) {
+    second.step(batch, sum_of_losses);
+    break;
+  }
+  TrainerState now = second.state();
+  EXPECT_EQ(scale_of(now).at({LossScale::scale}), 512);
+  EXPECT_THAT(now.engines, HasSubstr("of this test"));
 }
 
 TEST_F(CudaTraining, AFailingReplicaStopsItsPeers) {

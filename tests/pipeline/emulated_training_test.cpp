@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "emulator.h"
+#include "tensor/engine_choices.h"
 #include "tests/distributed/fake_nccl.h"
 #include "tests/distributed/process_threads.h"
 #include "tests/pipeline/small_net.h"
@@ -119,6 +120,13 @@ TEST(EmulatedTraining, ProcessesGiveTheBitsOfOne) {
     EXPECT_EQ(hash_over_processes(2, gpus(4), 2, dtype), one) << name_of(dtype) << ", two GPUs each";
   }
   EXPECT_THAT(fake_nccl::misuses(), testing::IsEmpty());
+}
+
+TEST(EmulatedTraining, ProcessesTakeOverTheEnginesOfRank0) {
+  fake_nccl::install();
+  const std::uint64_t before = engine_choices().generation();
+  hash_over_processes(2, gpus(2), 1, DType::f32);
+  EXPECT_EQ(engine_choices().generation(), before + 2) << "once in each process, which share them here";
 }
 
 TEST(EmulatedTraining, ProcessesNeedAGpuForEachReplica) {
