@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -47,6 +48,14 @@ class Command(unittest.TestCase):
         limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
         return subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, timeout=200, cwd=self.folder,
                               preexec_fn=limit, env={**os.environ, **(environment or {})})
+
+    def start(self, *words, **variables):
+        """The command under way, which hears signals even where this program is to ignore them: as a background job, or under nohup."""
+        def hear():
+            for each in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
+                signal.signal(each, signal.SIG_DFL)
+        return subprocess.Popen([MILLRACE, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
+                                preexec_fn=hear, env={**os.environ, **{name: str(value) for name, value in variables.items()}})
 
     def good(self, *words):
         done = self.run_command(*words)

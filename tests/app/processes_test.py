@@ -22,10 +22,6 @@ class Processes(Command):
         (self.folder / "log").unlink()
         return ends[0]["weights_hash"]
 
-    def start(self, *words, **variables):
-        return subprocess.Popen([MILLRACE, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                cwd=self.folder, env={**os.environ, **{k: str(v) for k, v in variables.items()}})
-
     def free_port(self):
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))

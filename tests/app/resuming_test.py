@@ -5,10 +5,9 @@ import json
 import random
 import signal
 import struct
-import subprocess
 import time
 
-from command import Command, MILLRACE, main
+from command import Command, main
 
 
 class Resuming(Command):
@@ -34,9 +33,6 @@ class Resuming(Command):
         expected = self.hash()
         (self.folder / "run.jsonl").unlink()
         return expected
-
-    def start(self, *words):
-        return subprocess.Popen([MILLRACE, *map(str, words)], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait_for_new(self, pattern, process):
         """Until another file of that name is there, or the process has ended."""
