@@ -84,7 +84,9 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
           inputs.add(2, std::move(grad_bias));
         }
       } else if (inputs.needed(2)) {
-        inputs.add(2, sum(grad.to(DType::f32), {.dims = {0, 2, 3}}));
+        Tensor grad_bias = empty({1, kernel.size(0), 1, 1}, {.device = grad.device()});
+        MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, grad_bias);
+        inputs.add(2, grad_bias.view({kernel.size(0)}));
       }
     };
   });

@@ -57,6 +57,10 @@ class Tape::Recorder {
     if (launch.kernel == "dropout" || launch.kernel.starts_with("rand_")) {
       refuse("it draws random numbers");
     }
+    if (!refusal_.empty() || !tape_.blocks_->were_enough()) {
+      tape_.steps_.clear();  // in vain, and what they hold the pass may have let go of
+      return;
+    }
     Step step{.kernel = launch.kernel, .operation = launch.operation, .run = {}, .tensors = {}};
     step.tensors.assign(launch.tensors.begin(), launch.tensors.end());
     step.run = launch.keep([&](const Tensor& tensor) {

@@ -88,6 +88,21 @@ TEST(Tape, ItsMemoryGoesBack) {
   EXPECT_EQ(cpu_memory_use().live, before);
 }
 
+TEST(Tape, APassThatIsRefusedTakesNoMoreMemoryThanEver) {
+  constexpr std::size_t kBytes = std::size_t{32} << 20;
+  std::size_t before = 0, after = 0;
+  const auto pass = [&] {
+    before = cpu_memory_use().live;
+    for (int i = 0; i < 8; ++i) {
+      zeros({kBytes / sizeof(float)});
+    }
+    after = cpu_memory_use().live;
+  };
+  Tape tape;
+  EXPECT_FALSE(tape.record({}, pass));
+  EXPECT_LE(after, before + kBytes);
+}
+
 TEST(Tape, RefusesWhatItCannotRepeat) {
   Tape tape;
   Tensor kept;
