@@ -134,6 +134,7 @@ void bench_train(const BenchTrainOptions& o) {
   };
   const auto mean_loss = [&] { return result.loss / static_cast<double>(result.valid); };  // waits for a GPU
 
+  const std::int64_t bytes_before = resident_memory().now;
   step();
   if (profile) {
     profile->start();  // the convolutions of one step are enough
@@ -171,6 +172,7 @@ void bench_train(const BenchTrainOptions& o) {
   if (profile) {
     parts = profile->report(trainer.steps() - first_steps, measured_seconds, o.batch_size);
   }
+  const std::int64_t most_bytes = resident_memory().most;
   const double teraflops =
       3e-12 * speed.median() *
       nn::measure_work(*nn::make_model(o.model), loader.image_shape()).forward_operations;
@@ -192,6 +194,8 @@ void bench_train(const BenchTrainOptions& o) {
                    {"steps_per_second", 1e3 / milliseconds},
                    {"tflops", teraflops},
                    {"gpu_wait", idle},
+                   {"resident_before", bytes_before},
+                   {"resident_most", most_bytes},
                    {"data", o.resident   ? "resident"
                             : o.streamed ? "streamed"
                                          : "held"},
@@ -213,6 +217,9 @@ void bench_train(const BenchTrainOptions& o) {
   }
   fmt::print("{}; {:.2f} steps/s, {:.3f} TFLOP/s; loss {:.4f} to {:.4f} over {} steps\n", speed.to_string(),
              1e3 / milliseconds, teraflops, first_loss, last_loss, trainer.steps());
+  fmt::print("{} MB of memory before the first step, {} MB at most\n",
+             with_commas(1e-6 * static_cast<double>(bytes_before)),
+             with_commas(1e-6 * static_cast<double>(most_bytes)));
   if (parts) {
     fmt::print("{}", parts->to_string());
   }

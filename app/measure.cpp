@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fmt/core.h>
+#include <fstream>
 
 namespace millrace::app {
 
@@ -26,6 +27,18 @@ double Measurement::spread() const {
 std::string Measurement::to_string() const {
   return fmt::format("{} images/s (spread {:.1f} % over {} repeats)", with_commas(median()), 100 * spread(),
                      images_per_second.size());
+}
+
+ResidentMemory resident_memory() {
+  ResidentMemory memory;
+  std::ifstream status("/proc/self/status");
+  for (std::string name; status >> name;) {  // "VmRSS:   21984 kB"
+    std::int64_t* const place = name == "VmRSS:" ? &memory.now : name == "VmHWM:" ? &memory.most : nullptr;
+    if (place != nullptr && status >> *place) {
+      *place *= 1024;
+    }
+  }
+  return memory;
 }
 
 std::string with_commas(double value) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,12 @@ struct Measurement {
   /// "24,310 images/s (spread 3.1 % over 5 repeats)"
   std::string to_string() const;
 };
+
+/// Of this process, in bytes; 0 where the system does not say.
+struct ResidentMemory {
+  std::int64_t now = 0, most = 0;
+};
+ResidentMemory resident_memory();
 
 /// 24310.4 as "24,310".
 std::string with_commas(double value);

@@ -60,6 +60,12 @@ def parse():
     return parser.parse_args()
 
 
+def resident(name):
+    """Of this process, in bytes: VmRSS is now, VmHWM the most so far."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
+
+
 def main():
     options = parse()
     on_gpu = options.device.startswith("cuda")
@@ -98,8 +104,9 @@ def main():
         if on_gpu:
             torch.cuda.synchronize()
 
+    before = resident("VmRSS")
     first = step().item()
-    for _ in range(10):
+    for _ in range(10 if on_gpu else 3):
         step()
     speeds = []
     for _ in range(options.repeats):
@@ -120,7 +127,7 @@ def main():
         "device": torch.cuda.get_device_name() if on_gpu else options.device, "model": "airbench94",
         "dtype": options.dtype, "batch_size": options.batch_size, "compile": options.compile,
         "images_per_second": median, "repeats": speeds, "ms_per_step": 1e3 * options.batch_size / median,
-        "first_loss": first, "last_loss": last}))
+        "resident_before": before, "resident_most": resident("VmHWM"), "first_loss": first, "last_loss": last}))
 
 
 if __name__ == "__main__":
