@@ -109,9 +109,10 @@ struct BatchNormOptions {
   Tensor mean = {};
   Tensor var = {};
 };
-/// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined. Ioffe and Szegedy, arXiv 1502.03167.
+/// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined. `residual`, of x's shape and type, is
+/// added before the activation, which has to be relu then. Ioffe and Szegedy, arXiv 1502.03167.
 Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
-                    BatchNormOptions& options);
+                    BatchNormOptions& options, const Variable& residual = {});
 Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode = PadMode::zero);
 /// Zeroes each element with probability p and scales the rest by 1 / (1 - p). The same key and first give the
 /// same mask.

@@ -84,9 +84,10 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
           inputs.add(2, std::move(grad_bias));
         }
       } else if (inputs.needed(2)) {
-        Tensor grad_bias = empty({1, kernel.size(0), 1, 1}, {.device = grad.device()});
-        MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, grad_bias);
-        inputs.add(2, grad_bias.view({kernel.size(0)}));
+        Tensor grad_bias = row_major_destination(inputs, 2, {kernel.size(0)}, grad);
+        Tensor sums = grad_bias.view({1, kernel.size(0), 1, 1});
+        MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, sums);
+        inputs.add(2, std::move(grad_bias));
       }
     };
   });

@@ -1,3 +1,5 @@
+#include <array>
+
 #include "autograd/support.h"
 
 namespace millrace {
@@ -28,6 +30,25 @@ void check_batch_norm(const Variable& x, const Variable& weight, const Variable&
   check_vector(options.var, "var", x.shape());
 }
 
+void check_residual(const Variable& x, const Variable& residual, Activation activation) {
+  if (!residual.defined()) {
+    return;
+  }
+  if (activation != Activation::relu) {
+    throw InputError("batch_norm: a residual needs relu behind it; add it to the result instead");
+  }
+  if (residual.shape() != x.shape() || residual.dtype() != x.dtype()) {
+    throw InputError("batch_norm: got a residual {} {}, expected {} {} as the input", residual.dtype(),
+                     residual.shape(), x.dtype(), x.shape());
+  }
+}
+
+/// Where input i's gradient goes, in the order of `like`; over `gradient` where nobody else reads that.
+Tensor destination_like(const Tensor& like, const InputGradients& inputs, int i, const Tensor& gradient) {
+  Tensor destination = inputs.needed(i) ? inputs.destination(i, gradient) : Tensor();
+  return destination.defined() && destination.strides() == like.strides() ? destination : empty_like(like);
+}
+
 UnaryOp operation_of(Activation activation) {
   return activation == Activation::relu ? UnaryOp::relu : UnaryOp::gelu;
 }
@@ -35,8 +56,9 @@ UnaryOp operation_of(Activation activation) {
 }  // namespace
 
 Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
-                    BatchNormOptions& options) {
+                    BatchNormOptions& options, const Variable& residual) {
   check_batch_norm(x, weight, bias, options);
+  check_residual(x, residual, options.activation);
   const Tensor input =
       x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
   const Tensor scale = detail::dense_value(weight);
@@ -51,24 +73,32 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
     MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale, shift,
                     out);
   } else {
-    MILLRACE_LAUNCH(x.device(), batch_norm_activation_apply, operation_of(options.activation), input,
+    const Tensor added = residual.defined() ? detail::in_order_of(input, residual.data()) : Tensor();
+    MILLRACE_LAUNCH(x.device(), batch_norm_activation_apply, operation_of(options.activation), input, added,
                     options.mean, options.var, options.eps, scale, shift, out);
   }
-  return record("batch_norm", std::move(out), {x, weight, bias}, [&](const Tensor&) {
-    const bool activated = options.activation != Activation::none;
-    return [eps = options.eps, training = options.training, activation = options.activation,
-            x = SavedTensor(input), scale = SavedTensor(scale),
+  const std::array all{x, weight, bias, residual};
+  const auto given = std::span(all).first(residual.defined() ? 4 : 3);
+  return record("batch_norm", std::move(out), given, [&](const Tensor& out) {
+    // The gradient of relu behind a residual comes from the result, that of other activations from x.
+    const bool of_result = residual.defined();
+    const Activation activation = of_result ? Activation::none : options.activation;
+    const bool activated = activation != Activation::none;
+    return [eps = options.eps, training = options.training, activation, x = SavedTensor(input),
+            result = of_result ? SavedTensor(out) : SavedTensor(), scale = SavedTensor(scale),
             shift = activated ? SavedTensor(shift) : SavedTensor(), mean = SavedTensor(options.mean),
             var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
       const Tensor& input = x.get("batch_norm");
-      Tensor grad_x;
-      if (inputs.needed(0)) {
-        grad_x = inputs.destination(0, gradient);  // the kernel is done with its sums before it writes
-        if (grad_x.strides() != input.strides()) {
-          grad_x = empty_like(input);
-        }
+      const Tensor& sum = result.get("batch_norm");
+      Tensor grad_sum = sum.defined() ? destination_like(input, inputs, 3, gradient) : Tensor();
+      // The kernel is done with its sums before it writes.
+      Tensor grad_x = inputs.needed(0) ? destination_like(input, inputs, 0, gradient) : Tensor();
+      Tensor grad = detail::in_order_of(input, gradient);
+      if (sum.defined()) {
+        MILLRACE_LAUNCH(grad.device(), unary_backward, UnaryOp::relu, grad, Tensor(), sum, grad_sum);
+        inputs.add(3, grad_sum);
+        grad = std::move(grad_sum);
       }
-      const Tensor grad = detail::in_order_of(input, gradient);
       Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
       Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
       if (activation == Activation::none) {

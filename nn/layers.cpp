@@ -100,14 +100,14 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& option
   add_buffer("num_batches_tracked", num_batches_tracked);
 }
 
-Variable BatchNorm2d::forward(const Variable& x) {
+Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
   if (!is_training()) {
     BatchNormOptions options{.eps = options_.eps,
                              .training = false,
                              .activation = options_.activation,
                              .mean = running_mean,
                              .var = running_var};
-    return batch_norm(x, weight, bias, options);
+    return batch_norm(x, weight, bias, options, residual);
   }
   const std::int64_t values = x.dim() >= 2 && x.size(1) > 0 ? x.data().numel() / x.size(1) : 0;
   if (values == 1) {
@@ -116,7 +116,7 @@ Variable BatchNorm2d::forward(const Variable& x) {
         x.shape());
   }
   BatchNormOptions options{.eps = options_.eps, .training = true, .activation = options_.activation};
-  Variable out = batch_norm(x, weight, bias, options);
+  Variable out = batch_norm(x, weight, bias, options, residual);
   add_statistics(options.mean, options.var, x.size(0), values);
   return out;
 }

@@ -58,7 +58,9 @@ class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& options = {});
   /// @throws InputError in training when a channel has a single value: its variance says nothing.
-  Variable forward(const Variable& x) override;
+  Variable forward(const Variable& x) override { return forward(x, {}); }
+  /// relu(normalized + residual), the end of a residual block, in one pass; for layers with relu alone.
+  Variable forward(const Variable& x, const Variable& residual);
   std::string describe() const override;
   std::int64_t channels() const { return running_mean.numel(); }
 

@@ -123,9 +123,11 @@ MILLRACE_KERNEL(batch_norm_backward, const Tensor& grad, const Tensor& x, const 
                 const Tensor& var, double eps, const Tensor& weight, bool training, Tensor& grad_x,
                 Tensor& grad_weight, Tensor& grad_bias)
 
-// The same with relu or gelu behind it, in one pass; the gradient needs its input alone.
-MILLRACE_KERNEL(batch_norm_activation_apply, UnaryOp activation, const Tensor& x, const Tensor& mean,
-                const Tensor& var, double eps, const Tensor& weight, const Tensor& bias, Tensor& out)
+// The same with relu or gelu behind it, in one pass; the gradient needs its input alone. `residual`, added in
+// between, may be undefined.
+MILLRACE_KERNEL(batch_norm_activation_apply, UnaryOp activation, const Tensor& x, const Tensor& residual,
+                const Tensor& mean, const Tensor& var, double eps, const Tensor& weight, const Tensor& bias,
+                Tensor& out)
 MILLRACE_KERNEL(batch_norm_activation_backward, UnaryOp activation, const Tensor& grad, const Tensor& x,
                 const Tensor& mean, const Tensor& var, double eps, const Tensor& weight, const Tensor& bias,
                 bool training, Tensor& grad_x, Tensor& grad_weight, Tensor& grad_bias)

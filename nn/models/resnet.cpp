@@ -22,7 +22,7 @@ struct BasicBlock : Module {
       : conv1(in, out, conv3x3(stride)),
         bn1(out, {.activation = Activation::relu}),
         conv2(out, out, conv3x3(1)),
-        bn2(out),
+        bn2(out, {.activation = Activation::relu}),
         more_(out - in) {
     add("conv1", conv1);
     add("bn1", bn1);
@@ -36,8 +36,8 @@ struct BasicBlock : Module {
   }
 
   Variable forward(const Variable& x) override {
-    const Variable y = bn2(conv2(bn1(conv1(x))));
-    return relu(y + shortcut(x));
+    const Variable y = conv2(bn1(conv1(x)));
+    return bn2.forward(y, shortcut(x));
   }
 
   Variable shortcut(const Variable& x) {

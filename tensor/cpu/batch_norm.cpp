@@ -150,8 +150,9 @@ Affine affine_of(const Tensor& mean, const Tensor& var, double eps, const Tensor
   return affine;
 }
 
+/// `residual`, added before the activation, may be null.
 template <typename Activation, typename T>
-void apply(const T* x, Rows shape, const Affine& affine, T* out) {
+void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* out) {
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
@@ -167,7 +168,10 @@ void apply(const T* x, Rows shape, const Affine& affine, T* out) {
         const std::int64_t place = r * channels + c;
 #pragma GCC unroll 4
         for (int v = 0; v < kVecs; ++v) {
-          const Vec z = (load(x + place + v * kLanes, lanes) - m[v]) * s[v] + b[v];
+          Vec z = (load(x + place + v * kLanes, lanes) - m[v]) * s[v] + b[v];
+          if (residual != nullptr) {
+            z += load(residual + place + v * kLanes, lanes);
+          }
           store(out + place + v * kLanes, Activation::value(z), lanes);
         }
       }
@@ -301,8 +305,9 @@ void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
 void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
                       const Tensor& weight, const Tensor& bias, Tensor& out) {
   const Affine affine = affine_of(mean, var, eps, weight, bias);
-  visit_float(x.dtype(), "batch_norm",
-              [&]<typename T>() { apply<Identity>(x.data<T>(), Rows(x), affine, out.data<T>()); });
+  visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
+    apply<Identity, T>(x.data<T>(), nullptr, Rows(x), affine, out.data<T>());
+  });
 }
 
 void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
@@ -314,12 +319,15 @@ void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean
   });
 }
 
-void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& mean, const Tensor& var,
-                                 double eps, const Tensor& weight, const Tensor& bias, Tensor& out) {
+void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& residual,
+                                 const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
+                                 const Tensor& bias, Tensor& out) {
   const Affine affine = affine_of(mean, var, eps, weight, bias);
   visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
-    visit_activation(activation,
-                     [&]<typename A>() { apply<A>(x.data<T>(), Rows(x), affine, out.data<T>()); });
+    visit_activation(activation, [&]<typename A>() {
+      apply<A>(x.data<T>(), residual.defined() ? residual.data<T>() : nullptr, Rows(x), affine,
+               out.data<T>());
+    });
   });
 }
 

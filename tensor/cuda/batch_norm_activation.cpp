@@ -3,9 +3,13 @@
 // Fused on the CPU; here the kernels that there are, one after the other.
 namespace millrace::cuda {
 
-void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& mean, const Tensor& var,
-                                 double eps, const Tensor& weight, const Tensor& bias, Tensor& out) {
+void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& residual,
+                                 const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
+                                 const Tensor& bias, Tensor& out) {
   batch_norm_apply(x, mean, var, eps, weight, bias, out);
+  if (residual.defined()) {
+    binary(BinaryOp::add, out, residual, out);
+  }
   unary(activation, out, out);
 }
 

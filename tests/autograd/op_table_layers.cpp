@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <numbers>
 
@@ -230,6 +231,25 @@ void add_batch_norm(Table& table, const std::string& variant, const Shape& shape
        .f32_weights = true});
 }
 
+void add_residual(Table& table, const std::string& variant, const Shape& shape) {
+  table.push_back({.op = "batch_norm",
+                   .variant = variant,
+                   .shapes = {shape, {shape[1]}, {shape[1]}, shape},
+                   .run =
+                       [](Inputs in) {
+                         BatchNormOptions options{.activation = Activation::relu};
+                         return batch_norm(in[0], in[1], in[2], options, to(in[3], in[0].dtype()));
+                       },
+                   .reference =
+                       [](const Arrays& in) {
+                         Array sum = normalized(in, nullptr, nullptr, true, 1e-5);
+                         std::ranges::transform(sum.values, in[3].values, sum.values.begin(), std::plus());
+                         return activated(sum, Activation::relu);
+                       },
+                   .f64 = false,
+                   .f32_weights = true});
+}
+
 void add_pad(Table& table, const std::string& variant, const Shape& x, const Pad2d& pad, PadMode mode) {
   const Shape out{x[0], x[1], x[2] + pad.top + pad.bottom, x[3] + pad.left + pad.right};
   const auto reflect = [](std::int64_t i, std::int64_t size) {
@@ -355,6 +375,8 @@ void add_layer_cases(Table& table) {
   add_batch_norm(table, "image_relu", {3, 19, 3, 2}, true, Activation::relu);
   add_batch_norm(table, "plain", {2, 17, 2, 2}, false);
   add_batch_norm(table, "features", {6, 3}, true);
+  add_residual(table, "residual", {3, 19, 3, 2});
+  add_residual(table, "residual_features", {6, 3});
   add_pad(table, "zero", {2, 3, 2, 3}, {.left = 1, .right = 2, .top = 3, .bottom = 0}, PadMode::zero);
   add_pad(table, "reflect", {1, 9, 4, 3}, {.left = 2, .right = 1, .top = 0, .bottom = 3}, PadMode::reflect);
   add_dropout(table, "image", {2, 3, 3, 5}, 0.3, 0);

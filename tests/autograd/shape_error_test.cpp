@@ -125,6 +125,18 @@ INSTANTIATE_TEST_SUITE_P(
            batch_norm(of({2, 3}), of({4}), {}, options);
          },
          "batch_norm: got weight f32 [4], expected f32 [3] for input [2, 3]"},
+        {"batch_norm_residual_without_relu",
+         [] {
+           BatchNormOptions options{.activation = Activation::gelu};
+           batch_norm(of({2, 3}), {}, {}, options, of({2, 3}));
+         },
+         "batch_norm: a residual needs relu behind it; add it to the result instead"},
+        {"batch_norm_residual_shape",
+         [] {
+           BatchNormOptions options{.activation = Activation::relu};
+           batch_norm(of({2, 3}), {}, {}, options, of({1, 3}));
+         },
+         "batch_norm: got a residual f32 [1, 3], expected f32 [2, 3] as the input"},
         {"batch_norm_statistics",
          [] {
            BatchNormOptions options{.training = false};
