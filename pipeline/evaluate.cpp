@@ -52,10 +52,12 @@ void Replica::end_evaluation() {
   }
   module_->train();
   forget_recorded();
+  kept_.clear();  // who asks for the module may write through pointers
 }
 
 void Replica::evaluate(const EvaluationTask& task) {
   const NoGradScope no_grad;
+  const KeptWeights::Use use(kept_);
   std::int64_t piece = 0;
   Batch batch;
   int brought = -1;

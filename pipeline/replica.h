@@ -17,6 +17,7 @@
 #include "pipeline/peers.h"
 #include "pipeline/shard_tape.h"
 #include "pipeline/trainer.h"
+#include "tensor/kept_weights.h"
 
 namespace millrace {
 
@@ -110,6 +111,7 @@ class Replica {
   std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
   ShardTape tape_;
+  KeptWeights kept_;  // for the shards of a step and the pieces of an evaluation
   std::vector<std::vector<std::int64_t>> confusion_;  // empty before the first piece
 };
 

@@ -41,6 +41,7 @@ class Storage {
   /// How often the contents were changed in place; autograd compares it with the count at saving.
   std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
+  bool is_part() const { return parent_ != nullptr; }
   /// Grows with every change of the contents that is known: its own, and those of what it is a part of.
   std::uint64_t changes() const { return version_ + (parent_ ? parent_->changes() : 0); }
   /// Says that work enqueued on `stream` uses this memory, which is then not used again before that is done.

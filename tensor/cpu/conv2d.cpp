@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 #include "tensor/cpu/conv2d_direct.h"
 #include "tensor/cpu/conv2d_weight_gradient.h"
 #include "tensor/cpu/onednn.h"
+#include "tensor/cpu/weight_layout.h"
 #include "tensor/kernels.h"
 
 namespace millrace::cpu {
@@ -77,40 +79,38 @@ dnnl::convolution_forward::primitive_desc forward_desc(const Layout& l, bool bia
 struct Convolution {
   Call reorder;
   Call convolution;
+  memory::desc weight = {};  // as it is read
 };
+
+Convolution make_reading(const memory::desc& weight, const Layout& l, Call convolution) {
+  const memory plain = onednn::unbound(l.plain_weight), read = onednn::unbound(weight);
+  return {Call(dnnl::reorder(plain, read), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, read}}),
+          std::move(convolution), weight};
+}
 
 Convolution make_forward(const Layout& l, bool bias) {
   const auto desc = forward_desc(l, bias);
-  const memory weight = onednn::owned(desc.weights_desc());
-  const memory plain = onednn::unbound(l.plain_weight);
-  const Call reorder(dnnl::reorder(plain, weight), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, weight}});
-  const memory x = onednn::unbound(l.x);
-  const memory out = onednn::unbound(l.out);
+  const Call::Argument x{DNNL_ARG_SRC, onednn::unbound(l.x)}, out{DNNL_ARG_DST, onednn::unbound(l.out)},
+      weight{DNNL_ARG_WEIGHTS, onednn::unbound(desc.weights_desc())};
+  const dnnl::convolution_forward primitive(desc);
   if (!bias) {
-    return {reorder, Call(dnnl::convolution_forward(desc),
-                          {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, out}, {DNNL_ARG_WEIGHTS, weight}},
-                          desc.scratchpad_desc())};
+    return make_reading(desc.weights_desc(), l, Call(primitive, {x, out, weight}, desc.scratchpad_desc()));
   }
-  return {reorder, Call(dnnl::convolution_forward(desc),
-                        {{DNNL_ARG_SRC, x},
-                         {DNNL_ARG_DST, out},
-                         {DNNL_ARG_WEIGHTS, weight},
-                         {DNNL_ARG_BIAS, onednn::unbound(l.bias)}},
-                        desc.scratchpad_desc())};
+  return make_reading(
+      desc.weights_desc(), l,
+      Call(primitive, {x, out, weight, {DNNL_ARG_BIAS, onednn::unbound(l.bias)}}, desc.scratchpad_desc()));
 }
 
 Convolution make_backward_data(const Layout& l) {
   const dnnl::convolution_backward_data::primitive_desc desc(
       {dnnl::algorithm::convolution_direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding},
       onednn::attributes(), onednn::engine(), forward_desc(l, false));
-  const memory weight = onednn::owned(desc.weights_desc());
-  const memory plain = onednn::unbound(l.plain_weight);
-  return {Call(dnnl::reorder(plain, weight), {{DNNL_ARG_FROM, plain}, {DNNL_ARG_TO, weight}}),
-          Call(dnnl::convolution_backward_data(desc),
-               {{DNNL_ARG_DIFF_DST, onednn::unbound(l.out)},
-                {DNNL_ARG_DIFF_SRC, onednn::unbound(l.x)},
-                {DNNL_ARG_WEIGHTS, weight}},
-               desc.scratchpad_desc())};
+  return make_reading(desc.weights_desc(), l,
+                      Call(dnnl::convolution_backward_data(desc),
+                           {{DNNL_ARG_DIFF_DST, onednn::unbound(l.out)},
+                            {DNNL_ARG_DIFF_SRC, onednn::unbound(l.x)},
+                            {DNNL_ARG_WEIGHTS, onednn::unbound(desc.weights_desc())}},
+                           desc.scratchpad_desc()));
 }
 
 Convolution make_backward_weight(const Layout& l, bool bias) {
@@ -168,6 +168,39 @@ Tensor turned(const Tensor& weight) {
   return result;
 }
 
+/// `weight`, or that turned round, as `made` reads it.
+Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
+  Tensor* const kept = KeptWeights::place(weight, {made.weight, turn});
+  if (kept != nullptr && kept->defined()) {
+    return *kept;
+  }
+  Tensor result = empty({static_cast<std::int64_t>(made.weight.get_size())}, {.dtype = DType::u8});
+  made.reorder.run({(turn ? turned(weight) : weight).raw(), result.raw()});
+  if (kept != nullptr) {
+    *kept = result;
+  }
+  return result;
+}
+
+/// By oneDNN, with `weight` or that turned round.
+void run_forward(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias,
+                 const Conv2dParams& params, Tensor& out) {
+  Shape shape = weight.shape();
+  if (turn) {
+    std::swap(shape[0], shape[1]);
+  }
+  thread_local onednn::Cache<Convolution> cache;
+  const bool biased = bias.defined();
+  Convolution& made = cache.find(key_of(x, shape, biased, params, out), "conv2d",
+                                 [&] { return make_forward(layout_of(x, shape, params, out), biased); });
+  const Tensor read = prepared(weight, turn, made);
+  if (biased) {
+    made.convolution.run({x.raw(), out.raw(), read.raw(), bias.raw()});
+  } else {
+    made.convolution.run({x.raw(), out.raw(), read.raw()});
+  }
+}
+
 }  // namespace
 
 void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dParams& params,
@@ -179,17 +212,7 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   if (direct_conv2d_is_faster(x.dtype(), weight.shape(), params)) {
     return direct_conv2d_forward(x, weight, bias, params, out);
   }
-  thread_local onednn::Cache<Convolution> cache;
-  const bool biased = bias.defined();
-  Convolution& made = cache.find(key_of(x, weight.shape(), biased, params, out), "conv2d", [&] {
-    return make_forward(layout_of(x, weight.shape(), params, out), biased);
-  });
-  made.reorder.run({weight.raw()});
-  if (biased) {
-    made.convolution.run({x.raw(), out.raw(), nullptr, bias.raw()});
-  } else {
-    made.convolution.run({x.raw(), out.raw()});
-  }
+  run_forward(x, weight, false, bias, params, out);
 }
 
 void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
@@ -203,14 +226,14 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   if (forward_is_faster(weight.shape(), params, grad)) {
     const Size2 padding{weight.size(2) - 1 - params.padding.height,
                         weight.size(3) - 1 - params.padding.width};
-    return conv2d_forward(grad, turned(weight), Tensor(), {.padding = padding}, grad_x);
+    return run_forward(grad, weight, true, Tensor(), {.padding = padding}, grad_x);
   }
   thread_local onednn::Cache<Convolution> cache;
   Convolution& made =
       cache.find(key_of(grad_x, weight.shape(), false, params, grad), "conv2d (gradient of the input)",
                  [&] { return make_backward_data(layout_of(grad_x, weight.shape(), params, grad)); });
-  made.reorder.run({weight.raw()});
-  made.convolution.run({grad.raw(), grad_x.raw()});
+  const Tensor read = prepared(weight, false, made);
+  made.convolution.run({grad.raw(), grad_x.raw(), read.raw()});
 }
 
 void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <dnnl.hpp>
+
+#include "tensor/kept_weights.h"
+
+namespace millrace {
+
+/// The order and type in which a convolution of oneDNN reads its weights.
+struct KeptWeights::Layout {
+  dnnl::memory::desc desc;
+  bool turned;  ///< In and out swapped, each kernel turned by half a circle.
+
+  bool operator==(const Layout&) const = default;
+};
+
+}  // namespace millrace
