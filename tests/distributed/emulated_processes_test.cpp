@@ -21,7 +21,7 @@ using namespace std::chrono_literals;
 Device gpu(int index) { return {Device::Kind::cuda, index}; }
 
 /// Every test ends with nothing left over, and NCCL was never called wrongly.
-class GpusOfProcesses : public testing::Test {
+class NcclProcesses : public testing::Test {
  protected:
   void SetUp() override { fake_nccl::install(); }
   void TearDown() override {
@@ -64,7 +64,7 @@ std::vector<std::string> errors_of(const std::function<void(ProcessGroup&, int r
   });
 }
 
-TEST_F(GpusOfProcesses, OneEach) {
+TEST_F(NcclProcesses, OneEach) {
   const MakeGroup make = over_processes(1, gpu);
   for (const int ranks : {1, 2, 3, 5}) {
     expect_gpu_tree_sums<float>(make, gpu, ranks, 1000);
@@ -73,7 +73,7 @@ TEST_F(GpusOfProcesses, OneEach) {
   expect_stream_order(make, gpu);
 }
 
-TEST_F(GpusOfProcesses, TwoEach) {
+TEST_F(NcclProcesses, TwoEach) {
   const MakeGroup make = over_processes(2, gpu);
   for (const int ranks : {4, 6, 8}) {
     expect_gpu_tree_sums<float>(make, gpu, ranks, 1000);
@@ -81,7 +81,7 @@ TEST_F(GpusOfProcesses, TwoEach) {
   expect_stream_order(make, gpu);
 }
 
-TEST_F(GpusOfProcesses, TwoMembersOnOneGpuEach) {
+TEST_F(NcclProcesses, TwoMembersOnOneGpuEach) {
   const auto place = [](int rank) { return gpu(rank / 2); };
   const MakeGroup make = over_processes(2, place);
   for (const int ranks : {2, 4, 8}) {
@@ -90,7 +90,7 @@ TEST_F(GpusOfProcesses, TwoMembersOnOneGpuEach) {
   expect_stream_order(make, place);
 }
 
-TEST_F(GpusOfProcesses, WhoFailsIsNamedByAll) {
+TEST_F(NcclProcesses, WhoFailsIsNamedByAll) {
   const auto errors = errors_of([](ProcessGroup& processes, int round) {
     if (processes.rank() == 1 && round == 3) {
       throw MachineError("out of paper");
@@ -101,7 +101,7 @@ TEST_F(GpusOfProcesses, WhoFailsIsNamedByAll) {
   EXPECT_EQ(errors[2], errors[0]);
 }
 
-TEST_F(GpusOfProcesses, WhoStaysAwayIsNamedByAll) {
+TEST_F(NcclProcesses, WhoStaysAwayIsNamedByAll) {
   const auto errors = errors_of([](ProcessGroup& processes, int round) {
     if (processes.rank() == 2 && round == 3) {
       processes.rendezvous().failure(1min);  // returns when the others have given up
@@ -110,7 +110,7 @@ TEST_F(GpusOfProcesses, WhoStaysAwayIsNamedByAll) {
   EXPECT_THAT(errors, Each(HasSubstr("rank 2 stayed away for 1 s")));
 }
 
-TEST_F(GpusOfProcesses, AnAbortTravels) {
+TEST_F(NcclProcesses, AnAbortTravels) {
   const auto errors = on_process_threads(2, {}, [](const std::shared_ptr<ProcessGroup>& processes) {
     const std::vector<Device> own{gpu(processes->rank())};
     const auto members = make_group(own, {.processes = processes});
@@ -124,7 +124,7 @@ TEST_F(GpusOfProcesses, AnAbortTravels) {
   EXPECT_EQ(errors[1], "barrier: rank 1 aborted: out of paper");
 }
 
-TEST_F(GpusOfProcesses, WhatNcclRefusesEndsAllProcesses) {
+TEST_F(NcclProcesses, WhatNcclRefusesEndsAllProcesses) {
   fake_nccl::install({.fault = Fault::refuses, .rank = 1, .nth = 6});
   const auto errors = errors_of();
   EXPECT_THAT(
@@ -132,7 +132,7 @@ TEST_F(GpusOfProcesses, WhatNcclRefusesEndsAllProcesses) {
       Each(HasSubstr("rank 1: NCCL reports invalid usage: said by the fake; rank 1 reached all_reduce")));
 }
 
-TEST_F(GpusOfProcesses, WhatNeverCompletesTimesOut) {
+TEST_F(NcclProcesses, WhatNeverCompletesTimesOut) {
   fake_nccl::install({.fault = Fault::never_completes, .rank = 1, .nth = 6});
   const auto errors = errors_of();
   EXPECT_THAT(errors, Each(HasSubstr("timed out after 1 s in all_reduce")));
