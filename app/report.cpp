@@ -99,7 +99,7 @@ void Report::end_epoch(std::optional<double> idle_seconds) {
               {"images_per_second", speed}});
 }
 
-void Report::evaluated(const Evaluation& evaluation, bool views) {
+void Report::evaluated(const Evaluation& evaluation, double seconds, bool views) {
   (views ? accuracy_of_views_ : accuracy_) = evaluation.accuracy();
   fmt::print("epoch {}: test loss {:.4f}, test accuracy {:.2f} %{}\n", epoch_, evaluation.loss,
              100 * evaluation.accuracy(), views ? " over six views" : "");
@@ -109,6 +109,7 @@ void Report::evaluated(const Evaluation& evaluation, bool views) {
               {"loss", evaluation.loss},
               {"accuracy", evaluation.accuracy()},
               {"views", views},
+              {"seconds", seconds},
               {"correct", evaluation.correct},
               {"total", evaluation.total}});
 }

@@ -32,7 +32,7 @@ class Report {
   /// One sentence on standard error, and an event in the log.
   void say(const std::string& sentence);
   /// `views`: with test-time augmentation.
-  void evaluated(const Evaluation& evaluation, bool views = false);
+  void evaluated(const Evaluation& evaluation, double seconds, bool views);
   /// `loader`'s counters go into the log, its verdict is printed as well.
   void finish(const std::string& weights_hash, const LoaderStatistics& loader);
 

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstring>
 #include <fmt/format.h>
 #include <limits>
@@ -163,10 +164,12 @@ void leave_if_asked(const Parts& parts, const Loader& used) {
 /// On the test data. One that a signal breaks off is made anew after a resume: the loader stands at the
 /// epoch's end.
 void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
+  const auto start = std::chrono::steady_clock::now();
   const Evaluation evaluation =
       parts.trainer.evaluate(*parts.test, score, [] { return noted_signal() != 0; });
   leave_if_asked(parts, *parts.test);
-  parts.report.evaluated(evaluation, views);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  parts.report.evaluated(evaluation, time.count(), views);
 }
 
 /// Of one epoch, from where the loader stands.

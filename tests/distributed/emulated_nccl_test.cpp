@@ -1,13 +1,12 @@
 // NcclCommunicator over the fake NCCL, on eight emulated GPUs.
 #include <atomic>
-#include <cstdlib>
 
 #include "distributed/buckets.h"
 #include "distributed/device_communicator.h"
 #include "distributed/group.h"
 #include "distributed/nccl_communicator.h"
 #include "emulator.h"
-#include "tests/distributed/fake_nccl.h"
+#include "tests/distributed/emulated_gpus.h"
 #include "tests/distributed/on_gpus.h"
 
 namespace millrace {
@@ -17,12 +16,7 @@ using fake_nccl::Fault;
 using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using namespace std::chrono_literals;
-
-[[maybe_unused]] const int kEightDevices = setenv("MILLRACE_EMULATED_GPUS", "8", 1);
-
-Device gpu(int rank) { return {Device::Kind::cuda, rank}; }
 
 std::vector<Device> gpus(int size) {
   std::vector<Device> devices;
@@ -34,18 +28,8 @@ std::vector<Device> gpus(int size) {
 
 auto group_of(int size) { return make_nccl_group(gpus(size)); }
 
-/// Every test ends with nothing left over, and NCCL was never called wrongly.
-class NcclCommunicator : public testing::Test {
+class NcclCommunicator : public FakeNcclTest {
  protected:
-  void SetUp() override { fake_nccl::install(); }
-  void TearDown() override {
-    EXPECT_THAT(fake_nccl::misuses(), IsEmpty());
-    const auto [communicators, windows, blocks] = fake_nccl::held();
-    EXPECT_EQ(communicators, 0);
-    EXPECT_EQ(windows, 0);
-    EXPECT_EQ(blocks, 0);
-  }
-
   /// Three ranks sum until it goes wrong, as `plan` says in their third operation.
   static std::vector<std::string> errors_of(fake_nccl::Plan plan, SumOrder sums) {
     plan.rank = 1;

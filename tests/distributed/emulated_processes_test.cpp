@@ -1,8 +1,6 @@
 // Groups of GPUs over several processes, which are threads here, by the fake NCCL.
-#include <cstdlib>
-
 #include "distributed/group.h"
-#include "tests/distributed/fake_nccl.h"
+#include "tests/distributed/emulated_gpus.h"
 #include "tests/distributed/on_gpus.h"
 #include "tests/distributed/process_threads.h"
 
@@ -10,25 +8,11 @@ namespace millrace {
 namespace {
 
 using fake_nccl::Fault;
-using ::testing::AllOf;
 using ::testing::Each;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using namespace std::chrono_literals;
 
-[[maybe_unused]] const int kEightDevices = setenv("MILLRACE_EMULATED_GPUS", "8", 1);
-
-Device gpu(int index) { return {Device::Kind::cuda, index}; }
-
-/// Every test ends with nothing left over, and NCCL was never called wrongly.
-class NcclProcesses : public testing::Test {
- protected:
-  void SetUp() override { fake_nccl::install(); }
-  void TearDown() override {
-    EXPECT_THAT(fake_nccl::misuses(), IsEmpty());
-    EXPECT_EQ(fake_nccl::held().communicators, 0);
-  }
-};
+class NcclProcesses : public FakeNcclTest {};
 
 /// All members of a group over processes of `each` members, rank r on `place(r)`.
 MakeGroup over_processes(int each, const PlaceOf& place) {
