@@ -1,6 +1,9 @@
 #include "app/interruption.h"
 
 #include <csignal>
+#include <pthread.h>
+#include <thread>
+#include <unistd.h>
 
 namespace millrace::app {
 
@@ -30,6 +33,19 @@ void note_signals() {
       sigaction(each, &action, nullptr);
     }
   }
+  // Matrix products of oneDNN keep their stack pointer in a buffer of theirs for a while: a handler's frame
+  // would be written before it, over the heap. So signals go to a thread that computes nothing.
+  std::thread([] {
+    while (true) {
+      pause();
+    }
+  }).detach();
+  sigset_t heard_elsewhere;
+  sigemptyset(&heard_elsewhere);
+  for (const int each : kSignals) {
+    sigaddset(&heard_elsewhere, each);
+  }
+  pthread_sigmask(SIG_BLOCK, &heard_elsewhere, nullptr);
 }
 
 int noted_signal() { return noted; }

@@ -40,6 +40,11 @@ class Resuming(Command):
         while set(self.folder.glob(pattern)) <= before and process.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
 
+    def blocks(self, process, signal_):
+        """Whether the process's first thread leaves the signal to another one."""
+        status = open(f"/proc/{process.pid}/status").read()
+        return int(status.split("SigBlk:")[1].split()[0], 16) >> (signal_ - 1) & 1
+
     def checkpoints(self):
         return sorted(path.name for path in (self.folder / "kept").iterdir())
 
@@ -65,6 +70,7 @@ class Resuming(Command):
         for signal_, name in [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")]:
             process = self.start(*self.recipe(epochs=20), *self.KEEPING, "--resume", "auto", "--replicas", 1)
             self.wait_for_new("kept/step-*[0-9]", process)
+            self.assertTrue(self.blocks(process, signal_), "the thread that computes would be interrupted in oneDNN's kernels")
             process.send_signal(signal_)
             out, err = process.communicate(timeout=60)
             self.assertEqual(process.returncode, 4, out + err)
