@@ -51,7 +51,11 @@ void require_same(ProcessGroup& processes, const RunDescription& mine) {
   const auto values = [](const std::string& text) {
     return nlohmann::json::parse(text).get<RunDescription::Values>();
   };
-  for (std::size_t r = 1; r < told.size(); ++r) {
+  for (std::size_t r = 0; r < told.size(); ++r) {
+    if (!nlohmann::json::accept(told[r])) {  // it joins GPUs, and this process has none
+      throw InputError("the processes differ: rank {} says '{}'; start all of them alike", r,
+                       told[r].substr(0, told[r].find('\n')));
+    }
     if (told[r] != told[0]) {
       throw InputError(
           "the processes differ: {}; start all of them alike",

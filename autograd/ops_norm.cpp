@@ -97,6 +97,9 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
       if (sum.defined()) {
         MILLRACE_LAUNCH(grad.device(), unary_backward, UnaryOp::relu, grad, Tensor(), sum, grad_sum);
         inputs.add(3, grad_sum);
+        if (!inputs.needed(0) && !inputs.needed(1) && !inputs.needed(2)) {
+          return;
+        }
         grad = std::move(grad_sum);
       }
       Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();

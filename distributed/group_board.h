@@ -26,6 +26,8 @@ class GroupBoard {
   virtual std::optional<Reached> reached(int rank) const = 0;
   /// Ends the group with a reason; the first one counts.
   virtual void end(const std::string& reason) = 0;
+  /// By one who may only follow another's failure: gives word of that a moment to come.
+  virtual void end_unless_told(const std::string& reason) { end(reason); }
   /// Empty while the group goes on.
   virtual std::string reason() const = 0;
 

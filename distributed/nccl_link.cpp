@@ -198,7 +198,7 @@ std::string NcclLink::late(std::uint64_t number, Operation operation) const {
 }
 
 void NcclLink::give_up(const std::string& reason) {
-  board_->end(reason);
+  board_->end_unless_told(reason);
   const std::lock_guard lock(mutex_);
   if (communicator_ != nullptr) {
     nccl_.CommAbort(std::exchange(communicator_, nullptr));

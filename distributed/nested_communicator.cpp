@@ -24,12 +24,14 @@ class NestedCommunicator final : public Communicator {
   void reduce_scatter(Tensor& input, Tensor& output, const Stream& stream) override {
     check_parts(input, output, size(), input.device().kind, Operation::reduce_scatter);
     all_reduce(input, stream);
+    const StreamGuard guard(stream);  // what is enqueued without a stream goes there as well
     const std::int64_t count = output.numel();
     output.copy_(input.view({input.numel()}).narrow(0, rank() * count, count).view(output.shape()));
   }
 
   void all_gather(const Tensor& input, Tensor& output, const Stream& stream) override {
     check_parts(output, input, size(), input.device().kind, Operation::all_gather);
+    const StreamGuard guard(stream);
     Tensor ours = empty({input.numel() * local_->size()}, {.dtype = input.dtype(), .device = input.device()});
     local_->all_gather(input, ours, stream);
     if (speaks()) {

@@ -22,10 +22,13 @@ class RendezvousBoard final : public GroupBoard {
     return is_here ? here_->reached(rank - first_) : std::nullopt;
   }
   void end(const std::string& reason) override {
+    here_->end(reason);
+    rendezvous_->fail(reason);
+  }
+  void end_unless_told(const std::string& reason) override {
     // NCCL sees that a peer is gone; the rendezvous knows which one, a moment later perhaps.
     if (here_->reason().empty() && rendezvous_->failure(std::chrono::seconds(1)).empty()) {
-      here_->end(reason);
-      rendezvous_->fail(reason);
+      end(reason);
     }
   }
   std::string reason() const override {

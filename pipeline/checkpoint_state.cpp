@@ -11,7 +11,7 @@ namespace millrace {
 
 namespace {
 
-constexpr std::uint32_t kFormat = 2;
+constexpr std::uint32_t kFormat = 3;
 constexpr std::byte kChecksumTag{15 << 3 | 5};  // field 15, of 32 bits
 constexpr std::size_t kChecksumBytes = 5;
 

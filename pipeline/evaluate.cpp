@@ -52,7 +52,6 @@ void Replica::end_evaluation() {
   }
   module_->train();
   forget_recorded();
-  kept_.clear();  // who asks for the module may write through pointers
 }
 
 void Replica::evaluate(const EvaluationTask& task) {

@@ -37,11 +37,8 @@ std::vector<double> Peers::all_shards(std::span<const double> mine) {
   return every;
 }
 
-std::string Peers::of_rank_0(const std::string& mine) {
-  if (size() == 1) {
-    return mine;
-  }
-  return group_->rendezvous().all_gather(group_->rank() == 0 ? mine : "").front();
+std::vector<std::string> Peers::texts(const std::string& mine) {
+  return size() == 1 ? std::vector{mine} : group_->rendezvous().all_gather(mine);
 }
 
 void Peers::sum(std::span<std::int64_t> counts) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "distributed/process_group.h"
@@ -24,8 +25,8 @@ class Peers {
   std::vector<double> all(std::span<const double> mine);
   /// One number for each shard of the batch, from one for each shard of this process.
   std::vector<double> all_shards(std::span<const double> mine);
-  /// Rank 0's text. @throws CommunicatorError
-  std::string of_rank_0(const std::string& mine);
+  /// Everybody's texts, in the order of the ranks. @throws CommunicatorError
+  std::vector<std::string> texts(const std::string& mine);
   /// Sums counts over the processes, in place. @throws CommunicatorError
   void sum(std::span<std::int64_t> counts);
 

@@ -210,13 +210,11 @@ void Replica::run_shard(const StepTask& task, int shard, bool last) {
                         .layer = 0};
   const Batch batch = feeder_.bring(task.batch, shard);
   slab.lend(feeder_.stream());
-  const auto pass = [&](const Batch& of) {
-    std::optional<KeptWeights::Use> use;
-    if (local_shards(options_).count > options_.replicas) {
-      use.emplace(kept_);
-    }
-    return run_pass(task.loss, of, last);
-  };
+  const auto pass = [&](const Batch& of) { return run_pass(task.loss, of, last); };
+  std::optional<KeptWeights::Use> use;
+  if (local_shards(options_).count > options_.replicas) {
+    use.emplace(kept_);
+  }
   // Where buckets go out during the pass, it is more than kernels.
   const bool replays = options_.replay && device_.is_cpu() && slot_of_.empty();
   const Tensor loss = replays ? tape_.run(batch, task.loss, pass) : pass(batch);

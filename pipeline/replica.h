@@ -77,7 +77,10 @@ class Replica {
   void evaluate(const EvaluationTask& task);
   void add_counts(Evaluation& to) const;
   /// The network may have changed: what was recorded of a step is no longer replayed.
-  void forget_recorded() { tape_.forget(); }
+  void forget_recorded() {
+    tape_.forget();
+    kept_.clear();  // it may have been written through pointers
+  }
 
  private:
   void run_shard(const StepTask& task, int shard, bool last);

@@ -1,9 +1,8 @@
 #include "pipeline/trainer.h"
 
-#include <algorithm>
-#include <bit>
 #include <exception>
 #include <mutex>
+#include <utility>
 
 #include "distributed/group.h"
 #include "distributed/tree_sum.h"
@@ -18,127 +17,12 @@
 namespace millrace {
 namespace {
 
-unsigned bits(int value) { return static_cast<unsigned>(value); }
-
-/// How many replicas the devices have room for.
-int capacity(const std::vector<Device>& devices) {
-  const auto differs = [&](Device device) { return device.kind != devices[0].kind; };
-  if (devices.empty() || std::any_of(devices.begin(), devices.end(), differs)) {
-    throw InputError("trainer: got the devices '{}', expected the CPU, or one or more GPUs",
-                     to_string(devices));
-  }
-  if (devices[0].is_cpu()) {
-    return available_cores();
-  }
-  if (cuda_device_count() == 0) {
-    throw InputError("trainer: device {}: {}", devices[0].to_string(), cuda_unavailable_reason());
-  }
-  return static_cast<int>(devices.size());
-}
-
-/// One device for each replica. Processes of one machine that see GPUs enough for all of them take
-/// neighbours; else each is taken to see its own.
-std::vector<Device> deal_out(std::vector<Device> devices, int replicas, const Place& place) {
-  const std::ptrdiff_t first = place.local_rank * replicas, all = place.local_size * replicas;
-  if (devices[0].is_cuda() && place.local_size > 1 && devices.size() > 1 && std::ssize(devices) < all) {
-    throw InputError(
-        "trainer: got {} processes on this machine with {} replica{} each for {} GPUs, expected a GPU for "
-        "each replica",
-        place.local_size, replicas, replicas == 1 ? "" : "s", devices.size());
-  }
-  if (devices[0].is_cuda() && std::ssize(devices) >= all) {
-    devices.erase(devices.begin(), devices.begin() + first);
-  }
-  if (devices.size() > 1 && replicas > std::ssize(devices)) {
-    throw InputError(
-        "trainer: got {} replicas for {} GPUs, expected at most one on each; name one GPU, as cuda:0, for "
-        "all of them to share it",
-        replicas, devices.size());
-  }
-  devices.resize(static_cast<std::size_t>(replicas), devices[0]);
-  return devices;
-}
-
-/// The largest power of two up to `most` that divides `batch_size` (any, when that is 0).
-int shards_for(int most, std::int64_t batch_size) {
-  int shards = static_cast<int>(std::bit_floor(bits(most)));
-  while (batch_size % shards != 0) {
-    shards /= 2;
-  }
-  return shards;
-}
-
 /// Also losses that nobody has read yet hold them.
 std::vector<std::shared_ptr<Communicator>> shared(std::vector<std::unique_ptr<Communicator>> group) {
   return {std::make_move_iterator(group.begin()), std::make_move_iterator(group.end())};
 }
 
 }  // namespace
-
-TrainerOptions resolve(TrainerOptions options) {
-  const int most = capacity(options.devices);
-  if (options.dtype != DType::f32 && options.dtype != DType::bf16 && options.dtype != DType::f16) {
-    throw InputError("trainer: got {}, expected f32 or bf16, or f16 on GPUs", options.dtype);
-  }
-  if (options.dtype == DType::f16 && options.devices[0].is_cpu()) {
-    throw InputError("trainer: got f16, in which the CPU does not compute; use bf16 or f32, or a GPU");
-  }
-  if (options.dtype == DType::bf16 && options.devices[0].is_cpu() && !cpu::has_bf16()) {
-    throw InputError("trainer: got bf16, which needs a processor with AVX-512 bf16; use f32 on this one");
-  }
-  if (options.replicas < 0 || options.shards < 0 || options.batch_size < 0) {
-    throw InputError("trainer: got {} replicas, {} shards and a batch of {}, expected no negative number",
-                     options.replicas, options.shards, options.batch_size);
-  }
-  if (options.replicas > 0 && !std::has_single_bit(bits(options.replicas))) {
-    throw InputError(
-        "trainer: got {} replicas, expected a power of two, so that they share the shards equally",
-        options.replicas);
-  }
-  const int processes = options.processes ? options.processes->size() : 1;
-  const bool shares_machine = options.processes && options.processes->place().local_size > 1;
-  if (options.shards == 0) {
-    const int replicas = options.replicas > 0 ? options.replicas : shares_machine ? 1 : most;
-    options.shards =
-        shards_for(replicas * static_cast<int>(std::bit_ceil(bits(processes))), options.batch_size);
-  }
-  if (!std::has_single_bit(bits(options.shards))) {
-    throw InputError("trainer: got {} shards, expected a power of two", options.shards);
-  }
-  if (options.batch_size % options.shards != 0) {
-    throw InputError("trainer: a batch of {} does not split into {} equal shards", options.batch_size,
-                     options.shards);
-  }
-  const bool is_even = std::has_single_bit(bits(processes));
-  if (processes > options.shards) {
-    throw InputError(
-        "trainer: got {} processes for {} shards, expected at most one for each shard; start fewer, or ask "
-        "for more shards",
-        processes, options.shards);
-  }
-  if (!is_even && options.replicas > 1) {
-    throw InputError(
-        "trainer: got {} processes of {} replicas, expected one replica in each where the processes are no "
-        "power of two",
-        processes, options.replicas);
-  }
-  if (options.replicas == 0) {
-    const int fitting = std::min(static_cast<int>(std::bit_floor(bits(most))), options.shards / processes);
-    options.replicas = shares_machine || !is_even ? 1 : fitting;
-  }
-  if (options.replicas > options.shards / processes) {
-    throw InputError("trainer: got {} replicas for {} shards{}, expected at most one replica for each shard",
-                     options.replicas * processes, options.shards,
-                     options.batch_size > 0 ? fmt::format(" of a batch of {}", options.batch_size) : "");
-  }
-  const Place place = options.processes ? options.processes->place() : Place();
-  options.devices = deal_out(std::move(options.devices), options.replicas, place);
-  return options;
-}
-
-ShardRange local_shards(const TrainerOptions& options) {
-  return Peers(options.processes, options.shards).shards();
-}
 
 struct Trainer::Impl {
   Impl(const MakeModule& make_module, const nn::OptimizerOptions& optimizer, const TrainerOptions& asked)
@@ -239,20 +123,26 @@ struct Trainer::Impl {
   }
 
   /// Before anything that all processes do: gives everybody rank 0's network, where a caller had one in
-  /// hands, and its number of steps. Returns the valid samples over all processes.
+  /// hands, and its number of steps; and the engines of convolutions, where new ones were chosen. Returns the
+  /// valid samples over all processes.
   std::int64_t begin(std::int64_t valid) {
     peers.set_step(steps);
     const std::vector<double> all =
-        peers.all(std::vector{static_cast<double>(valid), static_cast<double>(steps), changed ? 1.0 : 0.0});
-    double samples = 0, any_changed = 0;
-    for (std::size_t r = 0; r < all.size(); r += 3) {
+        peers.all(std::vector{static_cast<double>(valid), static_cast<double>(steps), changed ? 1.0 : 0.0,
+                              new_engines() ? 1.0 : 0.0});
+    double samples = 0, any_changed = 0, any_new_engines = 0;
+    for (std::size_t r = 0; r < all.size(); r += 4) {
       samples += all[r];
       any_changed += all[r + 2];
+      any_new_engines += all[r + 3];
     }
     if (any_changed > 0) {
       steps = static_cast<std::int64_t>(all[1]);
       together([&](int r) { replica(r)->synchronize(); });
       changed = false;
+    }
+    if (any_new_engines > 0) {
+      agree_on_engines();
     }
     if (steps == 0 &&
         options.lookahead) {  // what the network begins with may have been changed since it was made
@@ -261,15 +151,27 @@ struct Trainer::Impl {
     return static_cast<std::int64_t>(samples);
   }
 
-  /// Once, before the first step: on the GPUs of all processes, convolutions run on the engines that rank 0
-  /// chose, since other engines give other bits.
-  void agree_on_engines(const StepTask& task) {
-    if (engines_agreed || peers.size() == 1 || options.devices[0].is_cpu()) {
-      return;
+  bool on_gpus_of_peers() const { return peers.size() > 1 && options.devices[0].is_cuda(); }
+  bool new_engines() const {
+    return on_gpus_of_peers() && (engines_restored || engine_choices().size() != engines_agreed);
+  }
+
+  /// Since other engines give other bits, all processes use those that the lowest rank chose.
+  void agree_on_engines() {
+    const std::vector<std::string> all = peers.texts(engine_choices().bytes());
+    for (auto theirs = all.rbegin(); theirs != all.rend(); ++theirs) {
+      engine_choices().import(*theirs);
     }
-    together([&](int r) { replica(r)->rehearse(task); });
-    engine_choices().import(peers.of_rank_0(engine_choices().bytes()));
-    engines_agreed = true;
+    engines_agreed = engine_choices().size();
+    engines_restored = false;
+  }
+
+  /// Before the first step, so that it is done on agreed engines as well.
+  void rehearse(const StepTask& task) {
+    if (on_gpus_of_peers() && !std::exchange(rehearsed, true)) {
+      together([&](int r) { replica(r)->rehearse(task); });
+      agree_on_engines();
+    }
   }
 
   void forget_recorded() {
@@ -289,8 +191,9 @@ struct Trainer::Impl {
   std::vector<std::unique_ptr<Replica>> replicas;
   std::int64_t steps = 0;
   bool changed = false;
-  bool engines_agreed = false;
-  std::vector<double> losses;  // of an evaluation
+  bool rehearsed = false, engines_restored = false;
+  std::size_t engines_agreed = 0;  // how many
+  std::vector<double> losses;      // of an evaluation
   std::vector<std::shared_ptr<TravellingLosses>> travelling;
   std::mutex failure_mutex;
   std::exception_ptr failed;
@@ -356,7 +259,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   }
   const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
   const StepTask task{.batch = batch, .loss = loss, .valid = valid, .step = steps(), .losses = *losses};
-  impl_->agree_on_engines(task);
+  impl_->rehearse(task);
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   impl_->end_step();
   if (impl_->peers.size() == 1) {
@@ -434,13 +337,14 @@ TrainerState Trainer::state() const {
 }
 
 void Trainer::restore(const TrainerState& state) {
+  if (!state.engines.empty()) {
+    engine_choices().import(state.engines);
+    impl_->engines_restored = true;
+  }
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
   nn::copy_by_name(replica.optimizer_state(), state.optimizer, "optimizer: this state does not fit");
   nn::copy_by_name(replica.average(), state.average, "trainer: this average of the weights does not fit");
-  if (!state.engines.empty()) {
-    engine_choices().import(state.engines);
-  }
   impl_->steps = state.steps;
   impl_->changed = true;
   impl_->forget_recorded();

@@ -141,6 +141,7 @@ class Trainer {
 /// Both are powers of two, replicas divide shards, and shards divide the batch where `batch_size` is given.
 /// @throws InputError naming the values when what was asked for breaks these rules, or the device is not
 /// there.
+/// What is resolved already stays as it is.
 TrainerOptions resolve(TrainerOptions options);
 /// The shards of this process, of resolved options.
 ShardRange local_shards(const TrainerOptions& options);

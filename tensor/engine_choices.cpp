@@ -65,6 +65,11 @@ EngineChoices::EngineChoices(std::filesystem::path file) : file_(std::move(file)
   }
 }
 
+std::size_t EngineChoices::size() const {
+  const std::lock_guard lock(mutex_);
+  return choices_.size();
+}
+
 std::optional<EngineChoice> EngineChoices::find(const std::string& key) const {
   const std::lock_guard lock(mutex_);
   const auto place = choices_.find(key);

@@ -33,6 +33,7 @@ class EngineChoices {
   /// written is warned about once.
   void add(const std::string& key, EngineChoice choice);
 
+  std::size_t size() const;
   /// All choices as text with a check sum.
   std::string bytes() const;
   /// Takes over others' choices; theirs win. @throws InputError when `bytes` are damaged; nothing changes

@@ -72,6 +72,27 @@ TEST_F(NcclProcesses, TwoMembersOnOneGpuEach) {
     expect_gpu_tree_sums<float>(make, place, ranks, 1000);
   }
   expect_stream_order(make, place);
+  const auto errors = on_ranks(make(4), [&](Communicator& communicator) {
+    const int rank = communicator.rank();
+    const Stream side = Stream::make(place(rank));
+    Tensor input = millrace::make<float>(5, rank, 40).to(place(rank)),
+           part = empty({10}, {.device = place(rank)}), joined = empty({40}, {.device = place(rank)});
+    for (const Tensor& tensor : {input, part, joined}) {
+      tensor.storage()->record_stream(side);
+    }
+    Event filled, done;
+    filled.record(current_stream(place(rank)));
+    filled.make_wait(side);
+    communicator.reduce_scatter(input, part, side);
+    communicator.all_gather(part, joined, side);
+    done.record(side);
+    done.make_wait(current_stream(place(rank)));
+    const Tensor all = fetch(communicator, joined);
+    for (std::int64_t i = 0; i < 40; ++i) {
+      ASSERT_EQ(all.data<float>()[i], expected_sum<float>(5, 4, i)) << i;
+    }
+  });
+  EXPECT_THAT(errors, Each(""));
 }
 
 TEST_F(NcclProcesses, WhoFailsIsNamedByAll) {

@@ -126,7 +126,7 @@ TEST(EmulatedTraining, ProcessesTakeOverTheEnginesOfRank0) {
   fake_nccl::install();
   const std::uint64_t before = engine_choices().generation();
   hash_over_processes(2, gpus(2), 1, DType::f32);
-  EXPECT_EQ(engine_choices().generation(), before + 2) << "once in each process, which share them here";
+  EXPECT_EQ(engine_choices().generation(), before + 4) << "from each process in each, which share them here";
 }
 
 TEST(EmulatedTraining, ProcessesNeedAGpuForEachReplica) {
@@ -134,8 +134,19 @@ TEST(EmulatedTraining, ProcessesNeedAGpuForEachReplica) {
     resolve({.replicas = 1, .shards = 4, .processes = processes, .devices = gpus(2)});
   });
   EXPECT_THAT(errors,
-              testing::Each("trainer: got 4 processes on this machine with 1 replica each for 2 GPUs, "
-                            "expected a GPU for each replica"));
+              testing::Each(testing::HasSubstr("got 4 processes on this machine with 1 replica each")));
+}
+
+TEST(EmulatedTraining, WhatIsResolvedStays) {
+  const auto errors = on_process_threads(2, {}, [&](const std::shared_ptr<ProcessGroup>& processes) {
+    for (const auto& seen : {gpus(4), gpus(2), gpus(1)}) {
+      const TrainerOptions once =
+          resolve({.replicas = 2, .shards = 4, .processes = processes, .devices = seen});
+      EXPECT_EQ(resolve(once).devices, once.devices);
+      EXPECT_EQ(once.devices[0].index, seen.size() == 4 ? 2 * processes->rank() : 0);
+    }
+  });
+  EXPECT_THAT(errors, testing::Each(""));
 }
 
 TEST(EmulatedTraining, GivesAllMemoryBack) {
