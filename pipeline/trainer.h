@@ -101,8 +101,8 @@ class Trainer {
   /// nn::Optimizer::group.
   void group(std::string_view word, const nn::OptimizerOptions& options, const nn::Schedule& schedule = {});
   /// One step on one global batch, of which `batch` holds the shards of this process; without a valid sample
-  /// it only counts. All processes call it, and get the sums over all. After a failure in a replica every
-  /// later call throws.
+  /// it only counts. All processes call it, and get the sums over all; on their GPUs the first step calls
+  /// `loss` once more. After a failure in a replica every later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
   /// which loads its shards. `score` may ask the network more than once: nn::average_over_views. Ends early,
