@@ -126,7 +126,8 @@ TEST(EmulatedTraining, ProcessesTakeOverTheEnginesOfRank0) {
   fake_nccl::install();
   const std::uint64_t before = engine_choices().generation();
   hash_over_processes(2, gpus(2), 1, DType::f32);
-  EXPECT_EQ(engine_choices().generation(), before + 4) << "from each process in each, which share them here";
+  EXPECT_GE(engine_choices().generation(), before + 4)
+      << "before the first step, from each process in each, which share them here";
 }
 
 TEST(EmulatedTraining, ProcessesNeedAGpuForEachReplica) {
