@@ -50,7 +50,7 @@ class Mesh : public gloo::Context {
         addresses.append(address.begin(), address.end());
       }
     }
-    addresses_ = rendezvous.all_gather(addresses);
+    addresses_ = rendezvous.all_gather("Gloo addresses", addresses);
   }
 
   void connect() {
@@ -147,7 +147,9 @@ class GlooCommunicator final : public MessageCommunicator {
       mesh_.reset();
       std::random_device random;
       const std::string number =
-          rendezvous().all_gather(std::to_string(std::uint64_t{random()} << 32 | random())).front();
+          rendezvous()
+              .all_gather("Gloo number", std::to_string(std::uint64_t{random()} << 32 | random()))
+              .front();
       problem.clear();
       try {
         mesh_ = std::make_shared<Mesh>(rendezvous());
@@ -158,7 +160,7 @@ class GlooCommunicator final : public MessageCommunicator {
       } catch (const std::exception& error) {
         problem = error.what();
       }
-      const std::vector<std::string> all = rendezvous().all_gather(problem);
+      const std::vector<std::string> all = rendezvous().all_gather("Gloo connections", problem);
       const auto failed = std::ranges::find_if(all, [](const std::string& one) { return !one.empty(); });
       if (failed == all.end()) {
         return;

@@ -269,32 +269,23 @@ std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& me
   return ranks;
 }
 
-std::vector<std::unique_ptr<Communicator>> join_nccl_group(std::shared_ptr<ProcessGroup> processes,
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<ProcessGroup>& processes,
                                                            std::span<const Device> devices,
                                                            const NcclOptions& options) {
   const int local = static_cast<int>(devices.size()), first = processes->rank() * local;
   const std::shared_ptr<Rendezvous> rendezvous(processes, &processes->rendezvous());
-  const auto board = make_rendezvous_board(rendezvous, first, local);
+  NcclMembers members{
+      .id = {}, .first = first, .devices = devices, .board = make_rendezvous_board(rendezvous, first, local)};
   // What fails here fails before the others begin to wait inside NCCL.
-  check_members(first, devices, board->size());
+  check_members(first, devices, members.board->size());
   nccl_library();
-  std::string mine = fmt::format("NCCL, {} GPUs in each process\n", local);
-  const std::size_t head = mine.size();
+  std::string id;
   if (processes->rank() == 0) {
     const NcclId made = make_nccl_id();
-    mine.append(made.begin(), made.end());
+    id.assign(made.begin(), made.end());
   }
-  const std::vector<std::string> told = rendezvous->all_gather(mine);
-  for (std::size_t r = 0; r < told.size(); ++r) {
-    if (told[r].substr(0, head) != mine.substr(0, head) ||
-        told[r].size() != head + (r == 0 ? sizeof(NcclId) : 0)) {
-      throw InputError(
-          "joining GPUs: rank {} says '{}', expected '{}' as this rank says; start all processes alike", r,
-          told[r].substr(0, told[r].find('\n')), mine.substr(0, head - 1));
-    }
-  }
-  NcclMembers members{.id = {}, .first = first, .devices = devices, .board = board};
-  std::ranges::copy(told[0].substr(head), members.id.begin());
+  id = rendezvous->all_gather(fmt::format("NCCL, {} ranks in each process", local), id).front();
+  std::copy_n(id.begin(), std::min(id.size(), members.id.size()), members.id.begin());
   return join_nccl_group(members, options);
 }
 

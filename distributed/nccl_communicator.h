@@ -40,9 +40,9 @@ struct NcclMembers {
 /// Otherwise as `make_nccl_group`. All processes call it.
 std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& members,
                                                            const NcclOptions& options = {});
-/// With the id of rank 0's process, which travels through the rendezvous: it also tells who failed. Every
-/// process of the group brings as many devices.
-std::vector<std::unique_ptr<Communicator>> join_nccl_group(std::shared_ptr<ProcessGroup> processes,
+/// With the id of rank 0's process, which travels through the rendezvous: it also tells who failed.
+/// @throws InputError when processes bring different numbers of devices.
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<ProcessGroup>& processes,
                                                            std::span<const Device> devices,
                                                            const NcclOptions& options = {});
 

@@ -38,7 +38,7 @@ Rendezvous::Rendezvous(const Place& place, std::chrono::duration<double> timeout
   join();
   thread_ = std::thread([this] { run(); });
   try {
-    all_gather("");
+    all_gather("joining", "");
   } catch (...) {
     ends_ = true;
     thread_.join();
@@ -171,18 +171,28 @@ void Rendezvous::send(const Frame& frame) {
   }
 }
 
-std::vector<std::string> Rendezvous::all_gather(const std::string& mine) {
+std::vector<std::string> Rendezvous::all_gather(std::string_view about, const std::string& mine) {
   if (place_.size == 1) {
     return {mine};
   }
-  send({Frame::Kind::gather, mine});
+  send({Frame::Kind::gather, fmt::format("{}\n{}", about, mine)});
   std::unique_lock lock(mutex_);
   // Rank 0 ends it with a failure when somebody stays away, and its silence is a failure as well.
   changed_.wait(lock, [&] { return !failure_.empty() || !gathered_.empty(); });
   if (gathered_.empty()) {
     throw CommunicatorError("{}", failure_);
   }
-  return std::exchange(gathered_, {});
+  std::vector<std::string> all = std::exchange(gathered_, {});
+  for (std::size_t r = 0; r < all.size(); ++r) {
+    const std::size_t end = std::min(all[r].find('\n'), all[r].size());
+    if (const std::string theirs = all[r].substr(0, end); theirs != about) {
+      throw InputError(
+          "the processes differ: rank {} has come to '{}', and rank {} to '{}'; start all of them alike", r,
+          theirs, place_.rank, about);
+    }
+    all[r].erase(0, end + 1);
+  }
+  return all;
 }
 
 void Rendezvous::set_step(std::int64_t step) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -36,8 +37,10 @@ class Rendezvous {
   /// The address by which this machine reaches rank 0's.
   const std::string& own_address() const { return own_address_; }
 
-  /// What all ranks gave, in their order. @throws CommunicatorError
-  std::vector<std::string> all_gather(const std::string& mine);
+  /// What all ranks gave, in their order. `about` is one line that says what, and how, all of them are to do
+  /// it.
+  /// @throws InputError when a rank gave something about another thing, CommunicatorError.
+  std::vector<std::string> all_gather(std::string_view about, const std::string& mine);
   /// For the messages of failures: the steps that this rank has done.
   void set_step(std::int64_t step);
   /// Counts an operation of all ranks that this one has come to, so that who stays away from it is seen.

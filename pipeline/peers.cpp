@@ -37,8 +37,8 @@ std::vector<double> Peers::all_shards(std::span<const double> mine) {
   return every;
 }
 
-std::vector<std::string> Peers::texts(const std::string& mine) {
-  return size() == 1 ? std::vector{mine} : group_->rendezvous().all_gather(mine);
+std::vector<std::string> Peers::texts(std::string_view about, const std::string& mine) {
+  return size() == 1 ? std::vector{mine} : group_->rendezvous().all_gather(about, mine);
 }
 
 void Peers::sum(std::span<std::int64_t> counts) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "distributed/process_group.h"
@@ -26,7 +27,7 @@ class Peers {
   /// One number for each shard of the batch, from one for each shard of this process.
   std::vector<double> all_shards(std::span<const double> mine);
   /// Everybody's texts, in the order of the ranks. @throws CommunicatorError
-  std::vector<std::string> texts(const std::string& mine);
+  std::vector<std::string> texts(std::string_view about, const std::string& mine);
   /// Sums counts over the processes, in place. @throws CommunicatorError
   void sum(std::span<std::int64_t> counts);
 

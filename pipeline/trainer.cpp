@@ -158,10 +158,7 @@ struct Trainer::Impl {
 
   /// Since other engines give other bits, all processes use those that the lowest rank chose.
   void agree_on_engines() {
-    const std::vector<std::string> all = peers.texts(engine_choices().bytes());
-    for (auto theirs = all.rbegin(); theirs != all.rend(); ++theirs) {
-      engine_choices().import(*theirs);
-    }
+    engine_choices().import(peers.texts("engines", engine_choices().bytes()));
     engines_agreed = engine_choices().size();
     engines_restored = false;
   }

@@ -34,10 +34,8 @@ std::vector<Device> deal_out(std::vector<Device> devices, int replicas, const Pl
     if (seen < place.local_size * replicas) {
       throw InputError(
           "trainer: got {} processes on this machine with {} replica{} each for {} GPUs, expected a GPU for "
-          "each "
-          "replica; start fewer, name each process's own with --device cuda:N, or say with LOCAL_WORLD_SIZE "
-          "how "
-          "many processes share this machine",
+          "each replica; start fewer, name each process's own with --device cuda:N, or say with "
+          "LOCAL_WORLD_SIZE how many processes share this machine",
           place.local_size, replicas, replicas == 1 ? "" : "s", seen);
     }
     devices.erase(devices.begin(), devices.begin() + first);

@@ -89,8 +89,11 @@ std::string EngineChoices::bytes() const {
   return write(choices_);
 }
 
-void EngineChoices::import(std::string_view bytes) {
-  Map others = parse(bytes);
+void EngineChoices::import(std::span<const std::string> bytes) {
+  Map others;
+  for (const std::string& one : bytes) {
+    others.merge(parse(one));
+  }
   const std::lock_guard lock(mutex_);
   others.merge(choices_);
   choices_ = std::move(others);

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,9 +37,10 @@ class EngineChoices {
   std::size_t size() const;
   /// All choices as text with a check sum.
   std::string bytes() const;
-  /// Takes over others' choices; theirs win. @throws InputError when `bytes` are damaged; nothing changes
-  /// then.
-  void import(std::string_view bytes);
+  /// Takes over others' choices; theirs win, the first ones' over the later ones'.
+  /// @throws InputError when any are damaged; nothing changes then.
+  void import(std::span<const std::string> bytes);
+  void import(const std::string& bytes) { import(std::span(&bytes, 1)); }
   /// Counts calls of `import`, after which a plan made before may no longer be what was chosen.
   std::uint64_t generation() const { return generation_.load(std::memory_order_acquire); }
 

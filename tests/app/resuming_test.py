@@ -2,6 +2,7 @@
 """Checkpoints, and going on from them: resuming_test.py MILLRACE [TEST...]"""
 import hashlib
 import json
+import pathlib
 import random
 import signal
 import struct
@@ -42,7 +43,7 @@ class Resuming(Command):
 
     def blocks(self, process, signal_):
         """Whether the process's first thread leaves the signal to another one."""
-        status = open(f"/proc/{process.pid}/status").read()
+        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
         return int(status.split("SigBlk:")[1].split()[0], 16) >> (signal_ - 1) & 1
 
     def checkpoints(self):

@@ -115,6 +115,21 @@ TEST_F(NcclProcesses, WhoStaysAwayIsNamedByAll) {
   EXPECT_THAT(errors, Each(HasSubstr("rank 2 stayed away for 1 s")));
 }
 
+TEST_F(NcclProcesses, WhoComesOtherwiseIsNamedByAll) {
+  const auto errors = on_process_threads(2, {}, [](const std::shared_ptr<ProcessGroup>& processes) {
+    std::vector<Device> own{gpu(2 * processes->rank())};
+    if (processes->rank() == 1) {
+      own.push_back(gpu(3));
+    }
+    make_group(own, {.processes = processes});
+  });
+  EXPECT_EQ(
+      errors[0],
+      "the processes differ: rank 1 has come to 'NCCL, 2 ranks in each process', and rank 0 to 'NCCL, 1 "
+      "ranks in each process'; start all of them alike");
+  EXPECT_THAT(errors[1], HasSubstr("rank 0 has come to 'NCCL, 1 ranks in each process', and rank 1 to"));
+}
+
 TEST_F(NcclProcesses, AnAbortTravels) {
   const auto errors = on_process_threads(2, {}, [](const std::shared_ptr<ProcessGroup>& processes) {
     const std::vector<Device> own{gpu(processes->rank())};

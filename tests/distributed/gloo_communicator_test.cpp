@@ -79,7 +79,7 @@ TEST(GlooCommunicator, EngineSumsToRounding) {
 TEST(GlooCommunicator, OtherOperations) {
   const auto errors = on_processes(3, std::chrono::seconds(30), [](Rendezvous& run, Communicator& group) {
     const int r = group.rank();
-    require(run.all_gather(std::to_string(r)) == std::vector<std::string>{"0", "1", "2"}, "texts");
+    require(run.all_gather("ranks", std::to_string(r)) == std::vector<std::string>{"0", "1", "2"}, "texts");
     Tensor one = full({2}, r, {.dtype = DType::i64}), all = zeros({6}, {.dtype = DType::i64});
     group.all_gather(one, all);
     for (std::int64_t i = 0; i < 6; ++i) {

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "tests/distributed/on_processes.h"
+#include "tests/tensor/sample.h"
 
 namespace millrace {
 namespace {
@@ -32,7 +33,7 @@ std::future<std::vector<std::string>> start_rank_0(LocalRun& run,
   return std::async(std::launch::async,
                     [place = run.place(0), socket = std::move(run.listener), timeout]() mutable {
                       Rendezvous rank_0(place, timeout, std::move(socket));
-                      return rank_0.all_gather("zero");
+                      return rank_0.all_gather("names", "zero");
                     });
 }
 
@@ -40,14 +41,27 @@ void expect_the_other_joins(const LocalRun& run, const Place& place,
                             std::future<std::vector<std::string>>& rank_0) {
   Rendezvous other(place, 5s);
   const std::vector<std::string> all{"zero", "one"};
-  EXPECT_EQ(other.all_gather("one"), all);
+  EXPECT_EQ(other.all_gather("names", "one"), all);
   EXPECT_EQ(rank_0.get(), all);
   EXPECT_EQ(other.place().size, run.size);
 }
 
+TEST(Rendezvous, WhoComesToAnotherExchangeIsNamedByBoth) {
+  LocalRun run(2);
+  const Place place = run.place(1);
+  auto rank_0 = start_rank_0(run);
+  Rendezvous other(place, 5s);
+  EXPECT_EQ(
+      test::input_error([&] { other.all_gather("numbers", "1"); }),
+      "the processes differ: rank 0 has come to 'names', and rank 1 to 'numbers'; start all of them alike");
+  EXPECT_EQ(
+      test::input_error([&] { rank_0.get(); }),
+      "the processes differ: rank 1 has come to 'numbers', and rank 0 to 'names'; start all of them alike");
+}
+
 TEST(Rendezvous, ARunOfOneOpensNothing) {
   Rendezvous alone(Place{}, 1s);
-  EXPECT_EQ(alone.all_gather("me"), std::vector<std::string>{"me"});
+  EXPECT_EQ(alone.all_gather("names", "me"), std::vector<std::string>{"me"});
   EXPECT_EQ(alone.failure(), "");
 }
 
@@ -101,7 +115,7 @@ TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
   });
   Socket dies = connect_to("127.0.0.1", first.master_port, deadline);
   std::string hello =
-      Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() + Frame{Frame::Kind::gather, ""}.to_bytes();
+      Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() + Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
   EXPECT_TRUE(send_some(dies, hello));
   ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   dies = Socket();
@@ -121,7 +135,7 @@ TEST(Rendezvous, TheLastStepOfRank0IsAtLeastThatOfASurvivor) {
   ASSERT_EQ(poll(&wanted, 1, 10'000), 1);
   const Socket rank_0(accept(run.listener.descriptor(), nullptr, nullptr));
   const std::string both =
-      Frame{Frame::Kind::gather, ""}.to_bytes() + Frame{Frame::Kind::gather, ""}.to_bytes();
+      Frame{Frame::Kind::gather, "joining\n"}.to_bytes() + Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
   std::string answer =
       Frame{Frame::Kind::welcome, ""}.to_bytes() + Frame{Frame::Kind::gathered, both}.to_bytes();
   EXPECT_TRUE(send_some(rank_0, answer));
@@ -155,10 +169,10 @@ TEST(Rendezvous, GathersLongTexts) {
   const std::string longer(3'000'000, 'x');
   auto rank_0 = std::async(std::launch::async, [&] {
     Rendezvous one(first, 5s, std::move(run.listener));
-    return one.all_gather(longer);
+    return one.all_gather("names", longer);
   });
   Rendezvous other(place, 5s);
-  EXPECT_EQ(other.all_gather("short")[0].size(), longer.size());
+  EXPECT_EQ(other.all_gather("names", "short")[0].size(), longer.size());
   EXPECT_EQ(rank_0.get()[1], "short");
 }
 

@@ -51,6 +51,28 @@ TEST_F(EngineChoicesTest, are_found_by_key_and_kept_for_the_next_process) {
   EXPECT_EQ(next.bytes(), choices.bytes());
 }
 
+TEST_F(EngineChoicesTest, the_first_of_several_win) {
+  std::vector<std::string> ranks;
+  for (int r = 0; r < 3; ++r) {
+    EngineChoices of_rank("");
+    of_rank.add("known from " + std::to_string(r), {.engine = r, .knobs = {}});
+    if (r > 0) {
+      of_rank.add("not known to 0", {.engine = r, .knobs = {}});
+    }
+    of_rank.add("known to all", {.engine = r, .knobs = {}});
+    ranks.push_back(of_rank.bytes());
+  }
+  for (int r = 0; r < 3; ++r) {
+    EngineChoices choices("");
+    choices.import(ranks[static_cast<std::size_t>(r)]);
+    choices.import(ranks);
+    EXPECT_EQ(choices.size(), 5u);
+    EXPECT_EQ(choices.find("known to all")->engine, 0);
+    EXPECT_EQ(choices.find("not known to 0")->engine, 1);
+    EXPECT_EQ(choices.find("known from 2")->engine, 2);
+  }
+}
+
 TEST_F(EngineChoicesTest, imported_ones_win_and_are_counted) {
   EngineChoices rank0({}), rank1({});
   rank0.add("both", kFirst);
