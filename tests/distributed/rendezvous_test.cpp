@@ -114,8 +114,8 @@ TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
     return one.failure(10s);
   });
   Socket dies = connect_to("127.0.0.1", first.master_port, deadline);
-  std::string hello =
-      Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() + Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
+  std::string hello = Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() +
+                      Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
   EXPECT_TRUE(send_some(dies, hello));
   ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   dies = Socket();
