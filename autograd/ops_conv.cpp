@@ -23,22 +23,34 @@ void check_weight(const Shape& x, const Variable& weight, const Variable& bias, 
   }
 }
 
-Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p) {
+/// Of `count` windows along one axis those that a pooling behind reads, where it is padding that the others
+/// reach into. On the CPU: cuDNN's engines like padding to be the same on both sides.
+std::int64_t used_windows(std::int64_t count, std::int64_t size, std::int64_t window, std::int64_t stride,
+                          std::int64_t padding, std::int64_t pooled_by, Device device) {
+  const std::int64_t used = count - count % pooled_by;
+  return device.is_cpu() && used > 0 && (used - 1) * stride + window >= size + padding ? used : count;
+}
+
+Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p, Device device) {
   const auto positive = [](Size2 size, std::int64_t least) {
     return size.height >= least && size.width >= least;
   };
-  if (!positive(p.stride, 1) || !positive(p.dilation, 1) || !positive(p.padding, 0)) {
-    throw InputError("conv2d: stride and dilation must be at least 1 and padding at least 0");
+  if (!positive(p.stride, 1) || !positive(p.dilation, 1) || !positive(p.padding, 0) ||
+      !positive(p.pooled_by, 1)) {
+    throw InputError("conv2d: stride, dilation and pooled_by must be at least 1 and padding at least 0");
   }
   const std::int64_t window_height = (weight[2] - 1) * p.dilation.height + 1;
   const std::int64_t window_width = (weight[3] - 1) * p.dilation.width + 1;
-  const Shape out{x[0], weight[0],
-                  detail::window_count(x[2], window_height, p.stride.height, p.padding.height),
-                  detail::window_count(x[3], window_width, p.stride.width, p.padding.width)};
+  Shape out{x[0], weight[0], detail::window_count(x[2], window_height, p.stride.height, p.padding.height),
+            detail::window_count(x[3], window_width, p.stride.width, p.padding.width)};
   if (out[2] < 1 || out[3] < 1) {
     throw InputError("conv2d: input {} with padding {} x {} is smaller than the window {} x {} of weight {}",
                      x, p.padding.height, p.padding.width, window_height, window_width, weight);
   }
+  out[2] = used_windows(out[2], x[2], window_height, p.stride.height, p.padding.height, p.pooled_by.height,
+                        device);
+  out[3] =
+      used_windows(out[3], x[3], window_width, p.stride.width, p.padding.width, p.pooled_by.width, device);
   return out;
 }
 
@@ -60,7 +72,7 @@ Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
   const Tensor input = detail::image_input(x, "conv2d");
   check_weight(x.shape(), weight, bias, params);
   const Tensor kernel = weight.data().contiguous();
-  Tensor out = detail::empty_image(out_shape(x.shape(), weight.shape(), params), input);
+  Tensor out = detail::empty_image(out_shape(x.shape(), weight.shape(), params, x.device()), input);
   MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), params, out);
   return record("conv2d", std::move(out), {x, weight, bias}, [&](const Tensor&) {
     const bool needs_input = weight.requires_grad();

@@ -28,7 +28,7 @@ std::string describe_pad(const Module& module, const Pad2d& pad) {
 }  // namespace
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, const Conv2dOptions& options)
-    : params_{options.stride, options.padding, options.dilation, options.groups} {
+    : params_{options.stride, options.padding, options.dilation, options.groups, options.pooled_by} {
   if (in < 1 || out < 1 || options.kernel.height < 1 || options.kernel.width < 1) {
     throw InputError("Conv2d: got {} to {} channels with kernel {}, expected positive numbers", in, out,
                      pair(options.kernel));

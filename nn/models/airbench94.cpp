@@ -8,7 +8,7 @@ namespace {
 
 struct Group : Module {
   Group(std::int64_t in, std::int64_t out)
-      : c1(in, out, {.kernel = 3, .padding = 1, .bias = false}),
+      : c1(in, out, {.kernel = 3, .padding = 1, .bias = false, .pooled_by = 2}),
         c2(out, out, {.kernel = 3, .padding = 1, .bias = false}),
         n1(out, {.eps = 1e-12, .momentum = 0.4, .activation = Activation::gelu}),
         n2(out, {.eps = 1e-12, .momentum = 0.4, .activation = Activation::gelu}) {

@@ -17,11 +17,17 @@ using onednn::Call;
 /// The memory of one convolution as oneDNN names it: images channels-last, weights in whatever order is
 /// fastest.
 struct Layout {
-  memory::dims strides, dilates, padding;
+  memory::dims strides, dilates, padding, padding_behind;
   memory::desc x, out, bias;
   memory::desc plain_weight;  // f32, as PyTorch keeps them
   memory::desc weight, weight_gradient;
 };
+
+/// How far a result of `out` places reaches beyond the input, which is where oneDNN asks for padding.
+std::int64_t reach_behind(std::int64_t in, std::int64_t kernel, std::int64_t out, std::int64_t stride,
+                          std::int64_t padding, std::int64_t dilation) {
+  return std::max<std::int64_t>((out - 1) * stride + (kernel - 1) * dilation + 1 - in - padding, 0);
+}
 
 Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dParams& p, const Tensor& out) {
   const auto dims = [](const Shape& shape) { return memory::dims(shape.begin(), shape.end()); };
@@ -35,6 +41,10 @@ Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dParams& p, co
   return {.strides = {p.stride.height, p.stride.width},
           .dilates = {p.dilation.height - 1, p.dilation.width - 1},
           .padding = {p.padding.height, p.padding.width},
+          .padding_behind = {reach_behind(x.size(2), weight[2], out.size(2), p.stride.height,
+                                          p.padding.height, p.dilation.height),
+                             reach_behind(x.size(3), weight[3], out.size(3), p.stride.width, p.padding.width,
+                                          p.dilation.width)},
           .x = {dims(x.shape()), type, memory::format_tag::nhwc},
           .out = {dims(out.shape()), type, memory::format_tag::nhwc},
           .bias = {{weight[0]}, f32, memory::format_tag::a},
@@ -70,8 +80,9 @@ dnnl::convolution_forward::primitive_desc forward_desc(const Layout& l, bool bia
   constexpr auto direct = dnnl::algorithm::convolution_direct;
   using Desc = dnnl::convolution_forward::desc;
   const Desc desc =
-      bias ? Desc(kind, direct, l.x, l.weight, l.bias, l.out, l.strides, l.dilates, l.padding, l.padding)
-           : Desc(kind, direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding);
+      bias ? Desc(kind, direct, l.x, l.weight, l.bias, l.out, l.strides, l.dilates, l.padding,
+                  l.padding_behind)
+           : Desc(kind, direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding_behind);
   return {desc, onednn::attributes(), onednn::engine()};
 }
 
@@ -103,7 +114,8 @@ Convolution make_forward(const Layout& l, bool bias) {
 
 Convolution make_backward_data(const Layout& l) {
   const dnnl::convolution_backward_data::primitive_desc desc(
-      {dnnl::algorithm::convolution_direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding, l.padding},
+      {dnnl::algorithm::convolution_direct, l.x, l.weight, l.out, l.strides, l.dilates, l.padding,
+       l.padding_behind},
       onednn::attributes(), onednn::engine(), forward_desc(l, false));
   return make_reading(desc.weights_desc(), l,
                       Call(dnnl::convolution_backward_data(desc),
@@ -117,8 +129,9 @@ Convolution make_backward_weight(const Layout& l, bool bias) {
   constexpr auto direct = dnnl::algorithm::convolution_direct;
   using Desc = dnnl::convolution_backward_weights::desc;
   const Desc wanted =
-      bias ? Desc(direct, l.x, l.weight_gradient, l.bias, l.out, l.strides, l.dilates, l.padding, l.padding)
-           : Desc(direct, l.x, l.weight_gradient, l.out, l.strides, l.dilates, l.padding, l.padding);
+      bias ? Desc(direct, l.x, l.weight_gradient, l.bias, l.out, l.strides, l.dilates, l.padding,
+                  l.padding_behind)
+           : Desc(direct, l.x, l.weight_gradient, l.out, l.strides, l.dilates, l.padding, l.padding_behind);
   const dnnl::convolution_backward_weights::primitive_desc desc(wanted, onednn::attributes(),
                                                                 onednn::engine(), forward_desc(l, bias));
   const memory gradient = onednn::owned(desc.diff_weights_desc());
@@ -146,8 +159,8 @@ bool forward_is_faster(const Shape& weight, const Conv2dParams& p, const Tensor&
   const bool is_plain = p.stride == Size2(1) && p.dilation == Size2(1) && p.groups == 1;
   const bool can_pad = p.padding.height < weight[2] && p.padding.width < weight[3];
   const std::int64_t least = grad.dtype() == DType::f32 ? 24 : 64;  // channels
-  return is_plain && can_pad && weight[0] >= least && weight[1] >= least && grad.size(2) >= 7 &&
-         grad.size(3) >= 7;
+  return is_plain && can_pad && weight[0] >= least && weight[1] >= least && grad.size(2) >= 6 &&
+         grad.size(3) >= 6;
 }
 
 /// weight [O, I, h, w] as [I, O, h, w], each kernel turned by half a circle.

@@ -57,7 +57,12 @@ INSTANTIATE_TEST_SUITE_P(
          [] {
            conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), {.stride = 0});
          },
-         "conv2d: stride and dilation"},
+         "conv2d: stride, dilation and pooled_by must be at least 1"},
+        {"conv2d_pooled_by",
+         [] {
+           conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), {.pooled_by = {2, 0}});
+         },
+         "conv2d: stride, dilation and pooled_by must be at least 1"},
         {"conv2d_type",
          [] {
            conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}, DType::bf16));

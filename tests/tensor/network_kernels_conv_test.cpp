@@ -11,6 +11,7 @@ struct Case {
   std::int64_t n, in, height, width, out, kernel_height, kernel_width;
   Conv2dParams params = {};
   bool bias = true;
+  Size2 left_out = 0;  ///< Of the result's last rows and columns.
 };
 
 std::int64_t pooled(std::int64_t in, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
@@ -52,8 +53,10 @@ void for_each_product(const Case& c, std::int64_t oh_count, std::int64_t ow_coun
 void check(const Case& c, DType dtype, std::uint64_t seed) {
   const auto& p = c.params;
   const std::int64_t oh =
-      pooled(c.height, c.kernel_height, p.stride.height, p.padding.height, p.dilation.height);
-  const std::int64_t ow = pooled(c.width, c.kernel_width, p.stride.width, p.padding.width, p.dilation.width);
+      pooled(c.height, c.kernel_height, p.stride.height, p.padding.height, p.dilation.height) -
+      c.left_out.height;
+  const std::int64_t ow =
+      pooled(c.width, c.kernel_width, p.stride.width, p.padding.width, p.dilation.width) - c.left_out.width;
   const TensorOptions image{.dtype = dtype, .format = MemoryFormat::channels_last};
   Draw draw(seed);
   const Tensor x = draw.tensor({c.n, c.in, c.height, c.width}, image);
@@ -121,7 +124,12 @@ std::vector<Case> cases() {
       {3, 24, 11, 10, 64, 3, 3, {.padding = 1}, false},  // the weights' gradient by tiles: an odd image
       {4, 64, 9, 8, 80, 3, 2, {.padding = {2, 1}}, false},
       {9, 31, 7, 9, 112, 3, 3, {.stride = {1, 2}, .padding = {1, 3}, .dilation = {2, 1}}, false},
-      {65, 26, 2, 2, 64, 3, 3, {.padding = 1}, false},  // blocks of many images, the last one short
+      {65, 26, 2, 2, 64, 3, 3, {.padding = 1}, false},      // blocks of many images, the last one short
+      {3, 24, 11, 11, 64, 3, 3, {.padding = 1}, false, 1},  // as a pooling behind wants it
+      {2, 64, 9, 9, 64, 3, 3, {.padding = 1}, false, 1},
+      {2, 64, 7, 7, 80, 3, 3, {.padding = 1}, false, 1},
+      {2, 5, 9, 9, 10, 3, 3, {.padding = 2}, true, {2, 1}},
+      {2, 7, 8, 9, 13, 3, 2, {.stride = {1, 2}, .padding = {1, 0}}, true, {1, 0}},
   };
 }
 
