@@ -88,8 +88,8 @@ struct Conv2dParams {
   Size2 padding = 0;
   Size2 dilation = 1;
   std::int64_t groups = 1;
-  /// The size, and stride, of the pooling that follows: `conv2d` leaves out the last row or column of its
-  /// result where those windows would, and padding lies there. Kernels go by the size of `out`.
+  /// Size and stride of the pooling that follows. On the CPU `conv2d` leaves out those last rows and columns
+  /// of its result that the pooling would, where only padding lies behind them; kernels go by out's size.
   Size2 pooled_by = 1;
 };
 MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias,
