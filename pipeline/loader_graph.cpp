@@ -95,9 +95,10 @@ struct LoaderGraph::Impl {
         chunks(executor_in, options, generation),
         arena(threads,
               0) {  // no slot for the consumer: it never comes, and with one thread nobody else would
+    const auto pixel_scale = executor_in.pixel_scale();  // one for all: a GPU gets it once
     for (int i = 0; i < options.slabs; ++i) {
       pool->jobs.push_back(std::make_unique<SlabJob>(Slab(sampler.shard_size(), executor_in.fields())));
-      pool->jobs.back()->slab.pixel_scale = executor_in.pixel_scale();
+      pool->jobs.back()->slab.pixel_scale = pixel_scale;
     }
     if (options.trace) {
       show_on(options.trace);

@@ -33,7 +33,9 @@ std::shared_ptr<Storage> Storage::allocate_pinned(std::size_t bytes) {
   if constexpr (kWithCuda) {
     if (cuda_device_count() > 0) {
       void* data = cuda::allocate_pinned(bytes);
-      return wrap(data, bytes, kCpu, [data] { cuda::release_pinned(data); });
+      auto storage = wrap(data, bytes, kCpu, [data] { cuda::release_pinned(data); });
+      storage->is_pinned_ = true;
+      return storage;
     }
   }
   return allocate(bytes, kCpu);

@@ -42,6 +42,8 @@ class Storage {
   std::uint64_t version() const { return version_; }
   void bump_version() { ++version_; }
   bool is_part() const { return parent_ != nullptr; }
+  /// From `allocate_pinned`, whole or a part.
+  bool is_pinned() const { return is_pinned_ || (parent_ && parent_->is_pinned()); }
   /// Grows with every change of the contents that is known: its own, and those of what it is a part of.
   std::uint64_t changes() const { return version_ + (parent_ ? parent_->changes() : 0); }
   /// Says that work enqueued on `stream` uses this memory, which is then not used again before that is done.
@@ -55,6 +57,7 @@ class Storage {
   std::size_t bytes_ = 0;
   Device device_;
   std::uint64_t version_ = 0;
+  bool is_pinned_ = false;
   std::function<void()> release_;
   std::shared_ptr<Storage> parent_;
   Stream home_;  // of a GPU's memory

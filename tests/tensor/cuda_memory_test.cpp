@@ -74,6 +74,9 @@ TEST_F(CudaMemory, TooMuchIsAnErrorThatSaysHowMuch) {
 TEST_F(CudaMemory, PinnedMemoryIsTheCpus) {
   const Tensor pinned(Storage::allocate_pinned(4000), 0, {1000}, {1}, DType::f32);
   EXPECT_TRUE(pinned.device().is_cpu());
+  EXPECT_TRUE(pinned.storage()->is_pinned());
+  EXPECT_TRUE(pinned.select(0, 7).with_own_version().storage()->is_pinned());
+  EXPECT_FALSE(ones({3}).storage()->is_pinned());
   for (std::int64_t i = 0; i < 1000; ++i) {
     pinned.data<float>()[i] = static_cast<float>(i);
   }
