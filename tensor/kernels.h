@@ -79,7 +79,8 @@ MILLRACE_KERNEL(scatter_add, Tensor& into, int dim, const Tensor& index, const T
 MILLRACE_KERNEL(rand_uniform, std::uint64_t seed, std::uint64_t first_block, Tensor& out)
 MILLRACE_KERNEL(rand_normal, std::uint64_t seed, std::uint64_t first_block, Tensor& out)
 
-// Matrix products. Two or three dimensions, any of a, b transposed by strides; `bias` [n] may be undefined.
+// Matrix products. Two or three dimensions, any of a, b transposed by strides; `bias` [n], dense, may be
+// undefined.
 MILLRACE_KERNEL(matmul, const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out)
 
 // Convolution, f32 and bf16 activations with f32 weights [O, I / groups, H, W]; `bias` may be undefined.

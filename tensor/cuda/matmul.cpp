@@ -155,7 +155,7 @@ void choose_algorithm(Product& product, const Tensor& a, const Tensor& b, const 
   product.workspace_bytes = result.workspaceSize;
 }
 
-Product make_product(const Tensor& a, const Tensor& b, bool biased, const Tensor& out, bool tf32) {
+Product make_product(const Tensor& a, const Tensor& b, const void* bias, const Tensor& out, bool tf32) {
   const Types types = types_of(out.dtype(), tf32);
   const std::int64_t m = out.size(-2), n = out.size(-1), batches = out.dim() == 3 ? out.size(0) : 1;
   const Matrix left = matrix_of(b), right = matrix_of(a);
@@ -166,8 +166,9 @@ Product make_product(const Tensor& a, const Tensor& b, bool biased, const Tensor
                   .out = layout_of({true, n, m, n, m * n}, types.element, batches)};
   set(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, transposed(left));
   set(product.operation, CUBLASLT_MATMUL_DESC_TRANSB, transposed(right));
-  if (biased) {  // one number for each row of out^T
+  if (bias != nullptr) {  // one number for each row of out^T; the choice depends on the address's alignment
     set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
   }
   choose_algorithm(product, a, b, out);
   return product;
@@ -200,7 +201,7 @@ void run(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
   const cudaStream_t stream = stream_of(out);
   const bool tf32 = out.dtype() == DType::f32 && gpu_arithmetic().tf32;
   Product& product = cache.find(key_of(a, b, bias.defined(), out, tf32),
-                                [&] { return make_product(a, b, bias.defined(), out, tf32); });
+                                [&] { return make_product(a, b, bias.raw(), out, tf32); });
   if (bias.defined()) {
     set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(bias.raw()));
   }
@@ -235,10 +236,14 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
     throw InputError("matmul: got types {} and {}, expected one type (convert with to())", a.dtype(),
                      b.dtype());
   }
+  // cuBLASLt adds a bias of the result's type only, aligned as the one it chose an algorithm for.
+  Tensor added = bias.defined() ? bias.to(out.dtype()) : bias;
+  if (added.defined() && alignment_of(added) < 16) {
+    added = added.clone();
+  }
   const auto ordered = [](const Tensor& x) { return is_blas_order(x) ? x : x.contiguous(); };
   try {
-    // cuBLASLt adds a bias of the result's type only.
-    run(ordered(a), ordered(b), bias.defined() ? bias.to(out.dtype()) : bias, out);
+    run(ordered(a), ordered(b), added, out);
   } catch (const Failure& failure) {
     throw MachineError("matmul: {} {} x {}{} on {}: cuBLASLt {} says {}", a.dtype(), a.shape(), b.shape(),
                        bias.defined() ? " + bias" : "", out.device().to_string(), cublasLtGetVersion(),

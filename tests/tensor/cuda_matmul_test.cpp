@@ -50,7 +50,7 @@ void expect_product(const Tensor& a, const Tensor& b, const Tensor& bias, const 
   Tensor expected = empty(shape, {.dtype = DType::f64});
   cpu::matmul(a.to(DType::f64), b.to(DType::f64), bias.defined() ? bias.to(DType::f64) : bias, expected);
   Tensor out = empty(shape, {.dtype = a.dtype(), .device = kGpu});
-  MILLRACE_LAUNCH(kGpu, matmul, moved(a), moved(b), bias.defined() ? bias.to(kGpu) : bias, out);
+  MILLRACE_LAUNCH(kGpu, matmul, moved(a), moved(b), bias.defined() ? moved(bias) : bias, out);
   const std::vector<double> found = values(out.to(kCpu)), wanted = values(expected);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const double tolerance = 2 * test::epsilon(a.dtype()) * (1 + std::abs(wanted[i]));
@@ -84,6 +84,18 @@ TEST_F(CudaMatmul, an_f32_bias_meets_half_types) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     expect_product(sample({6, 8}, dtype, engine), sample({8, 10}, dtype, engine),
                    sample({10}, DType::f32, engine), {6, 10});
+  }
+}
+
+/// One after the other, since the algorithm that is chosen for the first is used for the others.
+TEST_F(CudaMatmul, a_bias_may_begin_anywhere) {
+  std::mt19937_64 engine = test::random_engine();
+  for (const DType dtype : test::kFloatingTypes) {
+    const Tensor many = sample({64}, dtype, engine);
+    for (const std::int64_t first : {0, 1, 2, 31}) {
+      expect_product(sample({16, 8}, dtype, engine), sample({8, 32}, dtype, engine),
+                     many.narrow(0, first, 32), {16, 32});
+    }
   }
 }
 
