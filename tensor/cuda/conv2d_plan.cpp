@@ -129,6 +129,13 @@ EngineChoice choice_of(const Descriptor& config, const Descriptor& engine) {
   return choice;
 }
 
+/// Such engines take seconds for each plan, in each process anew.
+bool compiles_at_run_time(const Descriptor& engine) {
+  const auto notes = engine.get_all<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
+                                                                CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
+  return std::ranges::find(notes, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) != notes.end();
+}
+
 }  // namespace
 
 std::string Convolution::to_string() const {
@@ -204,7 +211,7 @@ std::vector<ConvolutionPlan> ConvolutionGraph::candidates(std::size_t most) cons
       EngineChoice choice = choice_of(config, engine);
       const bool is_known = std::ranges::find(plans, choice, &ConvolutionPlan::choice) != plans.end();
       if (plans.size() >= most || is_known || of_engine[choice.engine] >= kMostOfOneEngine ||
-          !allows(engine)) {
+          !allows(engine) || compiles_at_run_time(engine)) {
         continue;
       }
       if (auto plan = finish(config, std::move(choice))) {

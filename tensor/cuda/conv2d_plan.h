@@ -55,7 +55,8 @@ class ConvolutionGraph {
   ConvolutionGraph(const Convolution& convolution, cudnn::Descriptor device_properties);
 
   /// Plans by cuDNN's heuristics (mode A, then B, then the fallbacks), best first: engines that run here,
-  /// with the arithmetic asked for and a bounded workspace; at most `most`, and few of one engine.
+  /// compiled beforehand, with the arithmetic asked for and a bounded workspace; at most `most`, and few of
+  /// one engine.
   std::vector<ConvolutionPlan> candidates(std::size_t most) const;
   /// The plan of a choice made before; nothing when it cannot run here or is not allowed now.
   std::optional<ConvolutionPlan> plan_of(const EngineChoice& choice) const;

@@ -59,6 +59,9 @@ inline constexpr cudnnBackendAttributeType_t kAttributeType<cudnnBackendKnobType
 template <>
 inline constexpr cudnnBackendAttributeType_t kAttributeType<cudnnBackendNumericalNote_t> =
     CUDNN_TYPE_NUMERICAL_NOTE;
+template <>
+inline constexpr cudnnBackendAttributeType_t kAttributeType<cudnnBackendBehaviorNote_t> =
+    CUDNN_TYPE_BEHAVIOR_NOTE;
 
 /// One of the graph API's objects. All members throw Failure.
 class Descriptor {
