@@ -156,7 +156,7 @@ __global__ void block_sums(const T* __restrict__ grad, const T* __restrict__ x,
 }
 
 // The blocks' results meet in f64: a block has kLanes threads for each of kThreads / kLanes channels.
-constexpr int kLanes = 8;
+constexpr int kLanes = 64;
 constexpr int kColumns = kThreads / kLanes;
 
 /// Joins part(0), part(1), ... part(splits - 1) of a channel; the threads of lane 0 have the result.
