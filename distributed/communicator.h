@@ -34,7 +34,7 @@ class Communicator {
   virtual void barrier() = 0;
   /// Blocks until `event` is done. Whoever waits for a GPU behind operations of this group does it here,
   /// where a peer's failure ends the wait, and shows.
-  virtual void wait(const Event& event) { event.synchronize(); }
+  virtual void wait(const Event& event) { event.await(); }
   /// One dimension of memory, not initialized, that this group sums fastest. All members ask alike.
   virtual Tensor allocate(std::int64_t count, TensorOptions options) { return empty({count}, options); }
   /// Ends every operation in progress and to come, on all ranks, with an error that carries `reason`.

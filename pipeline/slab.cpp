@@ -82,9 +82,7 @@ Slab Slab::with_field(std::string_view name, Tensor tensor) const {
 
 void Slab::end_loan(const Event& lent) noexcept {
   try {
-    if (!lent.is_done()) {
-      lent.synchronize();
-    }
+    lent.await();
   } catch (const MachineError&) {  // the device failed, and nobody reads the memory any more
   }
 }

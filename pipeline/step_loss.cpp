@@ -9,6 +9,11 @@ namespace millrace {
 bool TravellingLosses::is_there() const { return std::ranges::all_of(arrived, &Event::is_done); }
 
 void TravellingLosses::wait() const {
+  await();
+  std::ranges::for_each(arrived, &Event::synchronize);
+}
+
+void TravellingLosses::await() const {
   for (std::size_t r = 0; r < arrived.size(); ++r) {
     if (!arrived[r].is_done()) {
       group[r]->wait(arrived[r]);
@@ -18,7 +23,7 @@ void TravellingLosses::wait() const {
 
 TravellingLosses::~TravellingLosses() {
   try {
-    wait();
+    await();
   } catch (const std::exception&) {  // whoever uses the trainer next hears of it
   }
 }

@@ -14,12 +14,15 @@ struct TravellingLosses {
   TravellingLosses(const TravellingLosses&) = delete;
   TravellingLosses& operator=(const TravellingLosses&) = delete;
   bool is_there() const;
-  /// @throws CommunicatorError when a peer that they wait behind failed.
+  /// @throws CommunicatorError when a peer that they wait behind failed, InputError for a label out of range.
   void wait() const;
 
   Tensor shards;               ///< f64, in pinned memory.
   std::vector<Event> arrived;  ///< One a replica: its step is done.
   std::vector<std::shared_ptr<Communicator>> group;
+
+ private:
+  void await() const;
 };
 
 /// The loss of a step, as a number. On GPUs it may still be computed: reading it waits for that.

@@ -155,9 +155,18 @@ bool Event::is_done() const {
 }
 
 void Event::synchronize() const {
+  await();
   if constexpr (kWithCuda) {
     if (native_ != nullptr) {
-      cuda::synchronize_event(native_, device_.index);
+      cuda::throw_fault(device_.index);
+    }
+  }
+}
+
+void Event::await() const {
+  if constexpr (kWithCuda) {
+    if (!is_done()) {
+      cuda::await_event(native_, device_.index);
     }
   }
 }

@@ -91,8 +91,11 @@ class Event {
   void make_wait(const Stream& stream) const;
   /// Whether the work before the mark is done; true when nothing was recorded. @throws MachineError.
   bool is_done() const;
-  /// Blocks until it is. @throws MachineError.
+  /// Blocks until it is. @throws MachineError, and InputError for an index or a label out of range that a
+  /// kernel was given.
   void synchronize() const;
+  /// The same for whoever only needs the memory: leaves what kernels found to those who read their numbers.
+  void await() const;
 
  private:
   Device device_;

@@ -80,11 +80,13 @@ void* exchange_current_stream(int device, void* native);
 /// A stream from a pool of them, and what returns it there.
 std::pair<void*, std::shared_ptr<void>> take_stream(int device);
 void synchronize(const Stream& stream);
+/// Forgets what kernels found wrong with the numbers they were given. @throws InputError when they did.
+void throw_fault(int device);
 
 void record_event(void*& event, const Stream& stream);
 void wait_for_event(void* event, const Stream& stream);
 bool is_event_done(void* event, int device);
-void synchronize_event(void* event, int device);
+void await_event(void* event, int device);
 void destroy_event(void* event) noexcept;
 
 /// Copies between devices: same type, same shape, both dense with the same strides, on the current stream of

@@ -20,7 +20,4 @@ struct Fault {
 /// The device's own, which kernels write; it lives as long as the process. @throws MachineError.
 Fault* fault_of(int device);
 
-/// Forgets what was found. @throws InputError when something was.
-void throw_fault(int device);
-
 }  // namespace millrace::cuda

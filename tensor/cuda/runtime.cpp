@@ -241,14 +241,12 @@ bool is_event_done(void* event, int device) {
     return false;
   }
   check(state, "event");
-  throw_fault(device);
   return true;
 }
 
-void synchronize_event(void* event, int device) {
+void await_event(void* event, int device) {
   const DeviceGuard guard(device);
   check(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "synchronize");
-  throw_fault(device);
 }
 
 void destroy_event(void* event) noexcept { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }

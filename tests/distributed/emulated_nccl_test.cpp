@@ -6,8 +6,10 @@
 #include "distributed/group.h"
 #include "distributed/nccl_communicator.h"
 #include "emulator.h"
+#include "tensor/ops.h"
 #include "tests/distributed/emulated_gpus.h"
 #include "tests/distributed/on_gpus.h"
+#include "tests/tensor/sample.h"
 
 namespace millrace {
 namespace {
@@ -199,6 +201,16 @@ TEST_F(NcclCommunicator, AHostThatWaitsForTheStreamIsFreed) {
   group[0]->all_reduce(tensor);
   current_stream(gpu(0)).synchronize();  // rank 1 never comes
   EXPECT_THROW(group[0]->all_reduce(tensor), CommunicatorError);
+}
+
+TEST_F(NcclCommunicator, WhatKernelsFoundIsLeftToWhoReadsTheNumbers) {
+  auto group = make_nccl_group(gpus(1), {.sums = SumOrder::engine});
+  const Tensor index = tensor({3}, {.dtype = DType::i64}).to(gpu(0));
+  const Tensor row = index_select(ones({3, 4}, {.device = gpu(0)}), 0, index);
+  Tensor gathered = empty({1, 4}, {.device = gpu(0)});
+  group[0]->all_gather(row, gathered);
+  std::this_thread::sleep_for(200ms);  // the watchdog has seen that it is done
+  EXPECT_THAT(test::input_error([&] { fetch(*group[0], gathered); }), HasSubstr("index 3 is outside"));
 }
 
 TEST_F(NcclCommunicator, AbortFromAnyThreadEndsWaits) {

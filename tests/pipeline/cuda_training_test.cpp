@@ -210,6 +210,24 @@ TEST_F(CudaTraining, WhatGpusGoOnFromIsPartOfTheState) {
   EXPECT_THAT(now.engines, HasSubstr("of this test"));
 }
 
+/// The loader, which waits for the copies of its slabs, looks first.
+TEST_F(CudaTraining, ALabelOutOfRangeIsToldToWhoeverReadsTheLoss) {
+  Loader loader = make_loader(DType::u8, 2, 3200);
+  Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 2, .devices = {kGpu}}};
+  const LossFunction bad = [](nn::Module& net, const Batch& batch) {
+    const Tensor labels = full(batch.labels().shape(), 10, {.dtype = DType::i64, .device = kGpu});
+    return cross_entropy(net(batch.images()), labels, {.reduction = Reduction::sum});
+  };
+  Batch batch;
+  const auto epoch = loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  const StepResult result = trainer.step(batch, bad);
+  while (loader.next(batch)) {  // each slab is filled anew several times
+  }
+  EXPECT_THAT(test::input_error([&] { std::ignore = double{result.loss}; }),
+              HasSubstr("has label 10, expected 0 to 9"));
+}
+
 TEST_F(CudaTraining, AFailingReplicaStopsItsPeers) {
   Loader loader = make_loader(DType::u8, 4);
   Trainer trainer{make_small_net, kSgd, {.replicas = 4, .shards = 4, .devices = {kGpu}}};
