@@ -43,6 +43,8 @@ class Buckets {
   void ready(std::size_t piece);
   /// Sends what has not gone out yet; then everything is summed, and the next round may begin.
   void finish();
+  /// Where sums run.
+  const Stream& stream() const { return stream_; }
 
  private:
   struct Bucket {
@@ -59,7 +61,7 @@ class Buckets {
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;  // by piece
   std::size_t next_ = 0;                // the first bucket that has not gone out
-  Stream stream_;                       // where sums run
+  Stream stream_;
   Event filled_, summed_;
 };
 

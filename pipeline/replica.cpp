@@ -148,10 +148,11 @@ void Replica::rehearse(const StepTask& task) {
 }
 
 void Replica::drain() noexcept {
-  try {
-    feeder_.stream().synchronize();
-    current_stream(device_).synchronize();
-  } catch (const std::exception&) {  // the first failure is what is told
+  for (const Stream& stream : {feeder_.stream(), current_stream(device_), buckets_.stream()}) {
+    try {
+      stream.synchronize();
+    } catch (const std::exception&) {  // the first failure is what is told
+    }
   }
 }
 
