@@ -152,12 +152,23 @@ class StreamPool {
     return free_[static_cast<std::size_t>(device)];
   }
 
-  /// The device's pool gives nothing back to the driver: every step needs the same memory again.
+  /// The device's pool gives nothing back to the driver, as every step needs the same memory again; and other
+  /// GPUs may read and write it, which NCCL and copies do directly where they can.
   static void keep_memory(int device) {
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, device), "memory pool");
     std::uint64_t all = ~std::uint64_t{0};
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all), "memory pool");
+    for (int other = 0; other < device_count(); ++other) {
+      int can = 0;
+      if (other != device) {
+        check(cudaDeviceCanAccessPeer(&can, other, device), "memory pool");
+      }
+      if (can != 0) {
+        const cudaMemAccessDesc access{{cudaMemLocationTypeDevice, other}, cudaMemAccessFlagsProtReadWrite};
+        check(cudaMemPoolSetAccess(pool, &access, 1), "memory pool");
+      }
+    }
   }
 
   std::mutex mutex_;

@@ -1,4 +1,6 @@
 // Memory of the CUDA runtime API: allocation in stream order, pinned memory, copies.
+#include <span>
+
 #include "runtime_state.h"
 
 using namespace millrace::emulator;
@@ -116,6 +118,27 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
   return call(__func__, [] { return cudaSuccess; });
+}
+cudaError_t cudaMemPoolSetAccess(cudaMemPool_t pool, const cudaMemAccessDesc* accesses, std::size_t count) {
+  return call(__func__, [&] {
+    const std::scoped_lock lock(state().mutex);
+    for (const cudaMemAccessDesc& access : std::span(accesses, count)) {
+      if (access.location.type != cudaMemLocationTypeDevice || !is_device(access.location.id)) {
+        return cudaErrorInvalidValue;
+      }
+      state().access[{pool, access.location.id}] = access.flags;
+    }
+    return cudaSuccess;
+  });
+}
+cudaError_t cudaMemPoolGetAccess(cudaMemAccessFlags* flags, cudaMemPool_t pool, cudaMemLocation* location) {
+  return call(__func__, [&] {
+    const std::scoped_lock lock(state().mutex);
+    *flags = pool == reinterpret_cast<cudaMemPool_t>(&arena(location->id))
+                 ? cudaMemAccessFlagsProtReadWrite
+                 : state().access[{pool, location->id}];
+    return cudaSuccess;
+  });
 }
 
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {

@@ -23,6 +23,7 @@ struct State {
   std::mutex mutex;
   std::vector<std::unique_ptr<EmulatedDevice>> devices;
   std::map<const std::byte*, std::size_t> pinned;
+  std::map<std::pair<cudaMemPool_t, int>, cudaMemAccessFlags> access;  // of other devices to a pool
   Counts counts;
   std::string failing;
   cudaError_t failure = cudaSuccess, always = cudaSuccess;

@@ -1,5 +1,7 @@
 #include "distributed/device_communicator.h"
 
+#include <cuda_runtime_api.h>
+
 #include "distributed/group.h"
 #include "tests/distributed/on_gpus.h"
 
@@ -71,6 +73,20 @@ TEST_F(DeviceCommunicator, RefusesWhatItCannotSum) {
   EXPECT_THROW(group[0]->all_reduce(integers), InputError);
   EXPECT_THROW(make_device_group(0, kGpu), InputError);
   EXPECT_THROW(make_device_group(2, kCpu), InputError);
+}
+
+TEST_F(DeviceCommunicator, OtherGpusReachMemoryWhereTheyCan) {
+  const Tensor x = ones({10}, {.device = kGpu});
+  cudaMemPool_t pool = nullptr;
+  ASSERT_EQ(cudaDeviceGetDefaultMemPool(&pool, 0), cudaSuccess);
+  for (int other = 1; other < cuda_device_count(); ++other) {
+    int can = 0;
+    cudaMemAccessFlags access{};
+    cudaMemLocation location{cudaMemLocationTypeDevice, other};
+    ASSERT_EQ(cudaDeviceCanAccessPeer(&can, other, 0), cudaSuccess);
+    ASSERT_EQ(cudaMemPoolGetAccess(&access, pool, &location), cudaSuccess);
+    EXPECT_EQ(access, can == 1 ? cudaMemAccessFlagsProtReadWrite : cudaMemAccessFlagsProtNone) << other;
+  }
 }
 
 TEST_F(DeviceCommunicator, IsTheGroupOfOneGpu) {
