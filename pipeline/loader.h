@@ -52,7 +52,8 @@ struct LoaderOptions {
 };
 
 /// The local shards of one step. Moves only; its slabs go back to the loader when it is destroyed or
-/// released.
+/// released, and are filled anew. A copy to a GPU is only enqueued: unless a Trainer makes it, wait for it
+/// before the next batch is taken, or say `shard(i).lend(stream)`.
 class Batch {
  public:
   Batch() = default;
