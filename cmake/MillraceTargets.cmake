@@ -16,6 +16,9 @@ target_compile_features(millrace_flags INTERFACE cxx_std_20)
 # Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
 set(cpp_flags -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
   -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512)
+if(NOT MILLRACE_ARCH STREQUAL "native")
+  list(APPEND cpp_flags -Wno-psabi)  # how vectors wider than the processor's are passed concerns nobody outside
+endif()
 set(cuda_flags -Xcompiler=-Wall --expt-relaxed-constexpr $<$<BOOL:${MILLRACE_WERROR}>:-Werror=all-warnings>)
 target_compile_options(millrace_flags INTERFACE
   "$<$<COMPILE_LANGUAGE:CXX>:${cpp_flags}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")
