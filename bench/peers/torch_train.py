@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""PyTorch's speed on airbench94, as `millrace bench train --device cuda` measures ours: whole training steps on random
-images that lie on the device, channels-last. Prints one JSON line; with --compile the forward pass goes through
-torch.compile. f16 trains with a GradScaler.
+"""PyTorch's speed on the networks of `millrace bench train`, measured as ours is: whole training steps on random images
+that lie on the device. Prints one JSON line; with --compile the forward pass goes through torch.compile. f16 trains with a
+GradScaler.
 
-    torch_train.py --dtype bf16 --batch-size 1024 [--compile] [--device cpu]
+    torch_train.py --model airbench94 --dtype bf16 --batch-size 1024 --channels-last [--compile] [--device cpu --threads 2]
 """
 import argparse
 import contextlib
@@ -14,6 +14,41 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+
+class LeNet5(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2, self.pool = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5), nn.MaxPool2d(2, 2)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = F.relu(self.fc1(x.flatten(1)))
+        return self.fc3(F.relu(self.fc2(x)))
+
+
+def conv_bn(inputs, outputs, pool=False):
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+
+
+class ResNet9(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.prep, self.layer1 = conv_bn(3, 64), conv_bn(64, 128, True)
+        self.res1 = nn.Sequential(conv_bn(128, 128), conv_bn(128, 128))
+        self.layer2, self.layer3 = conv_bn(128, 256, True), conv_bn(256, 512, True)
+        self.res2 = nn.Sequential(conv_bn(512, 512), conv_bn(512, 512))
+        self.head = nn.Linear(512, 10)
+
+    def forward(self, x):
+        x = self.layer1(self.prep(x))
+        x = x + self.res1(x)
+        x = self.layer3(self.layer2(x))
+        x = x + self.res2(x)
+        return self.head(F.adaptive_max_pool2d(x, 1).flatten(1)) * 0.125
 
 
 class Group(nn.Module):
@@ -46,15 +81,19 @@ class AirBench94(nn.Module):
         return self.head(F.max_pool2d(x, 3).flatten(1)) / 9
 
 
+MODELS = {"lenet5": LeNet5, "resnet9": ResNet9, "airbench94": AirBench94}
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="airbench94")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     parser.add_argument("--batch-size", type=int, default=1024)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1, help="at least this long each")
     return parser.parse_args()
@@ -69,12 +108,13 @@ def resident(name):
 def main():
     options = parse()
     on_gpu = options.device.startswith("cuda")
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    net = AirBench94().to(options.device, memory_format=torch.channels_last)
-    images = torch.randn(options.batch_size, 3, 32, 32, device=options.device)
-    images = images.contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if options.channels_last else torch.contiguous_format
+    net = MODELS[options.model]().to(options.device, memory_format=order)
+    images = torch.randn(options.batch_size, 3, 32, 32, device=options.device).contiguous(memory_format=order)
     labels = torch.randint(0, 10, (options.batch_size,), device=options.device)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9, nesterov=True, weight_decay=5e-4,
@@ -123,9 +163,10 @@ def main():
         raise SystemExit(f"the loss went from {first} to {last} on the same images; it should have fallen")
     median = statistics.median(speeds)
     print(json.dumps({
-        "bench": "torch train", "version": torch.__version__, "cuda": torch.version.cuda,
-        "device": torch.cuda.get_device_name() if on_gpu else options.device, "model": "airbench94",
-        "dtype": options.dtype, "batch_size": options.batch_size, "compile": options.compile,
+        "system": f"torch {torch.__version__}", "cuda": torch.version.cuda,
+        "device": torch.cuda.get_device_name() if on_gpu else options.device, "model": options.model,
+        "dtype": options.dtype, "batch_size": options.batch_size, "compile": options.compile, "threads": options.threads,
+        "channels_last": options.channels_last,
         "images_per_second": median, "repeats": speeds, "ms_per_step": 1e3 * options.batch_size / median,
         "resident_before": before, "resident_most": resident("VmHWM"), "first_loss": first, "last_loss": last}))
 
