@@ -251,6 +251,9 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   impl_->check_images(batch);
   const std::int64_t valid = impl_->begin(batch.valid());
   if (valid == 0) {  // all of its samples were bad
+    if (impl_->options.lookahead) {
+      impl_->together([&](int r) { impl_->replica(r)->lookahead()->after_step(steps() + 1); });
+    }
     impl_->end_step();
     return {};
   }
@@ -338,13 +341,13 @@ void Trainer::restore(const TrainerState& state) {
     engine_choices().import(state.engines);
     impl_->engines_restored = true;
   }
+  impl_->changed = true;  // also where only a part of the state fits
+  impl_->forget_recorded();
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
   nn::copy_by_name(replica.optimizer_state(), state.optimizer, "optimizer: this state does not fit");
   nn::copy_by_name(replica.average(), state.average, "trainer: this average of the weights does not fit");
   impl_->steps = state.steps;
-  impl_->changed = true;
-  impl_->forget_recorded();
 }
 
 std::string Trainer::weights_hash() { return nn::weights_hash(impl_->replica(0)->module()); }

@@ -37,13 +37,15 @@ struct TrainerOptions {
   std::optional<nn::LookaheadOptions> lookahead = {};  ///< An average of the weights, kept beside them.
   /// How long a replica waits for its peers.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
-  /// Gradients go out in pieces of this size during the backward pass; 0: in one piece after it, which is
-  /// best where the core that computes also communicates. Never changes a bit.
+  /// Gradients go out in pieces of this size during the backward pass. 0: between GPUs of
+  /// `overlapping_bucket_bytes`, else in one piece after it, which is best where the core that computes also
+  /// communicates. Never changes a bit.
   std::int64_t bucket_bytes = 0;
   /// On CPUs: record what the kernels of a shard's pass are, and replay that for each full shard that
   /// follows, so that small steps are kernels alone. Never changes a bit. The loss function and the network
   /// are then not called in each step: what they compute must follow from the network and the tensors of the
-  /// batch. A pass that cannot be replayed (see tensor/tape.h) runs as ever.
+  /// batch, and a loss of the same C++ type counts as the same one: call `module()` to record anew. A pass
+  /// that cannot be replayed (see tensor/tape.h) runs as ever.
   bool replay = false;
   /// tree: the same bits on any number of replicas. engine: NCCL's own order of sums between GPUs.
   SumOrder sums = SumOrder::tree;
@@ -145,8 +147,5 @@ class Trainer {
 TrainerOptions resolve(TrainerOptions options);
 /// The shards of this process, of resolved options.
 ShardRange local_shards(const TrainerOptions& options);
-
-/// The cores this process may use: its affinity mask, capped by the cgroup's CPU limit.
-int available_cores();
 
 }  // namespace millrace

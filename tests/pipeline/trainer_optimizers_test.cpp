@@ -163,5 +163,22 @@ TEST(TrainerOptimizers, AStateThatDoesNotFitIsNamed) {
               HasSubstr("trainer: this average of the weights does not fit; unexpected: fc2.bias"));
 }
 
+/// Of a state that fits in part, all replicas take the same part.
+TEST(TrainerOptimizers, ReplicasStayAlikeAfterAStateThatDoesNotFit) {
+  Training adam(kWays[1], 1, 6);
+  const auto hash = [&](int replicas) {
+    Training run(kWays[0], replicas);
+    Loader loader = make_loader();
+    for (const Batch& batch : loader.epoch(0)) {
+      run.trainer.step(batch, sum_of_losses);
+      if (run.trainer.steps() == 1) {
+        EXPECT_NE(test::input_error([&] { run.trainer.restore(adam.trainer.state()); }), "");
+      }
+    }
+    return run.trainer.weights_hash();
+  };
+  EXPECT_EQ(hash(2), hash(1));
+}
+
 }  // namespace
 }  // namespace millrace
