@@ -9,6 +9,7 @@
 #include <set>
 
 #include "dataio/hash.h"
+#include "tensor/arithmetic.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
 
@@ -79,7 +80,9 @@ RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescripti
        {"optimizer", trainer.optimizer().describe()},
        {"average", t.lookahead ? nn::describe(*t.lookahead) : "none"},
        {"type", std::string(name_of(t.dtype))},
+       {"tf32", gpu_arithmetic().tf32 ? "yes" : "no"},
        {"shards", fmt::to_string(t.shards)},
+       {"sums", t.sums == SumOrder::tree ? "tree" : "engine"},
        {"seed", fmt::to_string(t.seed)},
        {"batch size", fmt::to_string(l.batch_size)},
        {"data", fmt::format("{} samples {:016x}", loader.dataset().size(), loader.state().fingerprint)},
