@@ -83,7 +83,7 @@ inline Variable stack(std::initializer_list<Variable> variables, int dim = 0) {
   return stack(std::span(variables.begin(), variables.size()), dim);
 }
 
-// Layers. `x` is f32, or bf16 with f32 weights (f32 master weights, bf16 arithmetic).
+// Layers. `x` is f32, or bf16 (on GPUs also f16) with f32 weights (f32 master weights, 16-bit arithmetic).
 Variable matmul(const Variable& a, const Variable& b);
 /// x [n, in] times weight [out, in] transposed, plus bias [out] (may be undefined).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias = {});

@@ -65,8 +65,6 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allo
   }
 }
 
-Tensor FlatParameters::weight_gradients() const { return gradients_.narrow(0, 0, weights_.numel()); }
-
 void FlatParameters::begin() {
   for (Slot& slot : slots_) {
     slot.parameter.zero_grad();

@@ -35,8 +35,6 @@ class FlatParameters {
   Tensor& weights() { return weights_; }
   /// The gradients, then the batch statistics.
   Tensor& gradients() { return gradients_; }
-  /// The part of `gradients()` that belongs to `weights()`.
-  Tensor weight_gradients() const;
 
   struct Slot {
     Variable parameter;

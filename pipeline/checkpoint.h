@@ -25,8 +25,9 @@ struct Checkpoint {
   std::map<std::string, std::string> metadata = {};  ///< Of the weights' file, as `save_model` writes it.
 };
 
-/// Writes `folder`/step-000000123 with weights.safetensors, optimizer.safetensors and state.pb, and returns
-/// its path. Written beside and renamed when all of it is on disk; a failure or a kill leaves what was there.
+/// Writes `folder`/step-000000123 with weights.safetensors, optimizer.safetensors, average.safetensors where
+/// there is one, and state.pb, and returns its path. Written beside and renamed when all of it is on disk; a
+/// failure or a kill leaves what was there.
 /// @throws MachineError naming the path and the reason.
 std::filesystem::path save_checkpoint(const std::filesystem::path& folder, const Checkpoint& checkpoint);
 /// @throws InputError naming the file that is missing, cut or changed.

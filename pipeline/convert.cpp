@@ -7,8 +7,8 @@
 
 #include "dataio/mapping.h"
 #include "dataio/record_writer.h"
+#include "pipeline/cores.h"
 #include "pipeline/restart_rows.h"
-#include "pipeline/trainer.h"
 #include "tensor/error.h"
 
 namespace millrace {

@@ -7,8 +7,6 @@
 #include <string>
 #include <thread>
 
-#include "pipeline/trainer.h"
-
 namespace millrace {
 namespace {
 

@@ -5,9 +5,9 @@
 #include <optional>
 #include <utility>
 
+#include "pipeline/cores.h"
 #include "pipeline/execute.h"
 #include "pipeline/loader_graph.h"
-#include "pipeline/trainer.h"
 
 namespace millrace {
 

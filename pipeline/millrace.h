@@ -21,6 +21,7 @@
 #include "nn/views.h"
 #include "pipeline/checkpoint.h"
 #include "pipeline/convert.h"
+#include "pipeline/cores.h"
 #include "pipeline/loader.h"
 #include "pipeline/model_file.h"
 #include "pipeline/recipe.h"

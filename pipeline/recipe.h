@@ -19,7 +19,7 @@ struct RecipeGroup {
   /// None: the recipe's, with learning rate and weight decay times these.
   std::optional<nn::OptimizerOptions> optimizer = {};
   double rate = 1, decay = 1;
-  double epochs = 0;          ///< They stay as they are from then on; 0: they are trained to the end.
+  double epochs = 0;          ///< No steps are taken on them from then on; 0: they are trained to the end.
   std::string schedule = {};  ///< Over these epochs; "": the recipe's, as far as they go.
 };
 
@@ -64,7 +64,8 @@ struct Recipe {
 };
 
 /// "airbench94" and "airbench94-muon" (Jordan, arXiv 2404.00498, and his published scripts), and "resnet18"
-/// (the usual 200 epochs), all for CIFAR-10. @throws InputError that lists the names.
+/// (the usual 200 epochs), all for CIFAR-10; learning rates are for the recipe's own batch. @throws
+/// InputError that lists the names.
 Recipe find_recipe(std::string_view name);
 
 /// Reads "constant", "cosine", "linear" (from 1 to 0), "triangle:START:PEAK:END" (from START up to 1 at the

@@ -17,7 +17,7 @@ namespace millrace {
 void whiten(nn::Conv2d& conv, const Tensor& images, double eps = 5e-4);
 
 /// The first `count` images of a data set (all, where there are fewer) as `options` transforms and normalizes
-/// them, in f32 [n, C, H, W]; of its transforms only what evaluation repeats.
+/// them, in f32 [n, C, H, W]; of its named transforms only what evaluation repeats, and all custom ones.
 Tensor first_images(std::shared_ptr<const Dataset> dataset, LoaderOptions options, std::int64_t count);
 
 }  // namespace millrace

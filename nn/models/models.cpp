@@ -1,5 +1,7 @@
 #include "nn/models/models.h"
 
+#include <fmt/format.h>
+
 #include "nn/models/factories.h"
 
 namespace millrace::nn {
@@ -43,10 +45,8 @@ std::vector<std::string> model_names() {
 }
 
 std::unique_ptr<Module> make_model(std::string_view name, const ModelOptions& options) {
-  std::string names;
   for (const Model& model : kModels) {
     if (name != model.name) {
-      names += (names.empty() ? "" : ", ") + std::string(model.name);
       continue;
     }
     if (options.channels < 1 || options.classes < 1) {
@@ -59,7 +59,7 @@ std::unique_ptr<Module> make_model(std::string_view name, const ModelOptions& op
     }
     return model.make(options);
   }
-  throw InputError("make_model: got \"{}\", expected one of {}", name, names);
+  throw InputError("make_model: got \"{}\", expected one of {}", name, fmt::join(model_names(), ", "));
 }
 
 }  // namespace millrace::nn

@@ -11,6 +11,7 @@
 #include "nn/state.h"
 #include "nn/step_context.h"
 #include "nn/views.h"
+#include "pipeline/cores.h"
 #include "tests/dataio/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
