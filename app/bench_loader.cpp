@@ -14,11 +14,11 @@
 #include "app/options.h"
 #include "app/statistics.h"
 #include "dataio/sampler.h"
+#include "pipeline/cores.h"
 #include "pipeline/decode.h"
 #include "pipeline/execute.h"
 #include "pipeline/model_file.h"
 #include "pipeline/run_description.h"
-#include "pipeline/trainer.h"
 #include "tensor/config.h"
 
 namespace millrace::app {
@@ -38,10 +38,6 @@ struct BenchLoaderOptions {
   bool compare = false, json = false;
   std::filesystem::path trace;
 };
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 /// Batches without an end: the next epoch follows on the last.
 class Stream {

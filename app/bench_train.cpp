@@ -1,7 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cmath>
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <limits>
 #include <optional>
 
@@ -62,62 +62,79 @@ class RandomImages : public Dataset {
   DatasetInfo info_;
 };
 
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-constexpr std::int64_t kStreamedBatches = 8;
-
-Batch first_batch(Loader& loader) {
-  Batch batch;
-  loader.epoch(0);
-  loader.next(batch);
-  return batch;
-}
-
-void take_next(Loader& loader, Batch& batch) {
-  const std::int64_t epoch = batch.epoch();
-  if (!loader.next(batch)) {
-    loader.epoch(epoch + 1);
-    loader.next(batch);
+/// Batches to train on: one that is held throughout, since loading is not what is measured, or with
+/// --streamed the loader's.
+class Feed {
+ public:
+  Feed(const BenchTrainOptions& o, const TrainerOptions& trainer)
+      : streamed_(o.streamed),
+        loader_(std::make_shared<RandomImages>(o.batch_size * (o.streamed ? kStreamedBatches : 1)),
+                options(o, trainer)) {
+    loader_.epoch(0);
+    loader_.next(batch_);
+    if (o.resident) {
+      if (trainer.devices[0].is_cpu() || trainer.shards != 1) {
+        throw InputError("bench train: got --resident on {} with {} shards, expected one GPU and --shards 1",
+                         to_string(trainer.devices), trainer.shards);
+      }
+      batch_ = Feeder(trainer.devices[0], trainer.dtype).bring(batch_, 0);
+    }
   }
-}
 
-Batch on_device(const Batch& batch, const TrainerOptions& options) {
-  if (options.devices[0].is_cpu() || options.shards != 1) {
-    throw InputError("bench train: got --resident on {} with {} shards, expected one GPU and --shards 1",
-                     to_string(options.devices), options.shards);
+  const Batch& next() {
+    const std::int64_t epoch = batch_.epoch();
+    if (streamed_ && !loader_.next(batch_)) {
+      loader_.epoch(epoch + 1);
+      loader_.next(batch_);
+    }
+    return batch_;
   }
-  return Feeder(options.devices[0], options.dtype).bring(batch, 0);
-}
+  const Shape& image_shape() const { return loader_.image_shape(); }
 
-void bench_train(const BenchTrainOptions& o) {
+ private:
+  static constexpr std::int64_t kStreamedBatches = 8;
+
+  static LoaderOptions options(const BenchTrainOptions& o, const TrainerOptions& trainer) {
+    LoaderOptions options;
+    options.batch_size = o.batch_size;
+    options.dtype = feed_type(trainer.devices[0], trainer.dtype, options.transforms);
+    options.shards = trainer.shards;
+    options.threads = o.compute.threads;
+    if (o.streamed) {
+      options.transforms = "random_crop:4,horizontal_flip,normalize";
+      options.epochs = std::numeric_limits<std::int32_t>::max();
+    }
+    return options;
+  }
+
+  bool streamed_;
+  Loader loader_;
+  Batch batch_;
+};
+
+struct Measured {
+  Measurement speed;
+  double first_loss = 0, last_loss = 0;
+  std::int64_t steps = 0;
+  double idle = 0;  // the share of the time that GPUs waited
+  std::int64_t bytes_before = 0, bytes_most = 0;
+  double operations = 0;  // of an image, forward
+  std::optional<Profile::Report> parts;
+
+  double milliseconds(std::int64_t batch_size) const {
+    return 1e3 * static_cast<double>(batch_size) / speed.median();
+  }
+  double teraflops() const { return 3e-12 * speed.median() * operations; }  // backward is twice forward
+};
+
+Measured measure(const BenchTrainOptions& o, const TrainerOptions& options) {
   using Clock = std::chrono::steady_clock;
-  const TrainerOptions options = o.compute.resolve(o.batch_size, 0);
-  LoaderOptions loader_options;
-  loader_options.batch_size = o.batch_size;
-  loader_options.dtype = feed_type(options.devices[0], options.dtype, loader_options.transforms);
-  loader_options.shards = options.shards;
-  loader_options.threads = o.compute.threads;
-  if (o.streamed) {
-    loader_options.transforms = "random_crop:4,horizontal_flip,normalize";
-    loader_options.epochs = std::numeric_limits<std::int32_t>::max();
-  }
-  Loader loader{std::make_shared<RandomImages>(o.batch_size * (o.streamed ? kStreamedBatches : 1)),
-                loader_options};
-  Batch batch = first_batch(loader);  // else held throughout: loading is not what is measured
-  if (o.resident) {
-    batch = on_device(batch, options);
-  }
-
-  const nn::SgdOptions sgd{.learning_rate = 0.001, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
-  if (o.profile && !options.devices[0].is_cpu()) {
-    throw InputError("bench train: --profile times kernels of the CPU, got {}", to_string(options.devices));
-  }
+  Feed feed(o, options);
   std::optional<Profile> profile;
   if (o.profile) {
     profile.emplace(options.dtype);
   }
+  const nn::SgdOptions sgd{.learning_rate = 0.001, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true};
   Trainer trainer{[&] { return nn::make_model(o.model); }, sgd, options};
   const LossFunction loss = [&](nn::Module& net, const Batch& b) {
     if (profile) {
@@ -126,20 +143,17 @@ void bench_train(const BenchTrainOptions& o) {
     return cross_entropy(net(b.images()), b.labels(), {.reduction = Reduction::sum});
   };
   StepResult result;
-  const auto step = [&] {
-    if (o.streamed) {
-      take_next(loader, batch);
-    }
-    result = trainer.step(batch, loss);
-  };
+  const auto step = [&] { result = trainer.step(feed.next(), loss); };
   const auto mean_loss = [&] { return result.loss / static_cast<double>(result.valid); };  // waits for a GPU
 
-  const std::int64_t bytes_before = resident_memory().now;
+  Measured measured;
+  measured.operations = nn::measure_work(*nn::make_model(o.model), feed.image_shape()).forward_operations;
+  measured.bytes_before = resident_memory().now;
   step();
   if (profile) {
     profile->start();  // the convolutions of one step are enough
   }
-  const double first_loss = mean_loss();
+  measured.first_loss = mean_loss();
   for (const auto start = Clock::now(); trainer.steps() < 4 || seconds_since(start) < o.seconds / 2;) {
     step();
   }
@@ -147,8 +161,7 @@ void bench_train(const BenchTrainOptions& o) {
     profile->start();
   }
   const std::int64_t first_steps = trainer.steps();
-  double last_loss = mean_loss();
-  Measurement speed;
+  measured.last_loss = mean_loss();
   const double idle_before = trainer.idle_seconds();
   const auto measured_from = Clock::now();
   for (int repeat = 0; repeat < o.repeats; ++repeat) {
@@ -157,72 +170,84 @@ void bench_train(const BenchTrainOptions& o) {
     for (; steps == 0 || seconds_since(start) < o.seconds; ++steps) {
       step();
     }
-    last_loss = mean_loss();
-    speed.images_per_second.push_back(static_cast<double>(steps * o.batch_size) / seconds_since(start));
+    measured.last_loss = mean_loss();
+    measured.speed.images_per_second.push_back(static_cast<double>(steps * o.batch_size) /
+                                               seconds_since(start));
   }
-  // A speed only counts for steps that train: the loss on the same images has to fall.
-  if (!std::isfinite(last_loss) || (!o.streamed && !(last_loss < first_loss))) {
-    throw MachineError(
-        "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
-        first_loss, last_loss, trainer.steps());
-  }
-  const double measured_seconds = seconds_since(measured_from);
-  const double idle = (trainer.idle_seconds() - idle_before) / measured_seconds;
-  std::optional<Profile::Report> parts;
+  const double seconds = seconds_since(measured_from);
+  measured.steps = trainer.steps();
+  measured.idle = (trainer.idle_seconds() - idle_before) / seconds;
+  measured.bytes_most = resident_memory().most;
   if (profile) {
-    parts = profile->report(trainer.steps() - first_steps, measured_seconds, o.batch_size);
+    measured.parts = profile->report(measured.steps - first_steps, seconds, o.batch_size);
   }
-  const std::int64_t most_bytes = resident_memory().most;
-  const double teraflops =
-      3e-12 * speed.median() *
-      nn::measure_work(*nn::make_model(o.model), loader.image_shape()).forward_operations;
-  const double milliseconds = 1e3 * static_cast<double>(o.batch_size) / speed.median();
-  if (o.json) {
-    Json result = {{"bench", "train"},
-                   {"version", kVersion},
-                   {"processor", processor_name()},
-                   {"model", o.model},
-                   {"batch_size", o.batch_size},
-                   {"dtype", o.compute.dtype},
-                   {"device", to_string(options.devices)},
-                   {"replicas", options.replicas},
-                   {"shards", options.shards},
-                   {"images_per_second", speed.median()},
-                   {"spread", speed.spread()},
-                   {"repeats", speed.images_per_second},
-                   {"ms_per_step", milliseconds},
-                   {"steps_per_second", 1e3 / milliseconds},
-                   {"tflops", teraflops},
-                   {"gpu_wait", idle},
-                   {"resident_before", bytes_before},
-                   {"resident_most", most_bytes},
-                   {"data", o.resident   ? "resident"
-                            : o.streamed ? "streamed"
-                                         : "held"},
-                   {"steps", trainer.steps()},
-                   {"first_loss", first_loss},
-                   {"last_loss", last_loss}};
-    if (parts) {
-      result["profile"] = parts->to_json();
-    }
-    fmt::print("{}\n", to_line(result));
-    return;
+  return measured;
+}
+
+void print_json(const BenchTrainOptions& o, const TrainerOptions& options, const Measured& m) {
+  const double milliseconds = m.milliseconds(o.batch_size);
+  Json result = {{"bench", "train"},
+                 {"version", kVersion},
+                 {"processor", processor_name()},
+                 {"model", o.model},
+                 {"batch_size", o.batch_size},
+                 {"dtype", o.compute.dtype},
+                 {"device", to_string(options.devices)},
+                 {"replicas", options.replicas},
+                 {"shards", options.shards},
+                 {"images_per_second", m.speed.median()},
+                 {"spread", m.speed.spread()},
+                 {"repeats", m.speed.images_per_second},
+                 {"ms_per_step", milliseconds},
+                 {"steps_per_second", 1e3 / milliseconds},
+                 {"tflops", m.teraflops()},
+                 {"gpu_wait", m.idle},
+                 {"resident_before", m.bytes_before},
+                 {"resident_most", m.bytes_most},
+                 {"data", o.resident   ? "resident"
+                          : o.streamed ? "streamed"
+                                       : "held"},
+                 {"steps", m.steps},
+                 {"first_loss", m.first_loss},
+                 {"last_loss", m.last_loss}};
+  if (m.parts) {
+    result["profile"] = m.parts->to_json();
   }
+  fmt::print("{}\n", to_line(result));
+}
+
+void print(const BenchTrainOptions& o, const TrainerOptions& options, const Measured& m) {
+  const double milliseconds = m.milliseconds(o.batch_size);
   fmt::print("{:12} {:>6} {:>6} {:>9} {:>7} {:>12} {:>16}\n", "model", "batch", "dtype", "replicas", "shards",
              "ms per step", "images/s");
   fmt::print("{:12} {:>6} {:>6} {:>9} {:>7} {:>12.3f} {:>16}\n", o.model, o.batch_size, o.compute.dtype,
-             options.replicas, options.shards, milliseconds, with_commas(speed.median()));
+             options.replicas, options.shards, milliseconds, with_commas(m.speed.median()));
   if (options.devices[0].is_cuda()) {
-    fmt::print("the GPU waited {:.1f} % of the time\n", 100 * idle);
+    fmt::print("the GPU waited {:.1f} % of the time\n", 100 * m.idle);
   }
-  fmt::print("{}; {:.2f} steps/s, {:.3f} TFLOP/s; loss {:.4f} to {:.4f} over {} steps\n", speed.to_string(),
-             1e3 / milliseconds, teraflops, first_loss, last_loss, trainer.steps());
+  fmt::print("{}; {:.2f} steps/s, {:.3f} TFLOP/s; loss {:.4f} to {:.4f} over {} steps\n", m.speed.to_string(),
+             1e3 / milliseconds, m.teraflops(), m.first_loss, m.last_loss, m.steps);
   fmt::print("{} MB of memory before the first step, {} MB at most\n",
-             with_commas(1e-6 * static_cast<double>(bytes_before)),
-             with_commas(1e-6 * static_cast<double>(most_bytes)));
-  if (parts) {
-    fmt::print("{}", parts->to_string());
+             with_commas(1e-6 * static_cast<double>(m.bytes_before)),
+             with_commas(1e-6 * static_cast<double>(m.bytes_most)));
+  if (m.parts) {
+    fmt::print("{}", m.parts->to_string());
   }
+}
+
+void bench_train(const BenchTrainOptions& o) {
+  const TrainerOptions options = o.compute.resolve(o.batch_size, 0);
+  if (o.profile && !options.devices[0].is_cpu()) {
+    throw InputError("bench train: --profile times kernels of the CPU, got {}", to_string(options.devices));
+  }
+  const Measured measured = measure(o, options);
+  // A speed only counts for steps that train: the loss on the same images has to fall.
+  if (!std::isfinite(measured.last_loss) || (!o.streamed && !(measured.last_loss < measured.first_loss))) {
+    throw MachineError(
+        "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
+        measured.first_loss, measured.last_loss, measured.steps);
+  }
+  (o.json ? print_json : print)(o, options, measured);
 }
 
 }  // namespace
@@ -232,7 +257,7 @@ void add_bench_train(CLI::App& bench) {
   BenchTrainOptions& o = *options;
   CLI::App& command =
       *bench.add_subcommand("train", "Time whole training steps on random 3x32x32 images in memory");
-  command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
+  command.add_option("--model", o.model, fmt::format("{}", fmt::join(nn::model_names(), ", ")));
   command.add_option("--batch-size", o.batch_size, "Images a step, over all shards")->check(whole_number(1));
   o.compute.add_to(command, true);
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));

@@ -1,4 +1,5 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cmath>
 #include <fmt/core.h>
 
@@ -20,6 +21,28 @@ struct EvalOptions {
   bool json = false, views = false;
 };
 
+/// "test set: 5210 of 10000 right, 52.10 %", the accuracy of each class, and the confusion matrix.
+void print(const Evaluation& evaluation, const std::vector<std::string>& classes) {
+  fmt::print("test set: {} of {} right, {:.2f} %\n", evaluation.correct, evaluation.total,
+             100 * evaluation.accuracy());
+  std::size_t width = 0;
+  for (const std::string& name : classes) {
+    width = std::max(width, name.size());
+  }
+  for (std::size_t i = 0; i < classes.size(); ++i) {
+    fmt::print("  {:{}}  {:5.1f} %\n", classes[i], width,
+               100 * evaluation.class_accuracy(static_cast<int>(i)));
+  }
+  fmt::print("confusion, a row a true class, a column a predicted one:\n");
+  for (std::size_t i = 0; i < evaluation.confusion.size(); ++i) {
+    fmt::print("  {:{}}", classes[i], width);
+    for (const std::int64_t count : evaluation.confusion[i]) {
+      fmt::print(" {:6}", count);
+    }
+    fmt::print("\n");
+  }
+}
+
 void eval(const EvalOptions& o) {
   if (!o.grid.empty()) {
     check_writable(o.grid);
@@ -28,7 +51,7 @@ void eval(const EvalOptions& o) {
   TrainerOptions options = o.compute.resolve(0, 0);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, {.train = false});
   LoaderOptions loading = evaluation_loader(model.description, options, o.compute.threads);
-  o.bad_samples.apply_to_evaluation(loading);
+  o.bad_samples.apply(loading);
   Loader loader{data, loading};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
@@ -42,7 +65,7 @@ void eval(const EvalOptions& o) {
     draw_grid(o.grid, trainer.module(), model.description, data);
   }
   if (!o.json) {
-    return print_evaluation(evaluation, model.description.classes, true);
+    return print(evaluation, model.description.classes);
   }
   Json per_class = Json::object();
   for (std::size_t i = 0; i < model.description.classes.size(); ++i) {
@@ -62,7 +85,7 @@ void add_eval(CLI::App& app) {
   CLI::App& command = *app.add_subcommand("eval", "Measure a saved model's accuracy");
   command.add_option("--weights", o.weights, "A file that train --save wrote")->required();
   command.add_option("--data", o.data, fmt::format("Its test part is used: {}", kDatasetKinds))->required();
-  o.bad_samples.add_to(command);
+  o.bad_samples.add_to(command, false);
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
   command.add_flag("--tta", o.views, "Average the scores over six views of each image");

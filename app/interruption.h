@@ -5,8 +5,6 @@
 
 namespace millrace::app {
 
-inline constexpr int kInterrupted = 4;  ///< Exit code of a run that can be resumed.
-
 /// A command was ended by a signal, in an orderly way.
 class Interrupted : public std::runtime_error {
  public:

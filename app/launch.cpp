@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "app/commands.h"
+#include "app/exit_code.h"
 #include "app/local_ranks.h"
 #include "app/options.h"
 #include "tensor/error.h"
@@ -17,8 +18,6 @@ struct LaunchOptions {
   std::vector<std::string> words;
 };
 
-constexpr int kWrongInput = 2;
-
 bool has(const std::vector<std::string>& words, const std::string& option) {
   return std::ranges::any_of(
       words, [&](const std::string& word) { return word == option || word.starts_with(option + "="); });
@@ -31,6 +30,10 @@ void launch(const LaunchOptions& o) {
     if (has(o.words, option)) {
       throw InputError("launch: {} is given, and launch gives each rank its own; leave it out", option);
     }
+  }
+  if (o.min_ranks > o.ranks) {
+    throw InputError("launch: got --min-ranks {} for {}, expected at most as many", o.min_ranks,
+                     counted(o.ranks, "rank"));
   }
   std::vector<std::string> words = o.words;
   int ranks = o.ranks;
@@ -65,13 +68,13 @@ void add_launch(CLI::App& app) {
   CLI::App& command =
       *app.add_subcommand("launch", "Start several ranks on this machine: launch -n 4 -- train ...");
   command.add_option("-n,--ranks", o.ranks, "Processes to start")->check(whole_number(1, 256));
-  command
-      .add_option("--restarts", o.restarts,
-                  "After a failure, start all again so often, from the last checkpoint")
-      ->check(whole_number(0));
+  CLI::Option* restarts = command.add_option(
+      "--restarts", o.restarts, "After a failure, start all again so often, from the last checkpoint");
+  restarts->check(whole_number(0));
   command
       .add_option("--min-ranks", o.min_ranks, "Each restart has one rank fewer, down to so many (0: as many)")
-      ->check(whole_number(0, 256));
+      ->check(whole_number(0, 256))
+      ->needs(restarts);
   command.add_option("command", o.words, "What each rank runs, behind --: train ...")->required();
   command.callback([options] { launch(*options); });
 }

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "app/exit_code.h"
 #include "distributed/socket.h"
 #include "tensor/error.h"
 
@@ -22,8 +23,6 @@ extern char** environ;
 namespace millrace::app {
 
 namespace {
-
-constexpr int kPeerFailed = 3;
 
 [[noreturn]] void fail(const char* call) {
   throw MachineError("launch: {} failed: {}", call, std::strerror(errno));
@@ -205,12 +204,12 @@ void LocalRanks::reap() {
                      : outcome_.stopped ? 128 + WTERMSIG(status)
                                         : kPeerFailed;
     // Of those that failed by themselves, the first; but who only saw a peer fail is not the cause.
-    const bool is_cause =
-        outcome_.code == 0 || (outcome_.code == kPeerFailed && outcome_.what.ends_with(" 3"));
+    const bool is_cause = outcome_.code == 0 || (outcome_.code == kPeerFailed && !outcome_.killed);
     if (code == 0 || pressed_ > 0 || !is_cause) {
       continue;
     }
     outcome_.code = code;
+    outcome_.killed = is_killed;
     outcome_.what = is_killed ? fmt::format("rank {} was killed by signal {} ({})", r, WTERMSIG(status),
                                             strsignal(WTERMSIG(status)))
                               : fmt::format("rank {} ended with exit code {}", r, code);

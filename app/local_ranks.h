@@ -24,6 +24,7 @@ class LocalRanks {
     int code = 0;          ///< 0, or that of the rank that failed first; when that was killed 3, or 128 + the
                            ///< signal that was passed on.
     bool stopped = false;  ///< A signal to this process, passed on, made them end.
+    bool killed = false;   ///< That rank was, by a signal that did not come from here.
     std::string what = {};  ///< "rank 2 ended with exit code 1"
   };
   /// Passes on what they print and the signals that come, until all have ended. When one fails, the others

@@ -9,13 +9,14 @@
 #include <unistd.h>
 
 #include "app/commands.h"
+#include "app/exit_code.h"
 #include "app/interruption.h"
 #include "tensor/config.h"
 #include "tensor/error.h"
 
 namespace {
 
-enum ExitCode { kDone = 0, kMachineFailed = 1, kWrongInput = 2, kPeerFailed = 3 };
+using namespace millrace::app;
 
 /// How many letters have to be changed, added or left out to get from one word to the other (Levenshtein).
 std::size_t edit_distance(const std::string& a, const std::string& b) {
@@ -102,19 +103,19 @@ int run(int argc, char** argv) {
   CLI::App app{"Trains image networks data-parallel", "millrace"};
   app.set_version_flag("--version", fmt::format("millrace {}", millrace::kVersion));
   app.require_subcommand(1);
-  millrace::app::add_train(app);
-  millrace::app::add_eval(app);
-  millrace::app::add_predict(app);
-  millrace::app::add_convert(app);
-  millrace::app::add_inspect(app);
+  add_train(app);
+  add_eval(app);
+  add_predict(app);
+  add_convert(app);
+  add_inspect(app);
   CLI::App& bench = *app.add_subcommand("bench", "Measure speed");
   bench.require_subcommand(1);
-  millrace::app::add_bench_train(bench);
-  millrace::app::add_bench_loader(bench);
-  millrace::app::add_bench_exchange(bench);
-  millrace::app::add_devices(app);
-  millrace::app::add_launch(app);
-  millrace::app::add_plan(app);
+  add_bench_train(bench);
+  add_bench_loader(bench);
+  add_bench_exchange(bench);
+  add_devices(app);
+  add_launch(app);
+  add_plan(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
@@ -144,7 +145,7 @@ int main(int argc, char** argv) {
   std::signal(SIGXFSZ, SIG_IGN);
   try {
     return run(argc, argv);
-  } catch (const millrace::app::Interrupted& interrupted) {
+  } catch (const Interrupted& interrupted) {
     return fail(interrupted.exit_code(), interrupted.what());
   } catch (const millrace::InputError& error) {
     return fail(kWrongInput, error.what());

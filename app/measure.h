@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,6 +21,10 @@ struct ResidentMemory {
   std::int64_t now = 0, most = 0;
 };
 ResidentMemory resident_memory();
+
+inline double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
 
 /// 24310.4 as "24,310".
 std::string with_commas(double value);

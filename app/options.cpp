@@ -87,8 +87,12 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.seed = seed;
   options.replay = replay;
   options.sums = sums();
-  set_gpu_arithmetic({.tf32 = tf32});
-  return millrace::resolve(options);
+  options = millrace::resolve(std::move(options));
+  if (tf32 && options.devices[0].is_cpu()) {
+    throw InputError("--tf32: is for GPUs, --device is {}; leave it out", device);
+  }
+  set_gpu_arithmetic({.tf32 = tf32});  // for the whole process
+  return options;
 }
 
 namespace {
@@ -151,30 +155,45 @@ void OptimizerChoice::apply(nn::OptimizerOptions& options) const {
 void OrderChoice::add_to(CLI::App& command) {
   command.add_option("--order", order, "Of the samples: sequential, shuffled or blocks (for cold disks)")
       ->check(CLI::IsMember({"sequential", "shuffled", "blocks"}));
-  command.add_option("--block-size", options.block_size, "Neighbours that --order blocks keeps together")
+  command.add_option("--block-size", block_size, "Neighbours that --order blocks keeps together")
       ->check(whole_number(1));
-  command.add_option("--window", options.window, "Blocks among which --order blocks mixes their samples")
+  command.add_option("--window", window, "Blocks among which --order blocks mixes their samples")
       ->check(whole_number(1));
 }
 
 OrderOptions OrderChoice::resolve() const {
-  OrderOptions resolved = options;
-  resolved.kind = parse_order(order);
-  return resolved;
+  OrderOptions options = {.kind = parse_order(order)};
+  if (options.kind != Order::blocks && (block_size || window)) {
+    throw InputError("{}: --order is {}, which has no blocks; add --order blocks or leave it out",
+                     block_size ? "--block-size" : "--window", order);
+  }
+  options.block_size = block_size.value_or(options.block_size);
+  options.window = window.value_or(options.window);
+  return options;
 }
 
-void BadSampleChoice::add_to(CLI::App& command) {
+void BadSampleChoice::add_to(CLI::App& command, bool with_substitutes) {
+  std::vector<std::string> kinds{"fail", "mask"};
+  if (with_substitutes) {
+    kinds.emplace_back("substitute");
+  }
   command
       .add_option("--bad-samples", what,
-                  "Samples that cannot be read: fail, mask (leave their places out) or substitute")
-      ->check(CLI::IsMember({"fail", "mask", "substitute"}));
+                  fmt::format("Samples that cannot be read: fail, mask (leave their places out){}",
+                              with_substitutes ? " or substitute" : ""))
+      ->check(CLI::IsMember(kinds));
   command.add_option("--max-bad-rate", max_rate, "The share of them at which it fails all the same")
       ->check(in_range(1e-9, 1.0000001));
 }
 
 void BadSampleChoice::apply(LoaderOptions& options) const {
   options.bad_samples = parse_bad_samples(what);
-  options.max_bad_rate = max_rate;
+  if (max_rate && options.bad_samples == BadSamples::fail) {
+    throw InputError(
+        "--max-bad-rate: with --bad-samples fail the first one ends it; add --bad-samples mask or "
+        "substitute");
+  }
+  options.max_bad_rate = max_rate.value_or(options.max_bad_rate);
 }
 
 void BadSampleChoice::apply_to_evaluation(LoaderOptions& options) const {
@@ -242,31 +261,6 @@ void check_fits(const Loader& loader, const ModelDescription& model, std::string
     }
     throw InputError("{}: has {} classes, the model has {}; expected the classes it was trained on", data,
                      classes.size(), model.classes.size());
-  }
-}
-
-void print_evaluation(const Evaluation& evaluation, const std::vector<std::string>& classes,
-                      bool with_confusion) {
-  fmt::print("test set: {} of {} right, {:.2f} %\n", evaluation.correct, evaluation.total,
-             100 * evaluation.accuracy());
-  std::size_t width = 0;
-  for (const std::string& name : classes) {
-    width = std::max(width, name.size());
-  }
-  for (std::size_t i = 0; i < classes.size(); ++i) {
-    fmt::print("  {:{}}  {:5.1f} %\n", classes[i], width,
-               100 * evaluation.class_accuracy(static_cast<int>(i)));
-  }
-  if (!with_confusion) {
-    return;
-  }
-  fmt::print("confusion, a row a true class, a column a predicted one:\n");
-  for (std::size_t i = 0; i < evaluation.confusion.size(); ++i) {
-    fmt::print("  {:{}}", classes[i], width);
-    for (const std::int64_t count : evaluation.confusion[i]) {
-      fmt::print(" {:6}", count);
-    }
-    fmt::print("\n");
   }
 }
 

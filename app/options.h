@@ -56,20 +56,23 @@ struct OptimizerChoice {
 /// In which order the samples come: `--order`, `--block-size`, `--window`.
 struct OrderChoice {
   std::string order = "shuffled";
-  OrderOptions options = {};
+  std::optional<std::int64_t> block_size, window;
 
   void add_to(CLI::App& command);
+  /// @throws InputError for a size that this order has no use for.
   OrderOptions resolve() const;
 };
 
 /// What becomes of samples that cannot be read: `--bad-samples`, `--max-bad-rate`.
 struct BadSampleChoice {
   std::string what = "fail";
-  double max_rate = LoaderOptions().max_bad_rate;
+  std::optional<double> max_rate;
 
-  void add_to(CLI::App& command);
+  /// An evaluation counts each sample once: it has no substitutes.
+  void add_to(CLI::App& command, bool with_substitutes = true);
+  /// @throws InputError for a rate where the first bad sample ends the run.
   void apply(LoaderOptions& options) const;
-  /// An evaluation counts each sample once, so a bad one is masked rather than substituted.
+  /// Of training: its evaluation masks what training substitutes.
   void apply_to_evaluation(LoaderOptions& options) const;
 };
 
@@ -89,11 +92,6 @@ struct ReadingChoice {
 LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads);
 /// @throws InputError when the loader's images or classes are not what the model takes.
 void check_fits(const Loader& loader, const ModelDescription& model, std::string_view data);
-
-/// "test set: 5210 of 10000 right, 52.10 %", then the accuracy of each class, then, if asked for, the
-/// confusion matrix.
-void print_evaluation(const Evaluation& evaluation, const std::vector<std::string>& classes,
-                      bool with_confusion);
 
 /// "1 replica", "2 replicas"
 std::string counted(std::int64_t count, std::string_view noun);

@@ -1,10 +1,11 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include "app/commands.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "distributed/buckets.h"
 #include "distributed/step_forecast.h"
 #include "nn/models/models.h"
 #include "nn/work.h"
@@ -26,12 +27,12 @@ struct PlanOptions {
   double teraflops = 100;
 };
 
-/// A quarter of the gradient each, within the bounds that suit networks; the last one is what is left.
-std::vector<double> bucket_bytes(double gradient_bytes) {
-  const double size = std::clamp(gradient_bytes / 4, 0.5e6, 25e6);
+/// As `Buckets` cuts the gradient between GPUs; the last one is what is left.
+std::vector<double> bucket_bytes(std::int64_t gradient_bytes) {
+  const std::int64_t size = overlapping_bucket_bytes(gradient_bytes);
   std::vector<double> buckets;
-  for (double left = gradient_bytes; left > 0; left -= size) {
-    buckets.push_back(std::min(size, left));
+  for (std::int64_t left = gradient_bytes; left > 0; left -= size) {
+    buckets.push_back(static_cast<double>(std::min(size, left)));
   }
   return buckets;
 }
@@ -44,7 +45,7 @@ StepCost step_cost(const PlanOptions& o, const nn::Work& work) {
   return {.forward = compute / 3,
           .backward = compute * 2 / 3,
           .update = 0,
-          .bucket_bytes = bucket_bytes(4.0 * static_cast<double>(work.parameters))};
+          .bucket_bytes = bucket_bytes(4 * work.parameters)};
 }
 
 void print_row(const PlanOptions& o, const StepCost& cost, Cluster cluster, int gpus) {
@@ -102,7 +103,7 @@ void add_plan(CLI::App& app) {
   PlanOptions& o = *options;
   CLI::App& command =
       *app.add_subcommand("plan", "Forecast how training speed grows with the number of GPUs");
-  command.add_option("--model", o.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
+  command.add_option("--model", o.model, fmt::format("{}", fmt::join(nn::model_names(), ", ")));
   command.add_option("--gpus", o.gpus, "All of them")->check(whole_number(1, 65536));
   command.add_option("--gpus-per-host", o.gpus_per_host, "On one machine")->check(whole_number(1, 1024));
   command.add_option("--link", o.link,

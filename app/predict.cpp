@@ -1,12 +1,13 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <fmt/core.h>
 #include <numeric>
+#include <optional>
 
 #include "app/commands.h"
 #include "app/options.h"
+#include "dataio/encoding.h"
 #include "dataio/file.h"
 
 namespace millrace::app {
@@ -14,9 +15,9 @@ namespace millrace::app {
 namespace {
 
 /// Named image files, all of one unknown class.
-class ImageFiles : public Dataset {
+class GivenImages : public Dataset {
  public:
-  ImageFiles(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
+  GivenImages(std::vector<std::string> paths, int channels) : paths_(std::move(paths)) {
     info_.channels = channels;
     info_.classes = {"unknown"};
   }
@@ -27,10 +28,11 @@ class ImageFiles : public Dataset {
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
     const DataFile file(describe(index), Reading::read);
     const auto bytes = file.read(0, file.size(), scratch);
-    constexpr std::array<std::byte, 3> kJpeg = {std::byte{0xFF}, std::byte{0xD8}, std::byte{0xFF}};
-    const bool is_jpeg =
-        bytes.size() >= kJpeg.size() && std::equal(kJpeg.begin(), kJpeg.end(), bytes.begin());
-    return {.bytes = bytes, .encoding = is_jpeg ? Encoding::jpeg : Encoding::png};
+    const std::optional<Encoding> encoding = encoding_of(bytes);
+    if (!encoding) {
+      throw InputError("{}: neither a JPEG nor a PNG file; convert it first", describe(index));
+    }
+    return {.bytes = bytes, .encoding = *encoding};
   }
 
  private:
@@ -78,7 +80,7 @@ void predict(const std::filesystem::path& weights, const std::vector<std::string
   options.order.kind = Order::sequential;
   options.tail = Tail::pad;
   options.threads = threads;
-  Loader loader{std::make_shared<ImageFiles>(images, model.description.channels), options};
+  Loader loader{std::make_shared<GivenImages>(images, model.description.channels), options};
   const Shape expected{model.description.channels, model.description.height, model.description.width};
   if (!(loader.image_shape() == expected)) {
     throw InputError("{}: the image becomes {}, {} expects {}", images[0], loader.image_shape(),

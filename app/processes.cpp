@@ -85,14 +85,6 @@ void go_on_with_rank_0(ProcessGroup& processes, Loader& loader) {
   }
 }
 
-std::int64_t total(ProcessGroup& processes, std::int64_t count) {
-  std::int64_t sum = 0;
-  for (const std::string& text : processes.rendezvous().all_gather("bad samples", std::to_string(count))) {
-    sum += std::stoll(text);
-  }
-  return sum;
-}
-
 void silence_output() {
   if (std::freopen("/dev/null", "w", stdout) == nullptr) {
     throw MachineError("cannot open /dev/null");

@@ -40,9 +40,6 @@ Agreed agree(ProcessGroup& processes, int signal, const Loader& loader);
 /// The other loaders go on where rank 0's stands; weights follow with the trainer's next step.
 void go_on_with_rank_0(ProcessGroup& processes, Loader& loader);
 
-/// Summed over the processes.
-std::int64_t total(ProcessGroup& processes, std::int64_t count);
-
 /// For ranks but 0: what is printed goes nowhere.
 void silence_output();
 

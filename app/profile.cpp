@@ -17,10 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 /// Those of a convolution or matrix product: each element of one tensor is a product of a row of another.
 double floating_operations(const KernelLaunch& launch) {
   const auto count = [&](std::size_t many, std::size_t rows, std::int64_t in_a_row) {

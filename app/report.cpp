@@ -11,12 +11,6 @@
 
 namespace millrace::app {
 
-namespace {
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-}  // namespace
-
 Report::Report(JsonLog& log, double epochs, std::int64_t steps_per_epoch, std::int64_t log_every)
     : log_(log), epochs_(epochs), steps_per_epoch_(steps_per_epoch), log_every_(log_every) {}
 

@@ -7,12 +7,16 @@
 
 #include "app/checkpoints.h"
 #include "app/commands.h"
+#include "app/exit_code.h"
 #include "app/interruption.h"
+#include "app/measure.h"
 #include "app/options.h"
 #include "app/processes.h"
 #include "app/report.h"
 #include "dataio/subset.h"
+#include "nn/models/models.h"
 #include "nn/views.h"
+#include "pipeline/cores.h"
 #include "pipeline/recipe.h"
 #include "tensor/config.h"
 
@@ -168,22 +172,25 @@ void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
   const Evaluation evaluation =
       parts.trainer.evaluate(*parts.test, score, [] { return noted_signal() != 0; });
   leave_if_asked(parts, *parts.test);
-  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-  parts.report.evaluated(evaluation, time.count(), views);
+  parts.report.evaluated(evaluation, seconds_since(start), views);
 }
 
-/// Of one epoch, from where the loader stands.
+/// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
+/// is the finished network.
 void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
   if (steps <= 0) {
     return;
   }
   for (const Batch& batch : parts.loader.epoch(epoch)) {
     parts.report.step(parts.trainer.step(batch, loss));
+    if (--steps == 0) {
+      parts.trainer.finish();
+    }
     if (parts.checkpointer != nullptr) {
       parts.checkpointer->after_step(parts.trainer, parts.loader);
     }
     leave_if_asked(parts, parts.loader);
-    if (--steps == 0) {
+    if (steps == 0) {
       return;
     }
   }
@@ -196,9 +203,6 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
   for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
     report.begin_epoch(at.epoch, at.step);
     run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, parts, loss);
-    if ((at.epoch + 1) * an_epoch >= steps) {
-      trainer.finish();
-    }
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
     if (test != nullptr) {
@@ -263,6 +267,10 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   const RunDescription run = describe_run(trainer, loader, o.recipe.describe());
   RunDescription shared = run;
   shared.options["epochs"] = fmt::to_string(o.recipe.epochs);
+  shared.options["evaluation"] = test
+                                     ? fmt::format("{} samples {:016x}{}", test->dataset().size(),
+                                                   test->state().fingerprint, o.recipe.views ? ", --tta" : "")
+                                     : "none";
   require_same(*processes, shared);
   JsonLog log(o.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
@@ -278,8 +286,9 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     o.recipe.begin(trainer, data, loader.options());
     report.initialized();
   }
-  const Parts parts{trainer, loader, test.get(), checkpointer.get(),
-                    report,  log,    *processes, o.bad_samples.max_rate};
+  const Parts parts{
+      trainer, loader, test.get(), checkpointer.get(),
+      report,  log,    *processes, o.bad_samples.max_rate.value_or(LoaderOptions().max_bad_rate)};
   run_epochs(steps, parts, o.recipe.loss());
   if (test && o.recipe.views) {
     evaluate(parts, nn::average_over_views, true);
@@ -287,7 +296,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   if (!o.save.empty()) {
     save_model(o.save, trainer.module(), model);
   }
-  if (const std::int64_t bad = total(*processes, loader.bad_samples()); bad > 0) {
+  if (const std::int64_t bad = agree(*processes, 0, loader).bad_samples; bad > 0) {
     fmt::print("{} of the training data could not be read, over all epochs\n", counted(bad, "sample"));
   }
   report.finish(trainer.weights_hash(), loader.statistics());
@@ -321,10 +330,9 @@ void add_recipe(CLI::App& command, TrainOptions& o) {
       .add_option_function<std::string>(
           "--recipe", [&recipe](const std::string& name) { recipe = find_recipe(name); },
           "airbench94, airbench94-muon or resnet18: sets the options that follow, and further ones; those "
-          "that are given "
-          "hold all the same")
+          "that are given hold all the same (learning rates are for the recipe's own --batch-size)")
       ->trigger_on_parse();  // before the other options, which come into effect once all are read
-  command.add_option("--model", recipe.model, "lenet5, resnet9, resnet18, resnet20 or airbench94");
+  command.add_option("--model", recipe.model, fmt::format("{}", fmt::join(nn::model_names(), ", ")));
   command.add_option("--epochs", recipe.epochs, "Passes over the data; 9.9 ends in the middle of the tenth")
       ->check(in_range(0.001, 1e9));
   command.add_option("--batch-size", recipe.batch_size, "Images a step, over all shards")
@@ -374,7 +382,14 @@ void add_train(CLI::App& app) {
   command.add_option("--trace", o.trace, "Write a Chrome trace of the loading here (Perfetto opens it)");
   command.add_option("--save", o.save, "Write the trained model here (safetensors)");
   o.processes.add_to(command);
-  command.callback([options] { train_together(*options); });
+  const CLI::Option* views = command.get_option("--tta");
+  command.callback([options, views] {
+    if (views->count() > 0 && options->test_data.empty() && options->validation_fraction == 0) {
+      throw InputError(
+          "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
+    }
+    train_together(*options);
+  });
 }
 
 }  // namespace millrace::app

@@ -50,6 +50,12 @@ class WrongWords(Command):
         self.bad(2, ["spin"], "train", "--data", "synthetic:64", "--test-transform", "spin", "--save", "w.safetensors")
         self.assertEqual(list(self.folder.iterdir()), [])
 
+    def test_options_that_would_do_nothing(self):
+        for words in [["--block-size", 8], ["--window", 8, "--order", "sequential"], ["--max-bad-rate", 0.5], ["--tta"], ["--tf32"]]:
+            self.bad(2, [words[0]], "train", "--data", "synthetic:64", *words)
+        self.bad(2, ["--min-ranks", "--restarts"], "launch", "-n", 2, "--min-ranks", 1, "--", "train", "--data", "synthetic:64")
+        self.bad(2, ["--min-ranks 3", "2 ranks"], "launch", "-n", 2, "--restarts", 1, "--min-ranks", 3, "--", "train")
+
     def test_option_before_the_command(self):
         self.bad(2, ["--epochs", "behind"], "--epochs", 1, "train", "--data", "synthetic:64")
 
@@ -152,6 +158,14 @@ class WrongData(Command):
     def test_other_classes(self):
         self.train("--data", "synthetic:64", "--save", "w.safetensors")
         self.bad(2, ["classes"], "eval", "--weights", "w.safetensors", "--data", self.images())
+
+    def test_evaluation_has_no_substitutes(self):
+        self.bad(2, ["--bad-samples", "mask"], "eval", "--weights", "w", "--data", "synthetic:64", "--bad-samples", "substitute")
+
+    def test_predict_of_what_is_no_image(self):
+        self.train("--data", "synthetic:64", "--save", "w.safetensors")
+        (self.folder / "letter.jpg").write_bytes(b"Dear Sir or Madam")
+        self.bad(2, ["letter.jpg", "neither"], "predict", "--weights", "w.safetensors", "letter.jpg")
 
     def test_predict_missing_image(self):
         self.train("--data", "synthetic:64", "--save", "w.safetensors")

@@ -152,14 +152,17 @@ class Processes(Command):
             self.assertIn("16 samples of the training data could not be read", self.good(*launch, *words, 0.5))
 
     def test_other_options_are_named(self):
-        port = self.free_port()
-        both = [self.start("train", *self.RECIPE, "--lr", lr, RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1",
-                           MASTER_PORT=port) for rank, lr in [(0, 0.1), (1, 0.25)]]
-        errors = [one.communicate(timeout=60)[1] for one in both]
-        self.assertEqual([one.returncode for one in both], [2, 2], errors)
-        for word in "the processes differ", "0.25", "on rank 1", "0.1", "on rank 0":
-            self.assertIn(word, errors[1])
-            self.assertIn(word, errors[0])
+        for given, words in [((["--lr", 0.1], ["--lr", 0.25]), ["0.25", "0.1"]),
+                             (([], ["--test-data", "synthetic:64"]), ["evaluation", "64 samples", "none"]),
+                             (([], ["--reduction", "engine"]), ["sums", "engine", "tree"])]:
+            port = self.free_port()
+            both = [self.start("train", *self.RECIPE, *given[rank], RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+                    for rank in (0, 1)]
+            errors = [one.communicate(timeout=60)[1] for one in both]
+            self.assertEqual([one.returncode for one in both], [2, 2], errors)
+            for word in ["the processes differ", "on rank 1", "on rank 0", *words]:
+                self.assertIn(word, errors[1])
+                self.assertIn(word, errors[0])
 
     def test_strangers_do_not_disturb(self):
         expected = self.hash_of("train", "--replicas", 1)

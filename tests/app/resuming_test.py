@@ -105,9 +105,13 @@ class Resuming(Command):
     def test_a_recipe_goes_on_with_its_average(self):
         words = ["train", "--recipe", "airbench94", "--data", "synthetic:96", "--batch-size", 32, "--epochs", 3.5, "--shards", 2,
                  "--log-json", "run.jsonl"]
-        self.good(*words, "--replicas", 1, "--checkpoint", "kept", "--checkpoint-every", "7steps")
+        self.good(*words, "--replicas", 1, "--save", "net.safetensors", "--checkpoint", "kept", "--checkpoint-every", "7steps")
         expected = self.hash()
         self.assertEqual(self.checkpoints(), ["step-000000007", "step-000000011"])
+        self.good(*words, "--replicas", 1, "--checkpoint", "other", "--checkpoint-every", "11steps")
+        evaluations = {self.good("eval", "--data", "synthetic:96", "--json", "--weights", weights) for weights in
+                       ("net.safetensors", "kept/step-000000011/weights.safetensors", "other/step-000000011/weights.safetensors")}
+        self.assertEqual(len(evaluations), 1, "the last checkpoint holds the average")
         out = self.good(*words, "--replicas", 2, "--resume", "kept/step-000000007")
         self.assertIn("epoch 3, step 1", out)
         self.assertNotIn("initialized", out)
