@@ -65,6 +65,7 @@ std::vector<fs::path> files_named(const std::string& pattern) {
   for (const std::string& each : expand_ranges(pattern)) add_files(each, files);
   std::sort(files.begin(), files.end(),
             [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
+  files.erase(std::unique(files.begin(), files.end()), files.end());  // ranges and braces may overlap
   return files;
 }
 

@@ -28,6 +28,7 @@ TEST(Glob, RangesNameEachOfTheirFiles) {
   for (const char* name : {"p-08-a", "p-09-a", "p-10-a", "p-10-b", "p-{1..2}"}) folder.write(name, "x");
   EXPECT_THAT(names(folder.path("p-{08..10}-a")), testing::ElementsAre("p-08-a", "p-09-a", "p-10-a"));
   EXPECT_THAT(names(folder.path("p-{09..10}-*")), testing::ElementsAre("p-09-a", "p-10-a", "p-10-b"));
+  EXPECT_THAT(names(folder.path("p-*{0..1}*-a")), testing::ElementsAre("p-08-a", "p-09-a", "p-10-a"));
   EXPECT_THAT(names(folder.path("p-{1..2}")), testing::ElementsAre("p-{1..2}"))
       << "the very name comes first";
   EXPECT_THAT(test::input_error([&] { files_named(folder.path("p-{08..11}-a")); }),
