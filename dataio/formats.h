@@ -23,8 +23,8 @@ std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptio
 /// Likewise CIFAR-100, with its fine labels; "DIR,labels=coarse" gives the 20 coarse ones.
 std::unique_ptr<Dataset> open_cifar100(std::string where, const OpenOptions& options);
 
-/// A folder of class folders of JPEG and PNG files, or one flat folder of them: a single class; or the same
-/// in a tar file.
+/// A folder of class folders of JPEG and PNG files, at any depth in them, or one flat folder of images: a
+/// single class; or a tar file of folders.
 ///
 /// Classes and files come in the order of their names' bytes; hidden ones are skipped. A file counts as an
 /// image by its ending or else by its first bytes; how it is decoded follows from its first bytes alone, when

@@ -29,16 +29,20 @@ bool is_image(const fs::directory_entry& entry) {
 }
 
 struct Listing {
-  std::vector<std::string> folders, images;  // names, sorted
+  std::vector<std::string> folders, images;  // names from the listed folder on, sorted
 };
 
-Listing list(const fs::path& folder) {
+/// What is visible in `folder` and, where `deep`, in the folders below, but for links to folders.
+Listing list(const fs::path& folder, bool deep) {
   Listing listing;
+  const std::size_t name_begin = (folder / "").native().size();
   std::error_code error;
-  fs::directory_iterator entries(folder, error);
-  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
-    std::string name = entries->path().filename().string();
-    if (name.front() == '.') continue;
+  fs::recursive_directory_iterator entries(folder, error);
+  for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
+    const bool hidden = entries->path().filename().native().front() == '.';
+    if (hidden || !deep) entries.disable_recursion_pending();
+    if (hidden) continue;
+    std::string name = entries->path().native().substr(name_begin);
     if (std::error_code unknown; entries->is_directory(unknown)) {
       listing.folders.push_back(std::move(name));
     } else if (is_image(*entries)) {
@@ -60,7 +64,11 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
       files->add(prefix + image, static_cast<std::int64_t>(classes.size()));
     classes.push_back(std::move(name));
   };
-  const Listing top = list(root);
+  const Listing top = list(root, false);
+  if (!top.folders.empty() && !top.images.empty()) {
+    throw InputError("images: {} lies beside class folders; move it into one, or out of {}",
+                     (root / top.images[0]).string(), root.string());
+  }
   if (top.folders.empty()) {
     if (top.images.empty()) {
       throw InputError("images: {} holds neither class folders nor JPEG or PNG files", root.string());
@@ -68,12 +76,13 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
     add_class(fs::canonical(root).filename().string(), "", top.images);
   }
   for (const std::string& name : top.folders) {
-    const Listing listing = list(root / name);
-    if (listing.images.empty()) {
-      throw InputError("images: class folder {} holds no JPEG or PNG files{}", (root / name).string(),
-                       listing.folders.empty() ? "" : "; if its subfolders are the classes, name it instead");
+    const std::vector<std::string> images = list(root / name, true).images;
+    if (images.empty()) {
+      throw InputError(
+          "images: class folder {} holds no JPEG or PNG files, nor do the folders in it; remove it",
+          (root / name).string());
     }
-    add_class(name, name + "/", listing.images);
+    add_class(name, name + "/", images);
   }
   files->name_classes(std::move(classes));
   return files;
