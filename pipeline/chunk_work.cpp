@@ -132,7 +132,7 @@ std::optional<std::string> ChunkWork::busy_with() const {
     for (const Scratch& each : *threads) {
       const std::int64_t sample = each.sample.load(std::memory_order_relaxed);
       if (sample >= 0) {
-        return fmt::format("{} {}", what, executor_.dataset().describe(sample));
+        return fmt::format("{} sample {}", what, sample);  // describing it might read what hangs
       }
     }
   }

@@ -57,7 +57,7 @@ class ChunkWork {
   /// By a worker: makes a chunk, and finishes the slab when it was the last one. @returns whether it was.
   bool work(const Chunk& chunk);
 
-  /// "a worker is reading or decoding cat/17.jpg", if a thread is at a sample now.
+  /// "a worker is reading or decoding sample 17", if a thread is at a sample now.
   std::optional<std::string> busy_with() const;
   /// Adds what the threads did.
   void count(LoaderStatistics& sum) const;

@@ -311,7 +311,7 @@ TEST_F(LoaderTest, ATimeoutNamesTheStageThatIsStuck) {
       stuck,
       {.batch_size = 8, .order = {Order::sequential}, .threads = 2, .slabs = 3, .timeout_seconds = 0.2});
   loader.epoch(0);
-  EXPECT_THAT(timeout_of(loader, held), HasSubstr("noise 13"));
+  EXPECT_THAT(timeout_of(loader, held), HasSubstr("sample 13"));
   EXPECT_EQ(held.size(), 1u);
   stuck->released = true;
 }

@@ -118,7 +118,12 @@ class Odd final : public Dataset {
  public:
   std::int64_t size() const override { return 64; }
   const DatasetInfo& info() const override { return info_; }
-  std::string describe(std::int64_t index) const override { return fmt::format("odd {}", index); }
+  std::string describe(std::int64_t index) const override {
+    if (index == blocked) {
+      throw MachineError("what hangs cannot be described");
+    }
+    return fmt::format("odd {}", index);
+  }
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
     if (failing.count(index) > 0) {
       throw InputError("cannot read {}", describe(index));
@@ -177,7 +182,7 @@ TEST(Reading, AStuckReaderIsNamedAndTheLoaderEnds) {
     loader.next(batch);
     FAIL();
   } catch (const MachineError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("a reader thread is reading odd 9"));
+    EXPECT_THAT(error.what(), HasSubstr("a reader thread is reading sample 9"));
   }
   data->released = true;
 }
