@@ -1,5 +1,6 @@
 #include "dataio/shard_index.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <fstream>
@@ -150,7 +151,12 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
   if (!mapped_reads_intact()) {
     throw InputError("{}: was cut while its samples were listed", file.path().string());
   }
-  if (!index.entries.empty()) keep(path, to_text(index, key));  // nothing beside a file that may be no shard
+  // Nothing is kept beside a file that may be no shard, nor of damage: repair may leave size and time the
+  // same.
+  const bool damaged = std::any_of(index.entries.begin(), index.entries.end(), [](const ShardEntry& entry) {
+    return entry.size > 0 && entry.image_size == 0;
+  });
+  if (!index.entries.empty() && !damaged) keep(path, to_text(index, key));
   return index;
 }
 

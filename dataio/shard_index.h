@@ -28,7 +28,8 @@ struct ShardIndex {
 };
 
 /// Gives the index that is kept beside `file` ("NAME.mlx"); where there is none, or it was made of other
-/// bytes or by another `recipe`, calls `build` and keeps the result, if the folder can be written.
+/// bytes or by another `recipe`, calls `build` and keeps the result, if the folder can be written and each
+/// entry that has bytes has an image.
 ShardIndex kept_index(const DataFile& file, std::string_view recipe,
                       const std::function<ShardIndex(const DataFile&)>& build);
 

@@ -200,6 +200,20 @@ TEST_F(Tfrecord, ADamagedRecordLeavesTheOthersUsable) {
   }
 }
 
+TEST_F(Tfrecord, NothingIsKeptOfDamageThatMayBeRepaired) {
+  const std::string good = sample(kJpeg + std::string(100'000, 'x'), 1);
+  std::string bad = good;
+  bad[60'000] ^= 1;  // where the kept index's key does not look
+  EXPECT_EQ(open(good + bad + good)->label(1), 0);
+  const auto time = std::filesystem::last_write_time(folder.path("x.tfrecord"));
+  folder.write("x.tfrecord", good + good + good);
+  std::filesystem::last_write_time(folder.path("x.tfrecord"), time);
+  const auto repaired = open_dataset("tfrecord:" + folder.path("x.tfrecord"));
+  std::vector<std::byte> scratch;
+  EXPECT_EQ(repaired->read(1, scratch).label, 1);
+  EXPECT_TRUE(std::filesystem::exists(folder.path("x.tfrecord.mlx")));
+}
+
 TEST_F(Tfrecord, DamageSinceItWasIndexedIsNamedWhenRead) {
   const std::string good = sample(kJpeg + std::string(100'000, 'x'), 1);
   open(good + good + good);
