@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 
 #include "pipeline/orientation.h"
 #include "tensor/error.h"
@@ -79,7 +78,6 @@ JpegHeader read_jpeg_header(std::span<const std::byte> bytes) {
   }
   JpegHeader header;
   int components = 0, frame = 0;
-  std::optional<int> orientation;
   for (std::size_t at = 2;;) {
     if (byte_at(bytes, at) != 0xFF) {
       fail("has something else where a marker should be");
@@ -105,8 +103,8 @@ JpegHeader read_jpeg_header(std::span<const std::byte> bytes) {
       components = read_frame(segment, header);
     } else if (marker == kDri) {
       header.restart_interval = word_at(segment, 2);
-    } else if (marker == kApp1 && !orientation) {
-      orientation = exif_orientation(segment.subspan(2));
+    } else if (marker == kApp1 && header.orientation == 1) {  // there may be others, of XMP, before EXIF's
+      header.orientation = exif_orientation(segment.subspan(2));
     }
     at += length;
     if (marker == kSos) {
@@ -116,7 +114,6 @@ JpegHeader read_jpeg_header(std::span<const std::byte> bytes) {
       header.scan_at = at;
       header.arithmetic = frame >= kSof9;
       header.sequential = (frame == kSof0 || frame == kSof1) && byte_at(segment, 2) == components;
-      header.orientation = orientation.value_or(1);
       return header;
     }
   }

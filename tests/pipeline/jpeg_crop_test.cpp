@@ -267,6 +267,19 @@ TEST(JpegCrop, IsUprightAsExifSays) {
   }
 }
 
+TEST(ExifOrientation, OtherSegmentsOfItsMarkerAreNotIt) {
+  std::mt19937 random(3);
+  const auto good = encode_jpeg(picture(8, 16, 3, random), 8, 16, {.orientation = 6});
+  const std::string xmp("\xFF\xE1\0\x1Fhttp://ns.adobe.com/xap/1.0/\0", 4 + 29);
+  const auto segment = std::as_bytes(std::span(xmp));
+  for (const std::size_t at :
+       {std::size_t{2}, read_jpeg_header(good).height_at - 5}) {  // before EXIF's and behind
+    auto bytes = good;
+    bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(at), segment.begin(), segment.end());
+    EXPECT_EQ(read_jpeg_header(bytes).orientation, 6) << at;
+  }
+}
+
 TEST(JpegCrop, LimitsHoldBeforeMemoryIsSpent) {
   using testing::HasSubstr;
   std::mt19937 random(3);
