@@ -53,6 +53,10 @@ std::span<const std::byte> ImageFiles::read_all(int file, std::int64_t index,
   struct stat status;
   if (fstat(file, &status) != 0) throw_errno("examine", describe(index));
   if (!S_ISREG(status.st_mode)) throw InputError("{}: {} is no regular file", kind_, describe(index));
+  if (status.st_size > kMostEncodedBytes) {
+    throw InputError("{}: {} has {} bytes, expected an image of at most {}; shrink or remove it", kind_,
+                     describe(index), status.st_size, kMostEncodedBytes);
+  }
   const auto size = static_cast<std::size_t>(status.st_size);
   if (scratch.size() < size)
     scratch.resize(size);  // never shrinks, so that it is not cleared again and again

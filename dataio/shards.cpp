@@ -50,6 +50,10 @@ class Shards final : public Dataset {
 
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
     const auto [shard, entry] = find(index);
+    if (entry.image_size > kMostEncodedBytes) {
+      throw InputError("{}: {} has {} bytes, expected an image of at most {}; shrink or remove it",
+                       format_.kind, describe(index), entry.image_size, kMostEncodedBytes);
+    }
     const auto bytes = shard.file.read(entry.offset, entry.size, scratch);
     if (format_.check) format_.check(shard.file, entry, bytes);
     const auto image = bytes.subspan(entry.image_begin, entry.image_size);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
+#include "dataio/encoding.h"
 #include "pipeline/transform.h"
 
 namespace millrace {
@@ -32,7 +33,8 @@ struct DecodeOptions {
   bool exif_orientation = true;  ///< Turn photographs upright, as their camera noted.
   // What is larger is taken for damaged or hostile, before memory is spent on it.
   std::int64_t max_pixels = std::int64_t{1} << 28;
-  std::int64_t max_bytes = std::int64_t{1} << 28;  ///< Of an encoded image.
+  std::int64_t max_bytes =
+      kMostEncodedBytes;  ///< Of an encoded image; data sets read none beyond the default.
 };
 
 class JpegDecoder;

@@ -91,6 +91,17 @@ TEST(ImageFolder, ImagesAtAnyDepthBelowAClassFolderAreOfThatClass) {
   }
 }
 
+TEST(ImageFolder, AHugeFileIsNotRead) {
+  TemporaryFolder folder;
+  folder.write("cat/1.jpg", kJpeg);
+  std::filesystem::resize_file(folder.path("cat/1.jpg"), (std::uint64_t{1} << 28) + 1);  // sparse
+  const auto dataset = open_dataset("images:" + folder.path());
+  std::vector<std::byte> scratch;
+  EXPECT_THAT(input_error([&] { dataset->read(0, scratch); }),
+              AllOf(HasSubstr("cat/1.jpg has 268435457 bytes"), HasSubstr("at most 268435456")));
+  EXPECT_TRUE(scratch.empty());
+}
+
 TEST(ImageFolder, WhatCannotBeReadIsNamed) {
   TemporaryFolder folder;
   EXPECT_THAT(open_error("images:" + folder.path("none")),

@@ -212,6 +212,21 @@ TEST(ImageTar, WhatCannotBeReadIsNamed) {
               AllOf(HasSubstr("y.tar at offset 512 (a.jpg)"), HasSubstr("neither a JPEG nor a PNG")));
 }
 
+TEST(ImageTar, AHugeMemberIsNotRead) {
+  TemporaryFolder folder;
+  const std::size_t size = (std::size_t{1} << 28) + 1;
+  folder.write("x.tar", tar_header("1.jpg", size) + kJpeg);
+  std::filesystem::resize_file(folder.path("x.tar"), size + 4096);  // sparse; zeros end it
+  for (const Reading reading : {Reading::map, Reading::read}) {
+    const auto dataset = open_dataset("images:" + folder.path("x.tar"), {.reading = reading});
+    std::vector<std::byte> scratch;
+    EXPECT_THAT(
+        input_error([&] { dataset->read(0, scratch); }),
+        AllOf(HasSubstr("x.tar at offset 512 (1.jpg) has 268435457 bytes"), HasSubstr("at most 268435456")));
+    EXPECT_TRUE(scratch.empty());
+  }
+}
+
 // tar:GLOB
 // -----------------------------------------------------------------------------------------------------------
 
