@@ -1,5 +1,4 @@
 #include <filesystem>
-#include <fstream>
 #include <vector>
 
 #include "dataio/file.h"
@@ -37,13 +36,8 @@ void check_names(const Kind& kind, const fs::path& file, const std::vector<std::
 }
 
 std::vector<std::string> binary_class_names(const Kind& kind, const fs::path& file) {
-  std::ifstream stream(file);
-  if (!stream) return kind.default_names;
-  std::vector<std::string> names;
-  for (std::string line; std::getline(stream, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) names.push_back(line);
-  }
+  if (std::error_code error; !fs::exists(file, error)) return kind.default_names;
+  std::vector<std::string> names = lines_of(file);
   check_names(kind, file, names);
   return names;
 }

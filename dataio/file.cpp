@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <sstream>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -171,6 +172,19 @@ std::span<const std::byte> DataFile::read(std::uint64_t offset, std::size_t size
     done += static_cast<std::size_t>(got);
   }
   return {scratch.data(), size};
+}
+
+std::vector<std::string> lines_of(const std::filesystem::path& path) {
+  const DataFile file(path, Reading::read);
+  std::vector<std::byte> scratch;
+  const auto bytes = file.read(0, file.size(), scratch);
+  std::istringstream text(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(text, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) lines.push_back(std::move(line));
+  }
+  return lines;
 }
 
 }  // namespace millrace

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -84,6 +85,10 @@ class DataFile {
   std::optional<MappedFile> mapped_;
   std::optional<FileDescriptor> file_;  // when it is not mapped
 };
+
+/// The lines of a text that are not empty, ended by "\n" or "\r\n".
+/// @throws InputError when it cannot be opened or is no regular file.
+std::vector<std::string> lines_of(const std::filesystem::path& path);
 
 /// A part of a file that is needed soon.
 struct FileRange {

@@ -57,9 +57,9 @@ struct IdxFile {
 /// `name` in `folder`, with the ending .gz or without it.
 fs::path find(const fs::path& folder, const std::string& name) {
   for (const fs::path& path : {folder / name, folder / (name + ".gz")}) {
-    if (std::error_code error; fs::exists(path, error)) return path;
+    if (std::error_code error; fs::is_regular_file(path, error)) return path;
   }
-  throw InputError("idx: neither {} nor {}.gz found in {}", name, name, folder.string());
+  throw InputError("idx: neither {} nor {}.gz is a file in {}", name, name, folder.string());
 }
 
 /// Reads a file of unsigned bytes with `dimensions` dimensions: a magic number, big-endian sizes, then the

@@ -1,7 +1,6 @@
 #include "dataio/shards.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "dataio/encoding.h"
 #include "dataio/hash.h"
@@ -135,13 +134,9 @@ std::unique_ptr<Dataset> open_shards(ShardFormat format, const std::vector<fs::p
 }
 
 std::vector<std::string> classes_beside(const fs::path& file) {
-  std::ifstream stream(file.parent_path() / "classes.txt");
-  std::vector<std::string> names;
-  for (std::string line; std::getline(stream, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (!line.empty()) names.push_back(std::move(line));
-  }
-  return names;
+  const fs::path names = file.parent_path() / "classes.txt";
+  std::error_code error;
+  return fs::exists(names, error) ? lines_of(names) : std::vector<std::string>();
 }
 
 }  // namespace millrace

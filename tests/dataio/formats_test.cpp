@@ -82,6 +82,10 @@ TEST(Cifar10, TakesClassNamesFromItsMetaFile) {
   folder.write("batches.meta.txt", "a\nb\n");
   EXPECT_THAT(open_error("cifar10:" + folder.path()),
               AllOf(HasSubstr("batches.meta.txt names 2"), HasSubstr("expected 10")));
+  std::filesystem::remove(folder.path("batches.meta.txt"));
+  folder.make_pipe("batches.meta.txt");
+  const test::TimeLimit limit;
+  EXPECT_THAT(open_error("cifar10:" + folder.path()), HasSubstr("batches.meta.txt: it is no regular file"));
 }
 
 TEST(Cifar10, DamagedFilesAreNamed) {
@@ -189,6 +193,10 @@ TEST(Idx, DamagedFilesAreNamed) {
   folder.write(images, big_endian(0x803) + std::string(8, '\x7F') + big_endian(1) +
                            "abc");  // 2^62, not to be allocated
   EXPECT_THAT(error(), HasSubstr("truncated"));
+  std::filesystem::remove(folder.path(images));
+  folder.make_pipe(images);
+  const test::TimeLimit limit;
+  EXPECT_THAT(error(), AllOf(HasSubstr(images + ".gz is a file"), HasSubstr(folder.path())));
 }
 
 TEST(Idx, DamagedGzipFilesAreNamed) {

@@ -264,6 +264,10 @@ TEST(WebDataset, ClassesTxtNamesTheClasses) {
   EXPECT_THAT(open_dataset("tar:" + folder.path("s.tar"))->info().classes, ElementsAre("cat", "dog", "bird"));
   folder.write("classes.txt", "cat\n");
   EXPECT_THAT(open_error("tar:" + folder.path("s.tar")), AllOf(HasSubstr("label 1"), HasSubstr("1 classes")));
+  std::filesystem::remove(folder.path("classes.txt"));
+  folder.make_pipe("classes.txt");
+  const test::TimeLimit limit;
+  EXPECT_THAT(open_error("tar:" + folder.path("s.tar")), HasSubstr("classes.txt: it is no regular file"));
 }
 
 TEST(WebDataset, SamplesThatAreNotWholeAreNamed) {

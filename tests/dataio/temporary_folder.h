@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string>
 #include <string_view>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "tensor/error.h"
 
@@ -31,8 +33,18 @@ class TemporaryFolder {
     std::ofstream(path_ / name, std::ios::binary) << bytes;
   }
 
+  void make_pipe(const std::string& name) const {
+    if (mkfifo(path(name).c_str(), 0600) != 0) throw std::runtime_error("cannot make a pipe " + path(name));
+  }
+
  private:
   std::filesystem::path path_;
+};
+
+/// Ends the process should a test wait without an end, as for a pipe that nobody writes to.
+struct TimeLimit {
+  TimeLimit() { alarm(20); }
+  ~TimeLimit() { alarm(0); }
 };
 
 /// The message of the InputError that `action` throws, or a word that says that it threw none.
