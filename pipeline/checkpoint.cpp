@@ -93,7 +93,7 @@ CheckpointState read_state(const fs::path& path) {
 
 fs::path save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   const fs::path place = folder / checkpoint_name(checkpoint.trainer.steps);
-  const fs::path beside = place.string() + kUnfinished, removed = place.string() + kRemoved;
+  const fs::path beside = place.string() + kUnfinished, replaced = place.string() + kReplaced;
   std::error_code ignored;
   fs::remove_all(beside, ignored);
   if (::mkdir(beside.c_str(), 0777) != 0) {
@@ -102,16 +102,18 @@ fs::path save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint) {
   try {
     write_files(beside, checkpoint);
     sync_folder(beside);
-    fs::rename(place, removed, ignored);  // one that is damaged, or that the run went back behind
+    fs::rename(place, replaced, ignored);  // one that is damaged, or that the run went back behind
     if (::rename(beside.c_str(), place.c_str()) != 0) {
-      cannot_write(place, errno);
+      const int reason = errno;
+      fs::rename(replaced, place, ignored);
+      cannot_write(place, reason);
     }
     sync_folder(folder);
   } catch (...) {
     fs::remove_all(beside, ignored);  // a full disk has room again
     throw;
   }
-  fs::remove_all(removed, ignored);
+  fs::remove_all(replaced, ignored);
   return place;
 }
 

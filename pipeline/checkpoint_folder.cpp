@@ -66,8 +66,14 @@ FileDescriptor take_folder(const fs::path& folder) {
         folder.string());
   }
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    const fs::path ending = at->path().extension();
-    if ((ending == kUnfinished || ending == kRemoved) && step_of(at->path().stem())) {
+    const fs::path ending = at->path().extension(), place = folder / at->path().stem();
+    if (!step_of(place)) {
+      continue;
+    }
+    std::error_code ignored;
+    if (ending == kReplaced && !fs::exists(place, ignored)) {
+      fs::rename(at->path(), place, ignored);
+    } else if (ending == kUnfinished || ending == kReplaced || ending == kRemoved) {
       remove_quietly(at->path());
     }
   }

@@ -339,6 +339,18 @@ TEST_F(CheckpointTest, WhatAKilledRunLeftIsPassedOverAndRemoved) {
   EXPECT_THAT(names(), ElementsAre("mine.part", "step-000000001"));
 }
 
+/// Killed before the new one had the name of the old one, and after.
+TEST_F(CheckpointTest, OneThatWasToBeReplacedComesBackUnlessItWas) {
+  write_steps(2);
+  fs::rename(folder_ / "step-000000002", folder_ / "step-000000002.replaced");
+  fs::create_directory(folder_ / "step-000000002.part");
+  fs::create_directory(folder_ / "step-000000001.replaced");
+  const Checkpointer checkpointer({.folder = folder_});
+  EXPECT_THAT(names(), ElementsAre("step-000000001", "step-000000002"));
+  EXPECT_EQ(newest()->path.filename(), "step-000000002");
+  EXPECT_THAT(said_, IsEmpty());
+}
+
 TEST_F(CheckpointTest, ADamagedOneOfTheSameStepIsReplaced) {
   write_steps(2);
   fs::remove(folder_ / "step-000000002/state.pb");
