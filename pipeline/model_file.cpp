@@ -41,13 +41,14 @@ void check_finite(const nn::StateDict& state, const std::filesystem::path& path)
 }  // namespace
 
 std::string evaluation_transforms(std::string_view training) {
-  constexpr std::string_view kResizedCrop = "random_resized_crop:";
+  constexpr std::string_view kResizedCrop = "random_resized_crop:", kGrayscale = "grayscale:";
   std::string result;
   while (!training.empty()) {
     const std::string_view step = take(training, ',');
     const bool is_resized_crop = step.starts_with(kResizedCrop);
     if (is_resized_crop || step.starts_with("resize:") || step.starts_with("center_crop:") ||
-        step == "normalize" || step == "grayscale:1") {
+        step == "normalize" ||
+        (step.starts_with(kGrayscale) && parse_decimal(step.substr(kGrayscale.size()), step, 0, 1) == 1)) {
       result += result.empty() ? "" : ",";
       result += is_resized_crop ? "resize:" : "";
       result += step.substr(is_resized_crop ? kResizedCrop.size() : 0);

@@ -93,6 +93,7 @@ TEST(Transforms, MistakesAreNamed) {
 TEST(Transforms, EvaluationLeavesOutWhatIsRandom) {
   EXPECT_EQ(evaluation_transforms("resize:40x50, center_crop:32 , grayscale:1, normalize"),
             "resize:40x50,center_crop:32,grayscale:1,normalize");
+  EXPECT_EQ(evaluation_transforms("grayscale:1.0,grayscale:0.9"), "grayscale:1.0");
   EXPECT_EQ(
       evaluation_transforms(
           "random_resized_crop:32, horizontal_flip,alternating_flip,color_jitter:1:1:1:0.1,grayscale:0.5, "
