@@ -27,6 +27,9 @@ class ColorJitter final : public ColorTransform {
  public:
   explicit ColorJitter(std::array<float, 4> ranges) : ranges_(ranges) {}
   std::string describe() const override { return fmt::format("color_jitter:{}", fmt::join(ranges_, ":")); }
+  int most_operations() const override {
+    return static_cast<int>(std::count_if(ranges_.begin(), ranges_.end(), [](float r) { return r > 0; }));
+  }
 
  private:
   void draw(SamplePlan& plan, SampleRandom& random) const override {
@@ -56,6 +59,7 @@ class Grayscale final : public ColorTransform {
  public:
   explicit Grayscale(float part) : part_(part) {}
   std::string describe() const override { return fmt::format("grayscale:{}", part_); }
+  int most_operations() const override { return 1; }
 
  private:
   void draw(SamplePlan& plan, SampleRandom& random) const override {
@@ -73,6 +77,7 @@ class GaussianBlur final : public ColorTransform {
   std::string describe() const override {
     return fmt::format("gaussian_blur:{}:{}:{}", size_, least_, most_);
   }
+  int most_operations() const override { return 1; }
 
  private:
   void draw(SamplePlan& plan, SampleRandom& random) const override {
@@ -93,6 +98,7 @@ class RandAugment final : public ColorTransform {
  public:
   RandAugment(int count, int magnitude) : count_(count), magnitude_(magnitude) {}
   std::string describe() const override { return fmt::format("rand_augment:{}:{}", count_, magnitude_); }
+  int most_operations() const override { return count_; }
 
  private:
   static constexpr int kSteps = 30;

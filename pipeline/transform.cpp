@@ -37,6 +37,7 @@ void fold_window(SamplePlan& plan) {
   plan.crop = {plan.crop.top + window.top, plan.crop.left + window.left, window.height, window.width};
   plan.resized = window.size();
   plan.window = {0, 0, window.height, window.width};
+  plan.moved = false;
 }
 
 void require_whole(const SamplePlan& plan, const std::string& name) {
@@ -65,6 +66,7 @@ class RandomCrop final : public Transform {
     }
     plan.window.top = random.below(2 * padding_ + 1) - padding_;
     plan.window.left = random.below(2 * padding_ + 1) - padding_;
+    plan.moved = padding_ > 0;
     plan.pad_mode = mode_;
   }
   std::string describe() const override {
@@ -259,9 +261,17 @@ std::shared_ptr<const Transform> parse_transform(std::string_view word) {
 
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list) {
   std::vector<std::shared_ptr<const Transform>> transforms;
+  int operations = 0;
   list = trim(list);
   while (!list.empty()) {
     transforms.push_back(parse_transform(take(list, ',')));
+    operations += transforms.back()->most_operations();
+  }
+  // Else a sample that draws them all would be the first to tell.
+  if (operations > PixelOperations::kCapacity) {
+    throw InputError(
+        "transforms: the list may do {} operations to the values of one image, expected at most {}",
+        operations, PixelOperations::kCapacity);
   }
   return transforms;
 }

@@ -110,6 +110,7 @@ struct SamplePlan {
   Size2 resized;                     ///< What the crop is resized to; its own size where it is not.
   Rectangle window;                  ///< Of the resized crop; where it reaches beyond, it is padding.
   PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
+  bool moved = false;                ///< At random, be it by chance to where it was.
   bool flip = false;                 ///< Left to right, after the window.
   PixelOperations operations = {};   ///< On the output's bytes, in this order.
   Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.
@@ -118,7 +119,7 @@ struct SamplePlan {
   Size2 output() const { return window.size(); }  ///< Height and width written into the slab.
   bool resizes() const { return resized != crop.size(); }
   /// Whether the window is still the whole resized crop.
-  bool is_whole() const { return window == Rectangle{0, 0, resized.height, resized.width}; }
+  bool is_whole() const { return !moved && window == Rectangle{0, 0, resized.height, resized.width}; }
 };
 
 /// Edits the plan of one sample. Stateless and shared by all threads: all randomness comes from `random`.
@@ -126,6 +127,8 @@ class Transform {
  public:
   virtual ~Transform() = default;
   virtual void edit(SamplePlan& plan, SampleRandom& random) const = 0;
+  /// How many operations on pixel values it may add to a plan, so that a list of too many is refused as such.
+  virtual int most_operations() const { return 0; }
   virtual std::string describe() const = 0;
 };
 
@@ -144,7 +147,8 @@ class Transform {
 /// - "gaussian_blur:K:MIN:MAX" blurs over K x K pixels (K odd) with a deviation between MIN and MAX;
 /// - "rand_augment:N:M" does N random things of strength M, 0 to 30 (Cubuk et al., 2019; torchvision's list);
 /// - "normalize" subtracts the mean and divides by the deviation, once all else is done.
-/// @throws InputError that names the unknown word and lists the known ones.
+/// @throws InputError that names the unknown word and lists the known ones, or when one image could get more
+/// operations than a plan holds.
 std::vector<std::shared_ptr<const Transform>> parse_transforms(std::string_view list);
 
 }  // namespace millrace

@@ -116,10 +116,32 @@ TEST(Transforms, MistakesInColoursAreNamed) {
   EXPECT_THAT(error_of("gaussian_blur:3:1:2,random_crop:4"), HasSubstr("put it first"));
   EXPECT_THAT(error_of("gaussian_blur:3:1:2,center_crop:4"), HasSubstr("put it first"));
   EXPECT_THAT(error_of("cutout:4,color_jitter:1:1:1:0.1"), HasSubstr("put it first"));
-  EXPECT_THAT(
-      error_of("rand_augment:12:9,color_jitter:1:1:1:0.1,color_jitter:1:1:1:0.1,color_jitter:1:1:1:0.1,"
-               "color_jitter:1:1:1:0.1"),
-      HasSubstr("more than 12"));
+}
+
+TEST(Transforms, ListsThatAreRefusedForSomeSamplesAreRefusedForAll) {
+  for (const std::string list : {"random_crop:4,resize:16", "random_crop:4,random_crop:4",
+                                 "random_crop:1:reflect,random_resized_crop:16"}) {
+    for (int sample = 0; sample < 500; ++sample) {
+      EXPECT_THROW(plan(list, 32, sample), InputError) << list << " of sample " << sample;
+    }
+  }
+  EXPECT_EQ(plan("random_crop:4,center_crop:16,resize:8", 32, 0).output(), Size2(8)) << "a moved crop";
+  EXPECT_EQ(plan("random_crop:0,resize:16", 32, 0).output(), Size2(16));
+
+  const auto refusal = [](std::string_view list) {
+    try {
+      parse_transforms(list);
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  for (const char* more : {"color_jitter:0.1:0:0.1:0", "grayscale:0.1,grayscale:1",
+                           "gaussian_blur:3:1:2,grayscale:0.1", "rand_augment:2:9"}) {
+    EXPECT_EQ(refusal(fmt::format("rand_augment:10:9,{}", more)), "no error");
+    EXPECT_THAT(refusal(fmt::format("rand_augment:11:9,{}", more)),
+                testing::AllOf(testing::HasSubstr("13 operations"), testing::HasSubstr("at most 12")));
+  }
 }
 
 TEST(Transforms, ColorJitterDrawsFactorsInItsRangesInEveryOrder) {
