@@ -64,7 +64,8 @@ enum class Reading : std::uint8_t {
 enum class Verify : std::uint8_t { first_read, always, never };
 
 struct OpenOptions {
-  bool train = true;  ///< A kind with a test part of its own (cifar10, idx) opens that when false.
+  bool train = true;  ///< A kind with a test part of its own (cifar10, cifar100, idx, synthetic) opens that
+                      ///< when false.
   Reading reading = Reading::map;
   Verify verify = Verify::first_read;
 };
