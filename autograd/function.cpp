@@ -78,12 +78,13 @@ Tensor InputGradients::destination(int i) const {
     return empty(edge.function->shape_, edge.function->options_);
   }
   const Variable::Node& leaf = *edge.leaf;
+  const MemoryFormat format = format_of(leaf.value);
   // A leaf that is two inputs at once must not lend its buffer twice.
   const auto uses = std::ranges::count(function_.edges_, edge.leaf, &Edge::leaf);
-  if (leaf.grad.defined() && leaf.grad_is_empty && uses == 1) {
+  if (leaf.grad.defined() && leaf.grad_is_empty && uses == 1 && leaf.grad.is_contiguous(format)) {
     return leaf.grad;
   }
-  return empty(leaf.value.shape(), {leaf.value.dtype(), leaf.value.device(), format_of(leaf.value)});
+  return empty(leaf.value.shape(), {leaf.value.dtype(), leaf.value.device(), format});
 }
 
 Tensor InputGradients::destination(int i, const Tensor& gradient) const {
