@@ -141,6 +141,8 @@ Function::~Function() {
     for (Edge& edge : function.edges_) {
       if (edge.function.use_count() == 1) {
         unlinked.push_back(std::move(edge.function));
+      } else {
+        edge.function.reset();  // so that the last of several edges finds itself the only one
       }
     }
   };
