@@ -109,10 +109,12 @@ Tensor first_gradient(const Variable& result, const Variable::BackwardOptions& o
   if (!result.requires_grad()) {
     throw InputError("backward: the result {} depends on nothing that requires a gradient", result.shape());
   }
+  const bool is_number = result.data().numel() == 1;
   if (options.gradient.defined()) {
-    return options.gradient;
+    return is_number && options.gradient.numel() == 1 ? options.gradient.reshape(result.shape())
+                                                      : options.gradient;
   }
-  if (result.data().numel() != 1) {
+  if (!is_number) {
     throw InputError(
         "backward: a result {} needs a gradient of that shape, got none; only one number does without",
         result.shape());

@@ -67,7 +67,7 @@ class Variable {
 };
 
 struct Variable::BackwardOptions {
-  Tensor gradient = {};  ///< d(loss)/d(this); ones for a scalar when undefined.
+  Tensor gradient = {};  ///< d(loss)/d(this), one number for one; ones for a scalar when undefined.
   bool retain_graph = false;
   /// Called once for each leaf when all its uses are in and the last node's whole backward is done.
   std::function<void(const Variable& leaf)> on_grad_ready = {};

@@ -35,6 +35,15 @@ TEST(Backward, GradientGiven) {
   EXPECT_THAT(values(x.grad()), ElementsAre(2, 40, 600));
 }
 
+TEST(Backward, OneNumberIsTheGradientOfOne) {
+  const Variable x = parameter({1, 2});
+  mean(x).backward(tensor({10}));
+  EXPECT_THAT(values(x.grad()), ElementsAre(5, 5));
+  const Variable leaf(full({}, 3), true);
+  leaf.backward(tensor({4}));
+  EXPECT_EQ(leaf.grad().item(), 4);
+}
+
 TEST(Backward, AccumulatesUntilZeroGrad) {
   Variable x = parameter({1, 2});
   EXPECT_FALSE(x.grad().defined());
