@@ -143,7 +143,9 @@ Variable operator-(const Variable& a) {
 Variable pow(const Variable& x, double exponent) {
   return record("pow", pow(x.data(), exponent), {x}, [&](const Tensor&) {
     return [exponent, x = SavedTensor(x.data())](const Tensor& gradient, InputGradients& inputs) {
-      inputs.add(0, gradient * (pow(x.get("pow"), exponent - 1) * exponent));
+      // The slope of a constant is 0, also where the power before it is infinite.
+      const double before = exponent == 0 ? 0 : exponent - 1;
+      inputs.add(0, gradient * (pow(x.get("pow"), before) * exponent));
     };
   });
 }

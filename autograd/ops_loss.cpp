@@ -128,10 +128,16 @@ void check_cross_entropy(const Variable& logits, const Tensor& target, double sm
   }
 }
 
-Tensor one_hot(const Tensor& labels, const Shape& shape, DType dtype) {
-  Tensor hot = zeros(shape, {.dtype = dtype, .device = labels.device()});
-  scatter_add_(hot, 1, labels.unsqueeze(1), ones({shape[0], 1}, {.dtype = dtype, .device = labels.device()}));
-  return hot;
+/// Composed, for f64. Classes without a share are not multiplied by zero: a masked one has infinite logits.
+Variable label_cross_entropy(const Variable& logits, const Tensor& labels,
+                             const CrossEntropyOptions& options) {
+  const double smoothing = options.label_smoothing;
+  const Variable log_probabilities = log_softmax(logits, 1);
+  Variable losses = -squeeze(gather(log_probabilities, 1, labels.unsqueeze(1)), 1);
+  if (smoothing > 0) {
+    losses = losses * (1 - smoothing) - mean(log_probabilities, {.dims = {1}}) * smoothing;
+  }
+  return reduced(losses, options.reduction);
 }
 
 Variable soft_cross_entropy(const Variable& logits, Tensor target, const CrossEntropyOptions& options) {
@@ -151,14 +157,14 @@ Variable cross_entropy(const Variable& logits, const Tensor& target, const Cross
     return soft_cross_entropy(to(logits, dtype), target.to(dtype), options);
   }
   const Tensor labels = target.contiguous();
-  if (dtype == DType::f64) {
-    return soft_cross_entropy(logits, one_hot(labels, logits.shape(), dtype), options);
-  }
-  const Tensor input = logits.data().to(dtype).contiguous();
+  const Tensor input = logits.data().to(DType::f32).contiguous();
   Tensor log_probabilities = empty_like(input);
   Tensor losses = empty({logits.size(0)}, {.device = logits.device()});
   MILLRACE_LAUNCH(input.device(), cross_entropy_forward, input, labels, options.label_smoothing,
                   log_probabilities, losses);
+  if (dtype == DType::f64) {  // the kernel checked the labels
+    return label_cross_entropy(logits, labels, options);
+  }
   return record("cross_entropy", reduced(losses, options.reduction), {logits}, [&](const Tensor&) {
     return [options, labels = SavedTensor(labels), log_probabilities](const Tensor& gradient,
                                                                       InputGradients& inputs) {

@@ -178,7 +178,12 @@ INSTANTIATE_TEST_SUITE_P(
          [] {
            cross_entropy(of({2, 3}), labels({0, 3}));
          },
-         "label 3"},
+         "cross_entropy: row 1 has label 3, expected 0 to 2"},
+        {"cross_entropy_label_f64",
+         [] {
+           cross_entropy(of({2, 3}, DType::f64), labels({0, 3}));
+         },
+         "cross_entropy: row 1 has label 3, expected 0 to 2"},
         {"cross_entropy_smoothing",
          [] {
            cross_entropy(of({2, 3}), labels({0, 1}), {.label_smoothing = 2});
