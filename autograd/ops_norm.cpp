@@ -159,6 +159,22 @@ Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode) {
   });
 }
 
+namespace {
+
+/// The kernels compute in f32; f64 takes the mask from them.
+Tensor dropped(const Tensor& x, double p, std::uint64_t key, std::uint64_t first) {
+  if (x.dtype() == DType::f64) {
+    const Tensor mask = dropped(ones(x.shape(), {.device = x.device()}), p, key, first);
+    return where(greater(mask, 0), x / (1 - p), zeros({}, {.dtype = DType::f64, .device = x.device()}));
+  }
+  const Tensor input = x.is_dense() ? x : x.contiguous();
+  Tensor out = empty_like(input);
+  MILLRACE_LAUNCH(x.device(), dropout, input, p, key, first, out);
+  return out;
+}
+
+}  // namespace
+
 Variable dropout(const Variable& x, double p, std::uint64_t key, std::uint64_t first) {
   if (!(p >= 0 && p < 1)) {
     throw InputError("dropout: got probability {}, expected 0 or more and less than 1", p);
@@ -166,16 +182,9 @@ Variable dropout(const Variable& x, double p, std::uint64_t key, std::uint64_t f
   if (p == 0) {
     return x;
   }
-  const Tensor input = x.data().is_dense() ? x.data() : x.data().contiguous();
-  Tensor out = empty_like(input);
-  MILLRACE_LAUNCH(x.device(), dropout, input, p, key, first, out);
-  return record("dropout", std::move(out), {x}, [&](const Tensor&) {
+  return record("dropout", dropped(x.data(), p, key, first), {x}, [&](const Tensor&) {
     return [p, key, first](const Tensor& gradient, InputGradients& inputs) {
-      // The mask is drawn again rather than kept.
-      const Tensor grad = gradient.is_dense() ? gradient : gradient.contiguous();
-      Tensor grad_x = empty_like(grad);
-      MILLRACE_LAUNCH(grad.device(), dropout, grad, p, key, first, grad_x);
-      inputs.add(0, std::move(grad_x));
+      inputs.add(0, dropped(gradient, p, key, first));  // the mask is drawn again rather than kept
     };
   });
 }

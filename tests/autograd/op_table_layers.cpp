@@ -292,8 +292,7 @@ void add_dropout(Table& table, const std::string& variant, const Shape& x, doubl
                            out.values[i] = keep ? in[0].values[i] / (1 - p) : 0;
                          }
                          return out;
-                       },
-                   .f64 = false});
+                       }});
 }
 
 void add_product(Table& table, const std::string& variant, const Shape& a, const Shape& b, const Shape& out) {
