@@ -117,7 +117,9 @@ Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
   }
   BatchNormOptions options{.eps = options_.eps, .training = true, .activation = options_.activation};
   Variable out = batch_norm(x, weight, bias, options, residual);
-  add_statistics(options.mean, options.var, x.size(0), values);
+  if (values > 0) {  // an empty batch says nothing
+    add_statistics(options.mean, options.var, x.size(0), values);
+  }
   return out;
 }
 

@@ -178,6 +178,16 @@ TEST(BatchNorm2d, MovesRunningStatisticsByTheUnbiasedVariance) {
   EXPECT_NEAR(norm.running_mean.item(), 0.25 * 3, 1e-6);
 }
 
+TEST(BatchNorm2d, LearnsNothingFromAnEmptyBatch) {
+  nn::BatchNorm2d norm(1, {.momentum = 0.25});
+  norm(Variable(tensor({1, 2, 3, 6}).view({4, 1, 1, 1})));
+  const double mean = norm.running_mean.item(), var = norm.running_var.item();
+  EXPECT_EQ(norm(Variable(zeros({0, 1, 2, 2}))).shape(), (Shape{0, 1, 2, 2}));
+  EXPECT_EQ(norm.running_mean.item(), mean);
+  EXPECT_EQ(norm.running_var.item(), var);
+  EXPECT_EQ(norm.num_batches_tracked.item(), 1);
+}
+
 TEST(BatchNorm2d, RefusesASingleValueInTraining) {
   nn::BatchNorm2d norm(3);
   EXPECT_THROW(norm(Variable(ones({1, 3, 1, 1}))), InputError);
