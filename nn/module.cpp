@@ -112,10 +112,18 @@ std::string Module::kind() const {
   int status = 0;
   const std::unique_ptr<char, decltype(&std::free)> text(
       abi::__cxa_demangle(typeid(*this).name(), nullptr, nullptr, &status), &std::free);
-  std::string name = text ? text.get() : typeid(*this).name();
-  name = name.substr(0, name.find('<'));  // a template's arguments have namespaces of their own
-  const std::size_t colon = name.rfind(':');
-  return colon == std::string::npos ? name : name.substr(colon + 1);
+  // Of "void f<std::vector<int>>(int)::Net" what follows the last colon; a template's arguments and a
+  // function's parameters have namespaces of their own.
+  std::string name;
+  int depth = 0;
+  for (const char c : std::string_view(text ? text.get() : typeid(*this).name())) {
+    depth += c == '<' || c == '(' ? 1 : 0;
+    if (depth == 0) {
+      name = c == ':' ? "" : name + c;
+    }
+    depth -= c == '>' || c == ')' ? 1 : 0;
+  }
+  return name;
 }
 
 std::string Module::describe() const { return children_.empty() ? kind() + " ()" : kind(); }

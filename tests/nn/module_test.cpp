@@ -48,6 +48,26 @@ TEST(Module, PrintsAsInTheTutorial) {
             ")");
 }
 
+template <typename T>
+std::string kind_of_a_local_class(const T&) {
+  struct Local : nn::Module {
+    Variable forward(const Variable& x) override { return x; }
+  };
+  return Local().kind();
+}
+
+template <typename T>
+struct Holder : nn::Module {
+  Variable forward(const Variable& x) override { return x; }
+};
+
+TEST(Module, KindIsTheNameOfTheClassAlone) {
+  EXPECT_EQ(nn::Linear(1, 1).kind(), "Linear");
+  EXPECT_EQ(Net().kind(), "Net");
+  EXPECT_EQ(Holder<std::vector<int>>().kind(), "Holder");
+  EXPECT_EQ(kind_of_a_local_class(std::vector<int>()), "Local");
+}
+
 TEST(Module, PrintsNestedOnesIndented) {
   nn::Sequential outer;
   auto& inner = outer.emplace<nn::Sequential>();
