@@ -153,6 +153,10 @@ Tensor& Tensor::clamp_(double low, double high) {
   if (!(low <= high)) {
     throw InputError("clamp_: got the bounds {} and {}, expected low <= high", low, high);
   }
+  for (const double bound : {low, high}) {
+    check_keeps_type("clamp_", dtype(), is_floating(dtype()) || bound == std::floor(bound),
+                     fmt::format("the bound {}", bound));
+  }
   MILLRACE_LAUNCH(device(), clamp, *this, low, high, *this);
   storage_->bump_version();
   return *this;

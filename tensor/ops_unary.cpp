@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "tensor/kernels.h"
 #include "tensor/operand.h"
 #include "tensor/ops.h"
@@ -20,8 +22,10 @@ Tensor clamped(const Tensor& x, double low, double high, Tensor* given) {
   if (!(low <= high)) {
     throw InputError("clamp: got the bounds {} and {}, expected low <= high", low, high);
   }
-  return produce({"clamp", x.shape(), x.dtype()}, {&x}, given,
-                 [&](Tensor& out) { MILLRACE_LAUNCH(x.device(), clamp, x, low, high, out); });
+  const bool stays = is_floating(x.dtype()) || (low == std::floor(low) && high == std::floor(high));
+  const DType dtype = stays ? x.dtype() : DType::f32;
+  return produce({"clamp", x.shape(), dtype}, {&x}, given,
+                 [&](Tensor& out) { MILLRACE_LAUNCH(x.device(), clamp, x.to(dtype), low, high, out); });
 }
 
 }  // namespace

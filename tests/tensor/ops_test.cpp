@@ -211,6 +211,18 @@ TEST(Ops, UnaryMatchesLoopsForAllTypesAndLayouts) {
   EXPECT_THROW(clamp(ones({2}), 1, 0), InputError);
 }
 
+TEST(Ops, ClampOfIntegersWithAFractionIsAFraction) {
+  const Tensor x = tensor({1, 2, 3}, {.dtype = DType::i64});
+  EXPECT_EQ(clamp(x, 1.5, 2.5).dtype(), DType::f32);
+  EXPECT_THAT(test::values(clamp(x, 1.5, 2.5)), ElementsAre(1.5, 2, 2.5));
+  EXPECT_EQ(clamp(x, 2, HUGE_VAL).dtype(), DType::i64);
+  EXPECT_THAT(test::values(clamp(x, 2, HUGE_VAL)), ElementsAre(2, 2, 3));
+  Tensor whole = x.clone();
+  EXPECT_THAT(test::input_error([&] { whole.clamp_(1, 2.5); }),
+              HasSubstr("clamp_: the bound 2.5 does not keep"));
+  EXPECT_THAT(test::values(whole.clamp_(2, HUGE_VAL)), ElementsAre(2, 2, 3));
+}
+
 TEST(Ops, ResultsKeepChannelsLast) {
   const Tensor image = zeros({2, 3, 4, 5}, {.format = MemoryFormat::channels_last});
   EXPECT_EQ((image + ones({3, 1, 1})).strides(), image.strides());
