@@ -14,7 +14,11 @@ void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
   if (op == BinaryOp::pow && b == 0.5 && is_floating(out.dtype())) {
     return unary(UnaryOp::sqrt, a, out);
   }
-  binary(op, a, full({}, b, {.dtype = out.dtype()}).expand(a.shape()), out);
+  // The number keeps its digits beside the half types, which are computed in f32.
+  with_op(op, [&](auto f) {
+    visit(out.dtype(),
+          [&]<typename T>() { map<T>([f, number = lane<T>(b)](auto x) { return f(x, number); }, out, a); });
+  });
 }
 
 void add_scaled(const Tensor& a, const Tensor& b, double alpha, Tensor& out) {

@@ -121,7 +121,7 @@ void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
   }
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
-    const S number = to_float(element<T>(b));
+    const S number = element<S>(b);  // not rounded to the half types
     if (op == BinaryOp::pow) {
       return map<T, T>("pow", WithNumber<S, Power<S>>{{}, number}, out, a);
     }

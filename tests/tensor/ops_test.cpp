@@ -169,6 +169,18 @@ TEST(Ops, NumbersOnEitherSide) {
   EXPECT_THAT(test::values(tensor({5}, {.dtype = DType::u8}) - 6), ElementsAre(255));
 }
 
+TEST(Ops, NumbersAreNotRoundedToTheHalfTypes) {
+  for (DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = full({37}, 200, {.dtype = dtype});
+    for (const double number : {1.005, 1 / 1.005, 1e-3}) {
+      const float exact = static_cast<float>(number);
+      EXPECT_EQ((x * number).at({36}), full({}, 200 * exact, {.dtype = dtype}).item()) << number;
+      EXPECT_EQ((x / number).at({0}), full({}, 200 / exact, {.dtype = dtype}).item()) << number;
+    }
+  }
+  EXPECT_EQ((full({}, 200, {.dtype = DType::bf16}) * 1.005).item(), 201);
+}
+
 struct UnaryCase {
   const char* name;
   std::function<Tensor(const Tensor&)> run;
