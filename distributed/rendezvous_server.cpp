@@ -11,7 +11,7 @@ namespace millrace {
 namespace {
 
 constexpr std::size_t kMostBeforeHello = 4096, kMost = std::size_t{1} << 26;
-constexpr int kMostStrangers = 64;  // connections at once that have not said who they are
+constexpr int kMostStrangers = 64;  // connections that have not said who they are; more wait in the kernel
 constexpr std::chrono::seconds kHelloTime{10};
 
 }  // namespace
@@ -59,8 +59,13 @@ void RendezvousServer::run() {
   }
 }
 
+bool RendezvousServer::accepts() const {
+  return std::ranges::count(connections_, -1, &Connection::rank) < kMostStrangers;
+}
+
 void RendezvousServer::wait_for_events() {
-  std::vector<pollfd> wanted{{.fd = listener_.descriptor(), .events = POLLIN, .revents = 0}};
+  const int listener = accepts() ? listener_.descriptor() : -1;  // poll skips it
+  std::vector<pollfd> wanted{{.fd = listener, .events = POLLIN, .revents = 0}};
   for (const Connection& connection : connections_) {
     const short events = connection.out.empty() ? POLLIN : POLLIN | POLLOUT;
     wanted.push_back({.fd = connection.socket.descriptor(), .events = events, .revents = 0});
@@ -72,16 +77,12 @@ void RendezvousServer::wait_for_events() {
 }
 
 void RendezvousServer::accept_all() {
-  while (true) {
+  while (accepts()) {
     Socket socket(accept4(listener_.descriptor(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket.is_open()) {
       return;
     }
-    const auto strangers =
-        std::ranges::count_if(connections_, [](const Connection& other) { return other.rank < 0; });
-    if (strangers < kMostStrangers) {
-      connections_.push_back({.socket = std::move(socket), .in = {}, .out = {}});
-    }
+    connections_.push_back({.socket = std::move(socket), .in = {}, .out = {}});
   }
 }
 

@@ -49,6 +49,7 @@ class RendezvousServer {
   };
 
   void run();
+  bool accepts() const;
   void wait_for_events();
   void accept_all();
   void read_from(Connection& connection);

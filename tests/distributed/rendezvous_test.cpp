@@ -101,9 +101,27 @@ TEST(Rendezvous, NamesWhoDoesNotCome) {
               AllOf(HasSubstr("rank 8 did not join, and 991 more"), Not(HasSubstr("rank 9 "))));
 }
 
+/// A rank that joins and says no more.
+Socket join_by_hand(const LocalRun& run, int rank, int port, const std::string& address = "127.0.0.1") {
+  Socket socket = connect_to("127.0.0.1", port, std::chrono::steady_clock::now() + 10s);
+  std::string bytes = Frame{Frame::Kind::hello, fmt::format("{}\n{}\ntoken", rank, run.size)}.to_bytes() +
+                      Frame{Frame::Kind::gather, "joining\n" + address}.to_bytes();
+  EXPECT_TRUE(send_some(socket, bytes));
+  return socket;
+}
+
+TEST(Rendezvous, ManyMayComeAtOnce) {
+  LocalRun run(100);
+  const Place first = run.place(0);
+  std::vector<Socket> others;
+  for (int r = 1; r < run.size; ++r) {  // all of them wait when rank 0 begins to look
+    others.push_back(join_by_hand(run, r, first.master_port));
+  }
+  EXPECT_EQ(error_of(first, std::move(run.listener)), "");
+}
+
 // Between two beats a survivor alone knows how far the others came: a step needs all of them.
 TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
-  const auto deadline = std::chrono::steady_clock::now() + 10s;
   LocalRun run(2);
   const Place first = run.place(0);
   std::promise<void> stepped;
@@ -113,10 +131,7 @@ TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
     stepped.set_value();
     return one.failure(10s);
   });
-  Socket dies = connect_to("127.0.0.1", first.master_port, deadline);
-  std::string hello = Frame{Frame::Kind::hello, "1\n2\ntoken"}.to_bytes() +
-                      Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
-  EXPECT_TRUE(send_some(dies, hello));
+  Socket dies = join_by_hand(run, 1, first.master_port);
   ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   dies = Socket();
   EXPECT_EQ(rank_0.get(), "rank 1 died: its connection broke; its last step was 7");
@@ -134,10 +149,9 @@ TEST(Rendezvous, TheLastStepOfRank0IsAtLeastThatOfASurvivor) {
   pollfd wanted{.fd = run.listener.descriptor(), .events = POLLIN, .revents = 0};
   ASSERT_EQ(poll(&wanted, 1, 10'000), 1);
   const Socket rank_0(accept(run.listener.descriptor(), nullptr, nullptr));
-  const std::string both =
-      Frame{Frame::Kind::gather, "joining\n"}.to_bytes() + Frame{Frame::Kind::gather, "joining\n"}.to_bytes();
+  const std::string one = Frame{Frame::Kind::gather, "joining\n127.0.0.1"}.to_bytes();
   std::string answer =
-      Frame{Frame::Kind::welcome, ""}.to_bytes() + Frame{Frame::Kind::gathered, both}.to_bytes();
+      Frame{Frame::Kind::welcome, ""}.to_bytes() + Frame{Frame::Kind::gathered, one + one}.to_bytes();
   EXPECT_TRUE(send_some(rank_0, answer));
   ASSERT_EQ(stepped.get_future().wait_for(10s), std::future_status::ready);
   shutdown(rank_0.descriptor(), SHUT_RDWR);
