@@ -38,7 +38,12 @@ Rendezvous::Rendezvous(const Place& place, std::chrono::duration<double> timeout
   join();
   thread_ = std::thread([this] { run(); });
   try {
-    all_gather("joining", "");
+    const std::vector<std::string> addresses = all_gather("joining", own_address_);
+    // A machine may know its own name as loopback, where the others' cannot reach it.
+    const auto far = std::ranges::find_if_not(addresses, is_loopback);
+    if (is_loopback(own_address_) && far != addresses.end()) {
+      own_address_ = address_towards(*far);
+    }
   } catch (...) {
     ends_ = true;
     thread_.join();

@@ -34,7 +34,7 @@ class Rendezvous {
 
   const Place& place() const { return place_; }
   Patience::Duration timeout() const { return patience_.timeout; }
-  /// The address by which this machine reaches rank 0's.
+  /// The address by which this machine reaches rank 0's and, where there are others, is reached by them.
   const std::string& own_address() const { return own_address_; }
 
   /// What all ranks gave, in their order. `about` is one line that says what, and how, all of them are to do

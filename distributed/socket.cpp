@@ -1,5 +1,6 @@
 #include "distributed/socket.h"
 
+#include <arpa/inet.h>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
+#include <vector>
 
 #include "tensor/error.h"
 
@@ -30,6 +32,11 @@ Addresses resolve(const std::string& host, int port, int flags) {
                      gai_strerror(error));
   }
   return {found, &freeaddrinfo};
+}
+
+bool is_address(const std::string& host) {
+  in6_addr parsed{};
+  return inet_pton(AF_INET, host.c_str(), &parsed) == 1 || inet_pton(AF_INET6, host.c_str(), &parsed) == 1;
 }
 
 std::string name_of(const sockaddr_storage& address, socklen_t length, bool with_port) {
@@ -92,18 +99,37 @@ std::string Socket::own_address() const {
   return name_of(address, length, false);
 }
 
+bool is_loopback(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
+
+std::string address_towards(const std::string& address) {
+  constexpr int kAnyPort = 9;
+  const Addresses found = resolve(address, kAnyPort, AI_NUMERICHOST);
+  const Socket probe(::socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));  // sends nothing
+  if (connect(probe.descriptor(), found->ai_addr, found->ai_addrlen) != 0) {
+    throw CommunicatorError("joining: this machine has no way to {}, which reached rank 0: {}", address,
+                            std::strerror(errno));
+  }
+  return probe.own_address();
+}
+
 Socket listen_at(const std::string& host, int port) {
-  const Addresses addresses = resolve(host, port, AI_PASSIVE);
+  using Hosts = std::vector<std::string>;
+  // "::" stands for the addresses of both families.
+  const Hosts hosts = is_address(host) || host == "localhost" ? Hosts{host} : Hosts{"::", "0.0.0.0"};
   int error = 0;
-  for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
-    Socket socket(::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol));
-    const int yes = 1;
-    setsockopt(socket.descriptor(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-    if (socket.is_open() && bind(socket.descriptor(), at->ai_addr, at->ai_addrlen) == 0 &&
-        listen(socket.descriptor(), SOMAXCONN) == 0) {
-      return socket;
+  for (const std::string& one : hosts) {
+    const Addresses addresses = resolve(one, port, AI_PASSIVE);
+    for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
+      Socket socket(::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol));
+      const int yes = 1, no = 0;
+      setsockopt(socket.descriptor(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+      setsockopt(socket.descriptor(), IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof(no));
+      if (socket.is_open() && bind(socket.descriptor(), at->ai_addr, at->ai_addrlen) == 0 &&
+          listen(socket.descriptor(), SOMAXCONN) == 0) {
+        return socket;
+      }
+      error = errno;
     }
-    error = errno;
   }
   throw MachineError("joining: rank 0 cannot listen at {}:{}: {}; give a free port of its machine", host,
                      port, std::strerror(error));

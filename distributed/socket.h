@@ -31,7 +31,12 @@ class Socket {
   int descriptor_ = -1;
 };
 
-/// Listens at one of the addresses of `host`; port 0 takes a free one. @throws MachineError
+bool is_loopback(const std::string& address);
+/// The address of this machine from which packets go to `address`. @throws CommunicatorError when none do.
+std::string address_towards(const std::string& address);
+
+/// Listens at an address or at "localhost"; for any other name at all addresses of this machine, where the
+/// name may mean loopback. Port 0 takes a free one. @throws MachineError
 Socket listen_at(const std::string& host, int port);
 
 /// Connects, again and again while nobody listens there yet. @throws CommunicatorError after the deadline.

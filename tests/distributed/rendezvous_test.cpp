@@ -120,6 +120,25 @@ TEST(Rendezvous, ManyMayComeAtOnce) {
   EXPECT_EQ(error_of(first, std::move(run.listener)), "");
 }
 
+TEST(Rendezvous, WhoReachedRank0ByLoopbackHasAnAddressForOtherMachines) {
+  const std::string elsewhere = "192.0.2.77";  // of no machine: RFC 5737
+  std::string expected;
+  try {
+    expected = address_towards(elsewhere);
+  } catch (const CommunicatorError& error) {
+    GTEST_SKIP() << error.what();
+  }
+  EXPECT_FALSE(is_loopback(expected)) << expected;
+  LocalRun run(2);
+  const Place first = run.place(0);
+  const Socket other = join_by_hand(run, 1, first.master_port, elsewhere);
+  EXPECT_EQ(Rendezvous(first, 5s, std::move(run.listener)).own_address(), expected);
+  LocalRun here(2);
+  const Place alone = here.place(0);
+  const Socket neighbour = join_by_hand(here, 1, alone.master_port);
+  EXPECT_EQ(Rendezvous(alone, 5s, std::move(here.listener)).own_address(), "127.0.0.1");
+}
+
 // Between two beats a survivor alone knows how far the others came: a step needs all of them.
 TEST(Rendezvous, TheLastStepIsAtLeastThatOfASurvivor) {
   LocalRun run(2);
@@ -164,6 +183,15 @@ TEST(Rendezvous, SaysThatRank0IsNotThere) {
   EXPECT_THAT(error_of(place, Socket(), 300ms), HasSubstr("did not answer for 0.3 s"));
   run.listener = Socket();
   EXPECT_THAT(error_of(place, Socket(), 300ms), HasSubstr("rank 0 cannot be reached at 127.0.0.1:"));
+}
+
+TEST(Socket, ListensAtAllAddressesForAName) {
+  const auto reach = [](const Socket& listener, std::chrono::milliseconds patience) {
+    return connect_to("127.0.0.2", listener.port(), std::chrono::steady_clock::now() + patience);
+  };
+  EXPECT_NO_THROW(reach(listen_at("name-of-this-machine", 0), 5s));
+  EXPECT_THROW(reach(listen_at("localhost", 0), 100ms), CommunicatorError);
+  EXPECT_THROW(reach(listen_at("127.0.0.1", 0), 100ms), CommunicatorError);
 }
 
 TEST(Rendezvous, SaysThatThePortIsTaken) {
