@@ -1,5 +1,6 @@
 #include "distributed/socket.h"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstdint>
@@ -136,23 +137,33 @@ Socket listen_at(const std::string& host, int port) {
 }
 
 Socket connect_to(const std::string& host, int port, std::chrono::steady_clock::time_point deadline) {
-  const Addresses addresses = resolve(host, port, 0);
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::seconds kMostForOne{5};  // an address that swallows packets leaves time for others
   while (true) {
+    const bool is_last = Clock::now() >= deadline;
     int error = 0;
+    Addresses addresses(nullptr, &freeaddrinfo);
+    try {
+      addresses = resolve(host, port, 0);
+    } catch (const InputError&) {  // the name of a machine that starts may come late
+      if (is_last) {
+        throw;
+      }
+    }
     for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
       Socket socket(::socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, at->ai_protocol));
-      if (socket.is_open() && connect_once(socket, *at, deadline)) {
+      if (socket.is_open() && connect_once(socket, *at, std::min(deadline, Clock::now() + kMostForOne))) {
         const int yes = 1;
         setsockopt(socket.descriptor(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
         return socket;
       }
       error = errno;
     }
-    if (std::chrono::steady_clock::now() >= deadline) {
+    if (is_last) {
       throw CommunicatorError("joining: rank 0 cannot be reached at {}:{}: {}; is it running?", host, port,
                               std::strerror(error));
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }
 

@@ -39,7 +39,8 @@ std::string address_towards(const std::string& address);
 /// name may mean loopback. Port 0 takes a free one. @throws MachineError
 Socket listen_at(const std::string& host, int port);
 
-/// Connects, again and again while nobody listens there yet. @throws CommunicatorError after the deadline.
+/// Connects, again and again while the name is not known or nobody listens there yet.
+/// @throws InputError for the name, CommunicatorError for the rest, after the deadline.
 Socket connect_to(const std::string& host, int port, std::chrono::steady_clock::time_point deadline);
 
 /// A message on a connection: four bytes of length, one of kind, then the text.

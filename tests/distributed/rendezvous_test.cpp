@@ -194,6 +194,14 @@ TEST(Socket, ListensAtAllAddressesForAName) {
   EXPECT_THROW(reach(listen_at("127.0.0.1", 0), 100ms), CommunicatorError);
 }
 
+TEST(Socket, AsksAgainForANameUntilTheDeadline) {
+  const auto deadline = std::chrono::steady_clock::now() + 300ms;
+  const std::string name(64, 'x');  // too long for a name, so that no server is asked
+  EXPECT_THAT(test::input_error([&] { connect_to(name, 1, deadline); }),
+              HasSubstr("joining: host '" + name + "'"));
+  EXPECT_GE(std::chrono::steady_clock::now(), deadline);
+}
+
 TEST(Rendezvous, SaysThatThePortIsTaken) {
   LocalRun run(2);
   const Place place = run.place(0);
