@@ -267,10 +267,10 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   const RunDescription run = describe_run(trainer, loader, o.recipe.describe());
   RunDescription shared = run;
   shared.options["epochs"] = fmt::to_string(o.recipe.epochs);
-  shared.options["evaluation"] = test
-                                     ? fmt::format("{} samples {:016x}{}", test->dataset().size(),
-                                                   test->state().fingerprint, o.recipe.views ? ", --tta" : "")
-                                     : "none";
+  shared.options["evaluation"] =
+      test ? fmt::format("{} samples {:016x}, {}{}", test->dataset().size(), test->state().fingerprint,
+                         model.transforms, o.recipe.views ? ", --tta" : "")
+           : "none";
   require_same(*processes, shared);
   JsonLog log(o.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);

@@ -47,6 +47,9 @@ Listing list(const fs::path& folder, bool deep) {
       listing.folders.push_back(std::move(name));
     } else if (is_image(*entries)) {
       listing.images.push_back(std::move(name));
+    } else if (unknown) {  // such as a link to a class folder that is not mounted
+      throw InputError("images: cannot examine {}: {}; mend or remove it", entries->path().string(),
+                       unknown.message());
     }
   }
   if (error) throw InputError("images: cannot list {}: {}", folder.string(), error.message());

@@ -42,12 +42,16 @@ std::vector<fs::path> checkpoints_in(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    if (step_of(at->path())) {
+    const fs::path place = folder / at->path().stem();
+    std::error_code unknown;
+    // One that a killed run was about to replace is whole, and counts until it has its name again.
+    if (step_of(at->path()) ||
+        (at->path().extension() == kReplaced && step_of(place) && !fs::exists(place, unknown))) {
       found.push_back(at->path());
     }
   }
   std::sort(found.begin(), found.end(),
-            [](const fs::path& a, const fs::path& b) { return step_of(a) < step_of(b); });
+            [](const fs::path& a, const fs::path& b) { return step_of(a.stem()) < step_of(b.stem()); });
   return found;
 }
 
@@ -82,7 +86,7 @@ FileDescriptor take_folder(const fs::path& folder) {
 
 void remove_old(const fs::path& folder, std::int64_t newest, int keep) {
   std::vector<fs::path> old = checkpoints_in(folder);
-  std::erase_if(old, [&](const fs::path& path) { return *step_of(path) > newest; });
+  std::erase_if(old, [&](const fs::path& path) { return *step_of(path.stem()) > newest; });
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep) < old.size(); ++i) {
     const fs::path removed = old[i].string() + kRemoved;  // never half a checkpoint under its own name
     std::error_code error;

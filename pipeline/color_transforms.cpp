@@ -16,6 +16,7 @@ class ColorTransform : public Transform {
     if (!plan.holes.empty()) {
       throw InputError("transforms: {} comes after cutout; put it first", describe());
     }
+    plan.recolored = plan.recolored || most_operations() > 0;
     draw(plan, random);
   }
 

@@ -41,7 +41,7 @@ void fold_window(SamplePlan& plan) {
 }
 
 void require_whole(const SamplePlan& plan, const std::string& name) {
-  if (!plan.is_whole() || !plan.holes.empty() || !plan.operations.empty()) {
+  if (!plan.is_whole() || !plan.holes.empty() || plan.recolored) {
     throw InputError(
         "transforms: {} comes after a crop of a resized or padded image, or after cutout, or after a change "
         "of "
@@ -79,7 +79,7 @@ class RandomCrop final : public Transform {
 };
 
 void flip_if(bool wanted, SamplePlan& plan, const std::string& name) {
-  if (!plan.operations.empty()) {
+  if (plan.recolored) {
     throw InputError("transforms: {} comes after a change of colours; put it first", name);
   }
   if (!wanted) {
@@ -139,7 +139,7 @@ class CenterCrop final : public Transform {
  public:
   explicit CenterCrop(Size2 size) : size_(size) {}
   void edit(SamplePlan& plan, SampleRandom&) const override {
-    if (!plan.holes.empty() || !plan.operations.empty()) {
+    if (!plan.holes.empty() || plan.recolored) {
       throw InputError("transforms: {} comes after cutout or a change of colours; put it first", describe());
     }
     Rectangle& window = plan.window;

@@ -111,6 +111,7 @@ struct SamplePlan {
   Rectangle window;                  ///< Of the resized crop; where it reaches beyond, it is padding.
   PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
   bool moved = false;                ///< At random, be it by chance to where it was.
+  bool recolored = false;            ///< Likewise, be it by chance to what it was.
   bool flip = false;                 ///< Left to right, after the window.
   PixelOperations operations = {};   ///< On the output's bytes, in this order.
   Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.

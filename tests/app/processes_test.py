@@ -154,6 +154,8 @@ class Processes(Command):
     def test_other_options_are_named(self):
         for given, words in [((["--lr", 0.1], ["--lr", 0.25]), ["0.25", "0.1"]),
                              (([], ["--test-data", "synthetic:64"]), ["evaluation", "64 samples", "none"]),
+                             ((["--test-data", "synthetic:64"], ["--test-data", "synthetic:64", "--test-transform", "resize:8,center_crop:32"]),
+                              ["evaluation", "resize:8,center_crop:32"]),
                              (([], ["--reduction", "engine"]), ["sums", "engine", "tree"])]:
             port = self.free_port()
             both = [self.start("train", *self.RECIPE, *given[rank], RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)

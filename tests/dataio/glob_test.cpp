@@ -17,6 +17,9 @@ TEST(Glob, FilesInTheOrderOfTheirNames) {
   std::filesystem::create_directory(folder.path("b-folder"));
   EXPECT_THAT(names(folder.path("b-*")), testing::ElementsAre("b-1", "b-10", "b-9", "b-[1]"));
   EXPECT_THAT(names(folder.path("b-{9,1}")), testing::ElementsAre("b-1", "b-9"));
+  EXPECT_THAT(names(folder.path("{a,{B,b}-1,b-{9,{10..10}}}")),
+              testing::ElementsAre("B-1", "a", "b-1", "b-10", "b-9"));
+  EXPECT_THAT(test::input_error([&] { files_named(folder.path("{a,nope}")); }), testing::HasSubstr("nope"));
   EXPECT_THAT(names(folder.path("?")), testing::ElementsAre("a"));
   EXPECT_THAT(names(folder.path("b-[1]")), testing::ElementsAre("b-[1]")) << "the very name comes first";
   EXPECT_THAT(test::input_error([&] { files_named(folder.path("c*")); }), testing::HasSubstr("c*"));

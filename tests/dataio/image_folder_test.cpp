@@ -119,6 +119,13 @@ TEST(ImageFolder, WhatCannotBeReadIsNamed) {
               AllOf(HasSubstr("class folder"), HasSubstr("train/empty")));
 }
 
+TEST(ImageFolder, AClassFolderThatIsNotMountedIsNamed) {
+  TemporaryFolder folder;
+  folder.write("cat/1.jpg", kJpeg);
+  std::filesystem::create_symlink("nowhere", folder.path("dog"));
+  EXPECT_THAT(input_error([&] { open_dataset("images:" + folder.path()); }), HasSubstr("/dog: No such file"));
+}
+
 TEST(ImageFolder, WronglyNamedAndVanishedImagesAreNamedWhenRead) {
   TemporaryFolder folder;
   folder.write("dog/1.jpg", "this is a text");

@@ -345,6 +345,7 @@ TEST_F(CheckpointTest, OneThatWasToBeReplacedComesBackUnlessItWas) {
   fs::rename(folder_ / "step-000000002", folder_ / "step-000000002.replaced");
   fs::create_directory(folder_ / "step-000000002.part");
   fs::create_directory(folder_ / "step-000000001.replaced");
+  EXPECT_EQ(newest()->path.filename(), "step-000000002.replaced") << "of whoever only reads the folder";
   const Checkpointer checkpointer({.folder = folder_});
   EXPECT_THAT(names(), ElementsAre("step-000000001", "step-000000002"));
   EXPECT_EQ(newest()->path.filename(), "step-000000002");

@@ -119,8 +119,10 @@ TEST(Transforms, MistakesInColoursAreNamed) {
 }
 
 TEST(Transforms, ListsThatAreRefusedForSomeSamplesAreRefusedForAll) {
-  for (const std::string list : {"random_crop:4,resize:16", "random_crop:4,random_crop:4",
-                                 "random_crop:1:reflect,random_resized_crop:16"}) {
+  for (const std::string list :
+       {"random_crop:4,resize:16", "random_crop:4,random_crop:4",
+        "random_crop:1:reflect,random_resized_crop:16", "grayscale:0.01,horizontal_flip",
+        "grayscale:0.01,center_crop:16", "gaussian_blur:3:1:2,random_crop:4"}) {
     for (int sample = 0; sample < 500; ++sample) {
       EXPECT_THROW(plan(list, 32, sample), InputError) << list << " of sample " << sample;
     }
