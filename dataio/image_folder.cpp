@@ -80,10 +80,11 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
   }
   for (const std::string& name : top.folders) {
     const std::vector<std::string> images = list(root / name, true).images;
-    if (images.empty()) {
+    // With none but in the folders below it may be "train" beside "test".
+    if (std::ranges::all_of(images, [](const std::string& image) { return image.find('/') != image.npos; })) {
       throw InputError(
-          "images: class folder {} holds no JPEG or PNG files, nor do the folders in it; remove it",
-          (root / name).string());
+          "images: class folder {} holds no JPEG or PNG files{}", (root / name).string(),
+          images.empty() ? "; remove it" : "; if its subfolders are the classes, name it instead");
     }
     add_class(name, name + "/", images);
   }

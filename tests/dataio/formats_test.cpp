@@ -3,30 +3,19 @@
 #include <set>
 #include <zlib.h>
 
-#include "dataio/dataset.h"
+#include "sample_files.h"
 #include "temporary_folder.h"
 
 namespace millrace {
 namespace {
 
-using test::input_error;
+using test::open_error;
+using test::read_error;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::string text(const Sample& sample) {
-  return {reinterpret_cast<const char*>(sample.bytes.data()), sample.bytes.size()};
-}
-
-std::string open_error(const std::string& name, bool train = true) {
-  return input_error([&] { open_dataset(name, {.train = train}); });
-}
-
-std::string read_error(const Dataset& dataset, std::int64_t index) {
-  std::vector<std::byte> scratch;
-  return input_error([&] { dataset.read(index, scratch); });
-}
 
 TEST(OpenDataset, UnknownKindsAreNamedWithTheKnownOnes) {
   EXPECT_THAT(open_error("folder"), AllOf(HasSubstr("'folder'"), HasSubstr("synthetic:N")));

@@ -1,27 +1,17 @@
-#include "dataio/dataset.h"
+#include "sample_files.h"
 #include "temporary_folder.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::open_error;
+using test::read_error;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::string text(const Sample& sample) {
-  return {reinterpret_cast<const char*>(sample.bytes.data()), sample.bytes.size()};
-}
-
-std::string open_error(const std::string& name) {
-  return input_error([&] { open_dataset(name); });
-}
-
-std::string read_error(const Dataset& dataset, std::int64_t index) {
-  std::vector<std::byte> scratch;
-  return input_error([&] { dataset.read(index, scratch); });
-}
 
 const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG";
 const std::string kPng = "\x89PNG\r\n\x1A\n some PNG";
@@ -71,9 +61,9 @@ TEST(ImageFolder, AFlatFolderIsOneClass) {
 
 TEST(ImageFolder, ImagesAtAnyDepthBelowAClassFolderAreOfThatClass) {
   TemporaryFolder folder;
-  for (const char* name :
-       {"data/cat/more/2.jpg", "data/cat/more-1.jpg", "data/cat/more/and/more", "data/cat/x.png",
-        "data/cat/.hidden/1.jpg", "data/cat/more/.hidden.jpg", "data/dog/all/1.jpg", "elsewhere/3.jpg"}) {
+  for (const char* name : {"data/cat/more/2.jpg", "data/cat/more-1.jpg", "data/cat/more/and/more",
+                           "data/cat/x.png", "data/cat/.hidden/1.jpg", "data/cat/more/.hidden.jpg",
+                           "data/dog/0.jpg", "data/dog/all/1.jpg", "elsewhere/3.jpg"}) {
     folder.write(name, kJpeg);
   }
   std::filesystem::create_directory_symlink("..", folder.path("data/cat/loop"));
@@ -87,7 +77,7 @@ TEST(ImageFolder, ImagesAtAnyDepthBelowAClassFolderAreOfThatClass) {
                       dataset->describe(i).substr(folder.path("data/").size()));
     }
     EXPECT_THAT(found, ElementsAre("0 cat/more-1.jpg", "0 cat/more/2.jpg", "0 cat/more/and/more",
-                                   "0 cat/x.png", "1 dog/all/1.jpg", "2 eel/3.jpg"));
+                                   "0 cat/x.png", "1 dog/0.jpg", "1 dog/all/1.jpg", "2 eel/3.jpg"));
   }
 }
 
@@ -109,7 +99,9 @@ TEST(ImageFolder, WhatCannotBeReadIsNamed) {
   EXPECT_THAT(open_error("images:" + folder.path()), HasSubstr("neither class folders nor"));
   folder.write("file.jpg", kJpeg);
   EXPECT_THAT(open_error("images:" + folder.path("file.jpg")), HasSubstr("expected a folder or a .tar file"));
+  std::filesystem::remove(folder.path("file.jpg"));
   folder.write("train/dog/1.jpg", kJpeg);
+  EXPECT_THAT(open_error("images:" + folder.path()), AllOf(HasSubstr("train"), HasSubstr("subfolders")));
   folder.write("a picture", kPng);
   EXPECT_THAT(
       open_error("images:" + folder.path()),
