@@ -61,8 +61,10 @@ class Augmented:
         images = normalize(images).to(dtype)
         flips = (torch.rand(len(images), device=images.device) < 0.5).view(-1, 1, 1, 1)
         images = torch.where(flips, images.flip(-1), images)
-        self.padded, self.labels = channels_last(F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(dtype)), labels
-        self.size = images.shape[-1]
+        padded, size = F.pad(images.float(), (SHIFT,) * 4, mode="reflect").to(dtype), images.shape[-1]
+        # [N, places down, places across, H, W, 3]: a view
+        self.windows = padded.permute(0, 2, 3, 1).contiguous().unfold(1, size, 1).unfold(2, size, 1).permute(0, 1, 2, 4, 5, 3)
+        self.labels = labels
 
     def steps(self):
         return len(self.labels) // BATCH
@@ -73,13 +75,8 @@ class Augmented:
         for step in range(self.steps()):
             chosen = order[step * BATCH:(step + 1) * BATCH]
             places = torch.randint(0, 2 * SHIFT + 1, (len(chosen), 2), device=device)
-            batch = torch.empty(len(chosen), 3, self.size, self.size, dtype=self.padded.dtype, device=device,
-                                memory_format=torch.channels_last)
-            for y in range(2 * SHIFT + 1):
-                for x in range(2 * SHIFT + 1):
-                    here = (places[:, 0] == y) & (places[:, 1] == x)
-                    batch[here] = self.padded[chosen[here], :, y:y + self.size, x:x + self.size]
-            yield channels_last(batch.flip(-1)) if number % 2 else batch, self.labels[chosen]
+            batch = self.windows[chosen, places[:, 0], places[:, 1]].permute(0, 3, 1, 2)
+            yield channels_last(batch.flip(-1) if number % 2 else batch), self.labels[chosen]
 
 
 def whiten(conv, images, eps=5e-4):
