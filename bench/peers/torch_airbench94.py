@@ -8,7 +8,7 @@ those since the process began.
     torch_airbench94.py DIR [--seeds 1] [--dtype bf16] [--epochs 9.9] [--threads 2] [--device cuda [--compile]]
 
 DIR holds train/ and test/. Needs Debian's python3-torch and python3-pil. On a GPU the images lie there, and in f16 the weights but
-those of batch norm are f16 themselves, as in the published script; with --compile a short training goes before, not timed.
+those of batch norm are f16 themselves, as in the published script; with --compile a shorter training goes before, not timed.
 """
 import argparse
 import contextlib
@@ -212,7 +212,7 @@ def main():
         return net, right, [after - before for before, after in zip(times, times[1:])]
 
     if options.compile:
-        run(0.2)
+        run(WHITEN_EPOCHS + 0.2)  # what is trained changes then, which compiles anew
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         net, (with_views, without), (training, evaluation, _) = run(options.epochs)
