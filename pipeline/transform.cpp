@@ -25,19 +25,20 @@ std::uint64_t SampleRandom::next() {
 
 namespace {
 
-/// A window of the crop, where nothing is resized yet, is a smaller crop.
+/// A window of the crop, where nothing is resized yet, is a smaller crop; not where other draws reach beyond.
 void fold_window(SamplePlan& plan) {
-  const Rectangle& window = plan.window;
-  const bool inside = window.top >= 0 && window.left >= 0 &&
-                      window.top + window.height <= plan.resized.height &&
-                      window.left + window.width <= plan.resized.width;
-  if (plan.resizes() || !inside) {
+  const Rectangle &window = plan.window, &reach = plan.reach;
+  const auto inside = [](std::int64_t begin, std::int64_t size, std::int64_t all) {
+    return begin >= 0 && begin + size <= all;
+  };
+  if (plan.resizes() || !inside(window.top + reach.top, window.height + reach.height, plan.resized.height) ||
+      !inside(window.left + reach.left, window.width + reach.width, plan.resized.width)) {
     return;
   }
   plan.crop = {plan.crop.top + window.top, plan.crop.left + window.left, window.height, window.width};
   plan.resized = window.size();
   plan.window = {0, 0, window.height, window.width};
-  plan.moved = false;
+  plan.reach = {};
 }
 
 void require_whole(const SamplePlan& plan, const std::string& name) {
@@ -66,7 +67,7 @@ class RandomCrop final : public Transform {
     }
     plan.window.top = random.below(2 * padding_ + 1) - padding_;
     plan.window.left = random.below(2 * padding_ + 1) - padding_;
-    plan.moved = padding_ > 0;
+    plan.reach = {-padding_ - plan.window.top, -padding_ - plan.window.left, 2 * padding_, 2 * padding_};
     plan.pad_mode = mode_;
   }
   std::string describe() const override {

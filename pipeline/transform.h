@@ -110,8 +110,8 @@ struct SamplePlan {
   Size2 resized;                     ///< What the crop is resized to; its own size where it is not.
   Rectangle window;                  ///< Of the resized crop; where it reaches beyond, it is padding.
   PadMode pad_mode = PadMode::zero;  ///< Zero is black, before normalization.
-  bool moved = false;                ///< At random, be it by chance to where it was.
-  bool recolored = false;            ///< Likewise, be it by chance to what it was.
+  Rectangle reach = {};              ///< Added to the window, all that other draws might have taken.
+  bool recolored = false;            ///< At random, be it by chance to what it was.
   bool flip = false;                 ///< Left to right, after the window.
   PixelOperations operations = {};   ///< On the output's bytes, in this order.
   Holes holes;             ///< Of the output, filled with the mean (zero once normalized); may reach beyond.
@@ -120,7 +120,9 @@ struct SamplePlan {
   Size2 output() const { return window.size(); }  ///< Height and width written into the slab.
   bool resizes() const { return resized != crop.size(); }
   /// Whether the window is still the whole resized crop.
-  bool is_whole() const { return !moved && window == Rectangle{0, 0, resized.height, resized.width}; }
+  bool is_whole() const {
+    return reach == Rectangle() && window == Rectangle{0, 0, resized.height, resized.width};
+  }
 };
 
 /// Edits the plan of one sample. Stateless and shared by all threads: all randomness comes from `random`.

@@ -122,12 +122,16 @@ TEST(Transforms, ListsThatAreRefusedForSomeSamplesAreRefusedForAll) {
   for (const std::string list :
        {"random_crop:4,resize:16", "random_crop:4,random_crop:4",
         "random_crop:1:reflect,random_resized_crop:16", "grayscale:0.01,horizontal_flip",
-        "grayscale:0.01,center_crop:16", "gaussian_blur:3:1:2,random_crop:4"}) {
+        "grayscale:0.01,center_crop:16", "gaussian_blur:3:1:2,random_crop:4",
+        "random_crop:4,center_crop:25,resize:16", "random_crop:4,center_crop:31,center_crop:24,resize:16"}) {
     for (int sample = 0; sample < 500; ++sample) {
       EXPECT_THROW(plan(list, 32, sample), InputError) << list << " of sample " << sample;
     }
   }
   EXPECT_EQ(plan("random_crop:4,center_crop:16,resize:8", 32, 0).output(), Size2(8)) << "a moved crop";
+  for (int sample = 0; sample < 500; ++sample) {
+    EXPECT_EQ(plan("random_crop:4,center_crop:24,resize:16", 32, sample).output(), Size2(16)) << "just fits";
+  }
   EXPECT_EQ(plan("random_crop:0,resize:16", 32, 0).output(), Size2(16));
 
   const auto refusal = [](std::string_view list) {
