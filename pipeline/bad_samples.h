@@ -9,7 +9,8 @@
 
 namespace millrace {
 
-/// What becomes of a sample that cannot be read or decoded. A failing machine is an error in any case.
+/// What becomes of a sample that cannot be read or decoded. A failing machine is an error in any case, and so
+/// are wrong transforms.
 enum class BadSamples : std::uint8_t {
   fail,       ///< `next` throws.
   mask,       ///< Its place is not valid: the batch's valid samples move up, and the last place is zeros.

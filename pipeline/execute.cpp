@@ -133,8 +133,9 @@ void SampleExecutor::learn_sizes_from(std::int64_t index) {
   Scratch scratch;
   const Sample sample = dataset_->read(index, scratch.bytes[0]);
   try {
-    first_size_ = scratch.decoder.open(sample, channels_, decode_);
-    output_ = make_plan(first_size_, index, 0).output();
+    const Size2 size = scratch.decoder.open(sample, channels_, decode_);
+    output_ = make_plan(size, index, 0).output();
+    first_size_ = size;
   } catch (const InputError& error) {
     throw InputError("{}: {}", dataset_->describe(index), error.what());
   }
@@ -156,10 +157,17 @@ std::vector<FieldSpec> SampleExecutor::fields() const {
 SamplePlan SampleExecutor::make_plan(Size2 source, std::int64_t index, std::int64_t epoch) const {
   SamplePlan plan(source);
   SampleRandom random(seed_, epoch, index);
-  for (const auto& transform : transforms_) {
-    transform->edit(plan, random);
+  try {
+    for (const auto& transform : transforms_) {
+      transform->edit(plan, random);
+    }
+    check(plan, source);
+  } catch (const InputError& error) {
+    if (source == first_size_) {  // which they did fit: it is not the size
+      throw TransformError("{}", error.what());
+    }
+    throw;
   }
-  check(plan, source);
   return plan;
 }
 
@@ -184,6 +192,8 @@ void SampleExecutor::make(const Sample& sample, std::int64_t index, std::int64_t
     scratch.clock.lap(Stage::decode, index);
     writer_->write(plan, pixels, image, scratch.pixels);
     scratch.clock.lap(Stage::write, index);
+  } catch (const TransformError& error) {
+    throw TransformError("{}: {}", dataset_->describe(index), error.what());
   } catch (const InputError& error) {
     throw InputError("{}: {}", dataset_->describe(index), error.what());
   }
@@ -284,6 +294,8 @@ void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, st
       }
       make(now.sample, ids[i], epoch, image, scratch);
       labels[i] = now.sample.label;
+    } catch (const TransformError&) {
+      throw;
     } catch (const InputError& error) {
       if (bad_samples_ == BadSamples::fail) {
         throw;

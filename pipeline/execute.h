@@ -63,7 +63,7 @@ class SampleExecutor {
   /// Fills samples [begin, end) of `slab` with those that its `ids()` name; -1 becomes zeros, label -1. It
   /// reads them, unless they were fetched. A sample that cannot be read, decoded or fitted into the slab is
   /// masked (zeros, id and label -1) or substituted, and told in `scratch.bad`.
-  /// @throws InputError naming the bad sample, when it is to fail.
+  /// @throws InputError naming the bad sample, when it is to fail. @throws TransformError in any case.
   void execute(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
                const Fetched* fetched = nullptr) const;
 

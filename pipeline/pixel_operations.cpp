@@ -248,8 +248,8 @@ void PixelOperator::apply(const PixelOperations& operations, std::uint8_t* pixel
     return;
   }
   if (channels != 1 && channels != 3) {
-    throw InputError("transforms: colours can be changed in images of 1 or 3 channels, these have {}",
-                     channels);
+    throw TransformError("transforms: colours can be changed in images of 1 or 3 channels, these have {}",
+                         channels);
   }
   const auto height = static_cast<int>(size.height), width = static_cast<int>(size.width);
   cv::Mat image(height, width, CV_8UC(channels), pixels);

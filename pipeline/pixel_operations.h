@@ -12,7 +12,7 @@ namespace millrace {
 class PixelOperator {
  public:
   /// @param pixels size.height x size.width x channels, without gaps.
-  /// @throws InputError when there are not 1 or 3 channels.
+  /// @throws TransformError when there are not 1 or 3 channels.
   void apply(const PixelOperations& operations, std::uint8_t* pixels, Size2 size, int channels);
 
  private:

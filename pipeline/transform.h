@@ -13,6 +13,12 @@
 
 namespace millrace {
 
+/// The transforms are wrong, not the image, which is no bad sample then.
+class TransformError : public InputError {
+ public:
+  using InputError::InputError;
+};
+
 /// The random numbers of one sample in one epoch: Philox keyed (seed, epoch, sample id), read by draw number.
 class SampleRandom {
  public:

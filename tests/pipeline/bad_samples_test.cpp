@@ -7,6 +7,7 @@
 #include <oneapi/tbb/global_control.h>
 #include <set>
 
+#include "tests/dataio/temporary_folder.h"
 #include "tests/pipeline/noise.h"
 #include "tests/pipeline/small_net.h"
 
@@ -243,6 +244,40 @@ TEST_F(BadSamplesTest, AFailingMachineIsNeverMasked) {
   loader.epoch(0);
   ASSERT_TRUE(loader.next(batch));
   EXPECT_THROW(loader.next(batch), MachineError);
+}
+
+/// Refuses some draws whatever the image, or small images whatever the draw.
+class Refusing final : public Transform {
+ public:
+  explicit Refusing(bool small) : small_(small) {}
+  void edit(SamplePlan& plan, SampleRandom& random) const override {
+    if (small_ ? plan.source.height < 6 : random.epoch() > 0 && random.below(2) == 1) {
+      throw InputError("refused");
+    }
+  }
+  std::string describe() const override { return "refusing"; }
+
+ private:
+  bool small_;
+};
+
+TEST_F(BadSamplesTest, TransformsThatAreWrongForAnImageOfTheFirstOnesSizeEndTheRun) {
+  for (const BadSamples what : {BadSamples::mask, BadSamples::substitute}) {
+    LoaderOptions options = make_options(what);
+    options.custom_transforms = {std::make_shared<Refusing>(false)};
+    Loader loader(make_data(), options);
+    loader.epoch(0);
+    EXPECT_THAT(test::input_error([&] { bytes_of_epoch(loader, 1); }),
+                AllOf(HasSubstr("noise"), HasSubstr("refused")));
+
+    const auto data = std::make_shared<Noise>(kSamples, 6, 5);
+    data->smaller = 20;
+    options.transforms = "resize:6";
+    options.custom_transforms = {std::make_shared<Refusing>(true)};
+    Loader others(data, options);
+    bytes_of_epoch(others, 0);
+    EXPECT_EQ(others.bad_samples(), 1) << "another size may be the image's fault";
+  }
 }
 
 TEST_F(BadSamplesTest, NamesAndRates) {

@@ -35,9 +35,11 @@ class Noise final : public Dataset {
     while (index == blocked && !released) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    const auto bytes = static_cast<std::size_t>(info_.height * info_.width * 3);
-    return {.bytes = std::span(bytes_).subspan(static_cast<std::size_t>(index) * bytes, bytes),
-            .height = info_.height,
+    const int height = info_.height - (index == smaller ? 1 : 0);
+    const auto row = static_cast<std::size_t>(info_.width * 3),
+               place = static_cast<std::size_t>(index * info_.height);
+    return {.bytes = std::span(bytes_).subspan(place * row, static_cast<std::size_t>(height) * row),
+            .height = height,
             .width = info_.width,
             .channels = 3,
             .label = label_classes > 0 ? index % label_classes : index};
@@ -48,6 +50,7 @@ class Noise final : public Dataset {
 
   std::vector<std::int64_t> failing;
   std::int64_t broken = -1;
+  std::int64_t smaller = -1;       // by one row
   std::int64_t label_classes = 0;  // a label is the index modulo this, if it is not 0
   std::int64_t blocked = -1;
   mutable std::atomic<bool> released = false;

@@ -297,7 +297,7 @@ TEST(PixelOperations, ComeAfterTheFlipAndBeforeNormalization) {
 
 TEST(PixelOperations, NeedOneOrThreeChannels) {
   std::mt19937 random(2);
-  EXPECT_THROW(apply(picture(4, 4, 4, random), {PixelChange::equalize, 0, 0}), InputError);
+  EXPECT_THROW(apply(picture(4, 4, 4, random), {PixelChange::equalize, 0, 0}), TransformError);
 }
 
 }  // namespace
