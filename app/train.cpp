@@ -29,6 +29,7 @@ namespace fs = std::filesystem;
 struct TrainOptions {
   std::string data, test_data;
   Recipe recipe;
+  bool views_given = false;  ///< By --tta itself, not by the recipe.
   OptimizerChoice optimizer;
   double validation_fraction = 0;
   std::string test_transform;
@@ -226,6 +227,9 @@ void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
 }
 
 void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
+  if (o.views_given && o.test_data.empty() && o.validation_fraction == 0) {
+    throw InputError("--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
+  }
   if (!o.save.empty()) {
     check_writable(o.save);
   }
@@ -308,9 +312,8 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   }
 }
 
-/// Joins the other processes, if there are any; rank 0 alone writes.
+/// Joins the other processes, if there are any, and tells them of mistakes; rank 0 alone writes.
 void train_together(TrainOptions o) {
-  o.optimizer.apply(o.recipe.optimizer);
   const std::shared_ptr<ProcessGroup> processes = o.processes.join(o.compute.sums());
   const Place& place = processes->place();
   if (place.rank > 0) {
@@ -321,7 +324,10 @@ void train_together(TrainOptions o) {
   if (o.compute.threads == 0) {
     o.compute.threads = std::max(1, available_cores() / place.local_size);
   }
-  run_together(*processes, [&] { train(o, processes); });
+  run_together(*processes, [&] {
+    o.optimizer.apply(o.recipe.optimizer);
+    train(o, processes);
+  });
 }
 
 void add_recipe(CLI::App& command, TrainOptions& o) {
@@ -384,10 +390,7 @@ void add_train(CLI::App& app) {
   o.processes.add_to(command);
   const CLI::Option* views = command.get_option("--tta");
   command.callback([options, views] {
-    if (views->count() > 0 && options->test_data.empty() && options->validation_fraction == 0) {
-      throw InputError(
-          "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
-    }
+    options->views_given = views->count() > 0;
     train_together(*options);
   });
 }

@@ -27,6 +27,15 @@ class Processes(Command):
             one.bind(("127.0.0.1", 0))
             return one.getsockname()[1]
 
+    def errors_of(self, codes, *words_of_ranks):
+        """Of two ranks that are given these words and end with these codes before their --timeout."""
+        port = self.free_port()
+        both = [self.start("train", *self.RECIPE, *words, RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+                for rank, words in enumerate(words_of_ranks)]
+        errors = [one.communicate(timeout=40)[1] for one in both]
+        self.assertEqual([one.returncode for one in both], codes, errors)
+        return errors
+
     def wait_for_steps(self, launch):
         for line in launch.stdout:
             if "loss:" in line:
@@ -157,14 +166,15 @@ class Processes(Command):
                              ((["--test-data", "synthetic:64"], ["--test-data", "synthetic:64", "--test-transform", "resize:8,center_crop:32"]),
                               ["evaluation", "resize:8,center_crop:32"]),
                              (([], ["--reduction", "engine"]), ["sums", "engine", "tree"])]:
-            port = self.free_port()
-            both = [self.start("train", *self.RECIPE, *given[rank], RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-                    for rank in (0, 1)]
-            errors = [one.communicate(timeout=60)[1] for one in both]
-            self.assertEqual([one.returncode for one in both], [2, 2], errors)
+            errors = self.errors_of([2, 2], *given)
             for word in ["the processes differ", "on rank 1", "on rank 0", *words]:
                 self.assertIn(word, errors[1])
                 self.assertIn(word, errors[0])
+
+    def test_mistakes_of_one_rank_are_told_to_the_others(self):
+        for words in ["--tta"], ["--momentum", 0.9, "--optimizer", "adam"]:
+            errors = self.errors_of([3, 2], [], words)
+            self.assertIn(f"rank 1 failed: {words[0]}: ", errors[0])
 
     def test_strangers_do_not_disturb(self):
         expected = self.hash_of("train", "--replicas", 1)
