@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 struct TrainOptions {
   std::string data, test_data;
   Recipe recipe;
-  bool views_given = false;  ///< By --tta itself, not by the recipe.
+  bool views_given = false;  ///< By --tta, not by the recipe.
   OptimizerChoice optimizer;
   double validation_fraction = 0;
   std::string test_transform;
@@ -390,7 +390,7 @@ void add_train(CLI::App& app) {
   o.processes.add_to(command);
   const CLI::Option* views = command.get_option("--tta");
   command.callback([options, views] {
-    options->views_given = views->count() > 0;
+    options->views_given = options->recipe.views && views->count() > 0;
     train_together(*options);
   });
 }
