@@ -31,6 +31,9 @@ void launch(const LaunchOptions& o) {
       throw InputError("launch: {} is given, and launch gives each rank its own; leave it out", option);
     }
   }
+  if (o.min_ranks > 0 && o.restarts == 0) {
+    throw InputError("launch: --min-ranks is for restarts, and --restarts is 0; give more, or leave it out");
+  }
   if (o.min_ranks > o.ranks) {
     throw InputError("launch: got --min-ranks {} for {}, expected at most as many", o.min_ranks,
                      counted(o.ranks, "rank"));
@@ -68,13 +71,13 @@ void add_launch(CLI::App& app) {
   CLI::App& command =
       *app.add_subcommand("launch", "Start several ranks on this machine: launch -n 4 -- train ...");
   command.add_option("-n,--ranks", o.ranks, "Processes to start")->check(whole_number(1, 256));
-  CLI::Option* restarts = command.add_option(
-      "--restarts", o.restarts, "After a failure, start all again so often, from the last checkpoint");
-  restarts->check(whole_number(0));
+  command
+      .add_option("--restarts", o.restarts,
+                  "After a failure, start all again so often, from the last checkpoint")
+      ->check(whole_number(0));
   command
       .add_option("--min-ranks", o.min_ranks, "Each restart has one rank fewer, down to so many (0: as many)")
-      ->check(whole_number(0, 256))
-      ->needs(restarts);
+      ->check(whole_number(0, 256));
   command.add_option("command", o.words, "What each rank runs, behind --: train ...")->required();
   command.callback([options] { launch(*options); });
 }

@@ -54,7 +54,8 @@ class WrongWords(Command):
         for words in [["--block-size", 8], ["--window", 8, "--order", "sequential"], ["--max-bad-rate", 0.5], ["--tta"], ["--tf32"]]:
             self.bad(2, [words[0]], "train", "--data", "synthetic:64", *words)
         self.train("--data", "synthetic:64", "--tta=false")
-        self.bad(2, ["--min-ranks", "--restarts"], "launch", "-n", 2, "--min-ranks", 1, "--", "train", "--data", "synthetic:64")
+        for restarts in [], ["--restarts", 0]:
+            self.bad(2, ["--min-ranks", "--restarts is 0"], "launch", "-n", 2, *restarts, "--min-ranks", 1, "--", "train", "--data", "synthetic:64")
         self.bad(2, ["--min-ranks 3", "2 ranks"], "launch", "-n", 2, "--restarts", 1, "--min-ranks", 3, "--", "train")
 
     def test_option_before_the_command(self):
