@@ -228,7 +228,8 @@ void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
 
 void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
   if (o.views_given && o.test_data.empty() && o.validation_fraction == 0) {
-    throw InputError("--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
+    throw InputError(
+        "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
   }
   if (!o.save.empty()) {
     check_writable(o.save);
@@ -271,6 +272,8 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   const RunDescription run = describe_run(trainer, loader, o.recipe.describe());
   RunDescription shared = run;
   shared.options["epochs"] = fmt::to_string(o.recipe.epochs);
+  const double max_bad_rate = o.bad_samples.max_rate.value_or(LoaderOptions().max_bad_rate);
+  shared.options["max bad rate"] = fmt::to_string(max_bad_rate);
   shared.options["evaluation"] =
       test ? fmt::format("{} samples {:016x}, {}{}", test->dataset().size(), test->state().fingerprint,
                          model.transforms, o.recipe.views ? ", --tta" : "")
@@ -290,9 +293,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     o.recipe.begin(trainer, data, loader.options());
     report.initialized();
   }
-  const Parts parts{
-      trainer, loader, test.get(), checkpointer.get(),
-      report,  log,    *processes, o.bad_samples.max_rate.value_or(LoaderOptions().max_bad_rate)};
+  const Parts parts{trainer, loader, test.get(), checkpointer.get(), report, log, *processes, max_bad_rate};
   run_epochs(steps, parts, o.recipe.loss());
   if (test && o.recipe.views) {
     evaluate(parts, nn::average_over_views, true);
