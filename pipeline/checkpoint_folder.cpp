@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <unistd.h>
+#include <utility>
 #include <vector>
 
 #include "pipeline/checkpoint.h"
@@ -23,6 +24,15 @@ constexpr std::string_view kPrefix = "step-";
 void remove_quietly(const fs::path& path) {
   std::error_code ignored;
   fs::remove_all(path, ignored);
+}
+
+bool is_whole(const fs::path& path) {
+  try {
+    load_checkpoint(path);
+    return true;
+  } catch (const InputError&) {
+    return false;
+  }
 }
 
 }  // namespace
@@ -42,16 +52,14 @@ std::vector<fs::path> checkpoints_in(const fs::path& folder) {
   std::vector<fs::path> found;
   std::error_code error;
   for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
-    const fs::path place = folder / at->path().stem();
-    std::error_code unknown;
-    // One that a killed run was about to replace is whole, and counts until it has its name again.
-    if (step_of(at->path()) ||
-        (at->path().extension() == kReplaced && step_of(place) && !fs::exists(place, unknown))) {
+    // One that a killed run was about to replace counts until it has its name again, before what has it.
+    if (step_of(at->path()) || (at->path().extension() == kReplaced && step_of(at->path().stem()))) {
       found.push_back(at->path());
     }
   }
+  const auto age = [](const fs::path& path) { return std::pair(step_of(path.stem()), step_of(path)); };
   std::sort(found.begin(), found.end(),
-            [](const fs::path& a, const fs::path& b) { return step_of(a.stem()) < step_of(b.stem()); });
+            [&](const fs::path& a, const fs::path& b) { return age(a) < age(b); });
   return found;
 }
 
@@ -75,7 +83,8 @@ FileDescriptor take_folder(const fs::path& folder) {
       continue;
     }
     std::error_code ignored;
-    if (ending == kReplaced && !fs::exists(place, ignored)) {
+    if (ending == kReplaced && (!fs::exists(place, ignored) || (!is_whole(place) && is_whole(at->path())))) {
+      remove_quietly(place);
       fs::rename(at->path(), place, ignored);
     } else if (ending == kUnfinished || ending == kReplaced || ending == kRemoved) {
       remove_quietly(at->path());

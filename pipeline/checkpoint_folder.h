@@ -18,7 +18,8 @@ std::string checkpoint_name(std::int64_t step);
 std::optional<std::int64_t> step_of(const std::filesystem::path& path);
 
 /// Makes the folder, keeps other runs out while the result lives, and removes what a killed run left half
-/// written or half removed. One that it was about to replace comes back.
+/// written or half removed. One that it was about to replace comes back, unless the new one is
+/// there and whole.
 /// @throws InputError when it cannot be written, or another run writes into it.
 FileDescriptor take_folder(const std::filesystem::path& folder);
 /// Removes the oldest checkpoints up to that of `newest`, but for `keep`. What cannot be removed stays.

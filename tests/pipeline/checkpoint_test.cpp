@@ -352,6 +352,18 @@ TEST_F(CheckpointTest, OneThatWasToBeReplacedComesBackUnlessItWas) {
   EXPECT_THAT(said_, IsEmpty());
 }
 
+TEST_F(CheckpointTest, OneThatWasReplacedComesBackWhereTheNewOneIsDamaged) {
+  write_steps(2);
+  fs::copy(folder_ / "step-000000002", folder_ / "step-000000002.replaced");
+  fs::remove(folder_ / "step-000000002/state.pb");
+  EXPECT_EQ(newest()->path.filename(), "step-000000002.replaced");
+  EXPECT_THAT(said_, ElementsAre(HasSubstr("step-000000002 is no whole checkpoint")));
+  const Checkpointer checkpointer({.folder = folder_});
+  EXPECT_THAT(names(), ElementsAre("step-000000001", "step-000000002"));
+  EXPECT_EQ(newest()->path.filename(), "step-000000002");
+  EXPECT_THAT(said_, IsEmpty());
+}
+
 TEST_F(CheckpointTest, ADamagedOneOfTheSameStepIsReplaced) {
   write_steps(2);
   fs::remove(folder_ / "step-000000002/state.pb");
