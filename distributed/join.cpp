@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "distributed/socket.h"
 #include "tensor/error.h"
 
 namespace millrace {
@@ -84,9 +85,6 @@ void set_master(Place& place, const PlaceFlags& flags, const Environment& enviro
     }
     host = flags.master.substr(0, colon);
     port = flags.master.substr(colon + 1);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-      host = host.substr(1, host.size() - 2);
-    }
   } else {
     const auto address = environment("MASTER_ADDR"), number = environment("MASTER_PORT");
     if (!address && !number) {
@@ -100,10 +98,13 @@ void set_master(Place& place, const PlaceFlags& flags, const Environment& enviro
     port = *number;
     told_by = "MASTER_ADDR with MASTER_PORT";
   }
+  if (host.starts_with('[') && host.ends_with(']')) {
+    host = host.substr(1, host.size() - 2);
+  }
   const std::optional<int> number = read_int(port);
-  if (host.empty() || !number || *number < 1 || *number > 65535) {
-    throw InputError("joining: {} is '{}:{}', expected a host and a port from 1 to 65535", told_by, host,
-                     port);
+  if (!may_be_host(host) || !number || *number < 1 || *number > 65535) {
+    throw InputError("joining: {} is '{}:{}', expected a name or an address and a port from 1 to 65535",
+                     told_by, host, port);
   }
   place.master_host = host;
   place.master_port = *number;

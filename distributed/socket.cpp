@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <arpa/inet.h>
+#include <cctype>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,8 @@
 
 namespace millrace {
 namespace {
+
+constexpr int kAnyPort = 9;
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
@@ -100,10 +103,23 @@ std::string Socket::own_address() const {
   return name_of(address, length, false);
 }
 
+bool may_be_host(const std::string& host) {
+  try {
+    resolve(host, kAnyPort, AI_NUMERICHOST);
+    return true;
+  } catch (const InputError&) {
+    const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0; };
+    const auto in_name = [](unsigned char c) {
+      return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+    };
+    const std::string last = host.substr(host.rfind('.') + 1);  // digits alone are of a wrong address
+    return !host.empty() && std::ranges::all_of(host, in_name) && !std::ranges::all_of(last, is_digit);
+  }
+}
+
 bool is_loopback(const std::string& address) { return address.starts_with("127.") || address == "::1"; }
 
 std::string address_towards(const std::string& address) {
-  constexpr int kAnyPort = 9;
   const Addresses found = resolve(address, kAnyPort, AI_NUMERICHOST);
   const Socket probe(::socket(found->ai_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));  // sends nothing
   if (connect(probe.descriptor(), found->ai_addr, found->ai_addrlen) != 0) {
@@ -139,15 +155,19 @@ Socket listen_at(const std::string& host, int port) {
 Socket connect_to(const std::string& host, int port, std::chrono::steady_clock::time_point deadline) {
   using Clock = std::chrono::steady_clock;
   constexpr std::chrono::seconds kMostForOne{5};  // an address that swallows packets leaves time for others
+  bool said = false;
   while (true) {
     const bool is_last = Clock::now() >= deadline;
     int error = 0;
     Addresses addresses(nullptr, &freeaddrinfo);
     try {
       addresses = resolve(host, port, 0);
-    } catch (const InputError&) {  // the name of a machine that starts may come late
+    } catch (const InputError& unknown) {  // the name of a machine that starts may come late
       if (is_last) {
         throw;
+      }
+      if (!std::exchange(said, true)) {
+        fmt::print(stderr, "millrace: {}; asking again until the timeout\n", unknown.what());
       }
     }
     for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {

@@ -31,6 +31,8 @@ class Socket {
   int descriptor_ = -1;
 };
 
+/// Whether it is an address, or could be the name of a machine; asks nobody.
+bool may_be_host(const std::string& host);
 bool is_loopback(const std::string& address);
 /// The address of this machine from which packets go to `address`. @throws CommunicatorError when none do.
 std::string address_towards(const std::string& address);
@@ -39,7 +41,7 @@ std::string address_towards(const std::string& address);
 /// name may mean loopback. Port 0 takes a free one. @throws MachineError
 Socket listen_at(const std::string& host, int port);
 
-/// Connects, again and again while the name is not known or nobody listens there yet.
+/// Connects, again and again while the name is not known, which it says once, or nobody listens there yet.
 /// @throws InputError for the name, CommunicatorError for the rest, after the deadline.
 Socket connect_to(const std::string& host, int port, std::chrono::steady_clock::time_point deadline);
 

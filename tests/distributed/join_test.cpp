@@ -102,6 +102,16 @@ const Case kCases[] = {
      {{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"TORCHELASTIC_RUN_ID", "abc"}, {"MILLRACE_RUN_TOKEN", "t"}},
      {.token = "t", .told_by = "RANK"},
      ""},
+    {"a name of a machine",
+     {.master = "node-1.my_net:1"},
+     {},
+     {.master_host = "node-1.my_net", .master_port = 1},
+     ""},
+    {"an IPv6 address in brackets",
+     {},
+     {{"MASTER_ADDR", "[::1]"}, {"MASTER_PORT", "1"}},
+     {.master_host = "::1", .master_port = 1},
+     ""},
 
     {"rank without size", {}, {{"RANK", "1"}}, {}, "RANK is given and WORLD_SIZE is not"},
     {"size without rank", {}, {{"WORLD_SIZE", "2"}}, {}, "WORLD_SIZE is given and RANK is not"},
@@ -125,6 +135,11 @@ const Case kCases[] = {
     {"address without port", {}, {{"MASTER_ADDR", "a"}}, {}, "MASTER_ADDR is set and MASTER_PORT is not"},
     {"port without address", {}, {{"MASTER_PORT", "1"}}, {}, "MASTER_PORT is set and MASTER_ADDR is not"},
     {"a port that is none", {.master = "a:70000"}, {}, {}, "--master is 'a:70000'"},
+    {"a host that is none", {.master = "a b:1"}, {}, {}, "--master is 'a b:1'"},
+    {"half an IPv6 address", {.master = "::1"}, {}, {}, "--master is '::1'"},
+    {"a wrong address", {.master = "300.1.1.1:1"}, {}, {}, "--master is '300.1.1.1:1'"},
+    {"no host", {.master = ":1"}, {}, {}, "--master is ':1'"},
+    {"a URL", {}, {{"MASTER_ADDR", "tcp://a"}, {"MASTER_PORT", "1"}}, {}, "is 'tcp://a:1'"},
     {"a master without port", {.master = "a"}, {}, {}, "expected HOST:PORT"},
 };
 

@@ -197,8 +197,12 @@ TEST(Socket, ListensAtAllAddressesForAName) {
 TEST(Socket, AsksAgainForANameUntilTheDeadline) {
   const auto deadline = std::chrono::steady_clock::now() + 300ms;
   const std::string name(64, 'x');  // too long for a name, so that no server is asked
+  testing::internal::CaptureStderr();
   EXPECT_THAT(test::input_error([&] { connect_to(name, 1, deadline); }),
               HasSubstr("joining: host '" + name + "'"));
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, HasSubstr("millrace: joining: host '" + name + "'"));
+  EXPECT_EQ(std::ranges::count(said, '\n'), 1) << said;
   EXPECT_GE(std::chrono::steady_clock::now(), deadline);
 }
 
