@@ -5,6 +5,7 @@
 #include <glob.h>
 #include <new>
 #include <regex>
+#include <set>
 #include <sstream>
 
 #include "tensor/error.h"
@@ -84,7 +85,8 @@ std::vector<fs::path> files_named(const std::string& pattern) {
   for (const std::string& each : expand(pattern)) add_files(each, files);
   std::sort(files.begin(), files.end(),
             [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
-  files.erase(std::unique(files.begin(), files.end()), files.end());  // ranges and braces may overlap
+  std::set<fs::path> seen;  // ranges and braces may overlap, and links lead to the same file
+  std::erase_if(files, [&](const fs::path& file) { return !seen.insert(fs::weakly_canonical(file)).second; });
   return files;
 }
 

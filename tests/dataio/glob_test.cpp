@@ -26,6 +26,14 @@ TEST(Glob, FilesInTheOrderOfTheirNames) {
   EXPECT_THAT(test::input_error([&] { files_named(folder.path("b-folder")); }), testing::HasSubstr("folder"));
 }
 
+TEST(Glob, AFileOfSeveralSpellingsComesOnce) {
+  test::TemporaryFolder folder;
+  folder.write("a", "x");
+  folder.write("c", "x");
+  std::filesystem::create_symlink("a", folder.path("b"));
+  EXPECT_THAT(names(folder.path("{a,./a,b,c}")), testing::ElementsAre("a", "c"));
+}
+
 TEST(Glob, RangesNameEachOfTheirFiles) {
   test::TemporaryFolder folder;
   for (const char* name : {"p-08-a", "p-09-a", "p-10-a", "p-10-b", "p-{1..2}"}) folder.write(name, "x");
