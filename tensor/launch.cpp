@@ -12,7 +12,7 @@ std::string_view word_of(Op op, const std::string_view (&words)[N]) {
 }  // namespace
 
 std::string_view word(BinaryOp op) {
-  return word_of(op, {"add", "sub", "mul", "div", "maximum", "minimum", "pow"});
+  return word_of(op, {"add", "sub", "mul", "div", "maximum", "minimum", "pow", "rsub", "rdiv"});
 }
 std::string_view word(CompareOp op) {
   return word_of(op, {"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"});

@@ -30,7 +30,8 @@ DType with_number(DType dtype, BinaryOp op, double number) {
   if (is_floating(dtype)) {
     return dtype;
   }
-  const bool stays = is_whole(number) && op != BinaryOp::div && !(op == BinaryOp::pow && number < 0);
+  const bool divides = op == BinaryOp::div || op == BinaryOp::rdiv || (op == BinaryOp::pow && number < 0);
+  const bool stays = is_whole(number) && !divides;
   return stays ? dtype : DType::f32;
 }
 
@@ -61,12 +62,6 @@ Tensor binary_scalar(BinaryOp op, const char* name, const Tensor& a, double b, T
                  [&](Tensor& out) { MILLRACE_LAUNCH(a.device(), binary_scalar, op, a.to(dtype), b, out); });
 }
 
-/// number op tensor
-Tensor scalar_binary(BinaryOp op, const char* name, double a, const Tensor& b) {
-  check_operands(name, {&b});
-  return binary(op, name, full({}, a, {.dtype = with_number(b.dtype(), op, a), .device = b.device()}), b);
-}
-
 Tensor compare(CompareOp op, const char* name, const Tensor& a, const Tensor& b, Tensor* given = nullptr) {
   check_operands(name, {&a, &b});
   const DType dtype = promote(a.dtype(), b.dtype());
@@ -78,7 +73,8 @@ Tensor compare(CompareOp op, const char* name, const Tensor& a, const Tensor& b,
 
 Tensor compare(CompareOp op, const char* name, const Tensor& a, double b, Tensor* given = nullptr) {
   check_operands(name, {&a});
-  // Integers meet a number exactly: as i64 where it is whole, else as f64.
+  // Integers meet a number exactly: as i64 where it is whole, else as f64. Floats meet it in their own type,
+  // as in PyTorch.
   const DType dtype = is_floating(a.dtype()) ? a.dtype() : is_whole(b) ? DType::i64 : DType::f64;
   return compare(op, name, a.to(dtype), full({}, b, {.dtype = dtype, .device = a.device()}), given);
 }
@@ -130,9 +126,9 @@ Tensor operator-(const Tensor& a, double b) { return binary_scalar(BinaryOp::sub
 Tensor operator*(const Tensor& a, double b) { return mul(a, b); }
 Tensor operator/(const Tensor& a, double b) { return binary_scalar(BinaryOp::div, "div", a, b); }
 Tensor operator+(double a, const Tensor& b) { return add(b, a); }
-Tensor operator-(double a, const Tensor& b) { return scalar_binary(BinaryOp::sub, "sub", a, b); }
+Tensor operator-(double a, const Tensor& b) { return binary_scalar(BinaryOp::rsub, "sub", b, a); }
 Tensor operator*(double a, const Tensor& b) { return mul(b, a); }
-Tensor operator/(double a, const Tensor& b) { return scalar_binary(BinaryOp::div, "div", a, b); }
+Tensor operator/(double a, const Tensor& b) { return binary_scalar(BinaryOp::rdiv, "div", b, a); }
 
 Tensor equal(const Tensor& a, const Tensor& b) { return compare(CompareOp::equal, "equal", a, b); }
 Tensor not_equal(const Tensor& a, const Tensor& b) {

@@ -49,6 +49,13 @@ struct Minimum {
     return (a < b) | (a != a) ? a : b;
   }
 };
+template <typename F>
+struct Reversed {
+  template <typename T>
+  T operator()(T a, T b) const {
+    return F()(b, a);
+  }
+};
 struct Pow {
   template <typename T>
   T operator()(T a, T b) const {
@@ -103,6 +110,10 @@ void with_op(BinaryOp op, F&& f) {
       return f(Minimum{});
     case BinaryOp::pow:
       return f(Pow{});
+    case BinaryOp::rsub:
+      return f(Reversed<Sub>{});
+    case BinaryOp::rdiv:
+      return f(Reversed<Div>{});
   }
 }
 

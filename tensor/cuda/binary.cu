@@ -29,20 +29,28 @@ template <typename S>
 struct Arithmetic {
   BinaryOp op;
 
+  static __device__ S divide(S a, S b) {
+    if constexpr (std::is_integral_v<S>) {  // operations convert integers first
+      return b == 0 ? S{0} : static_cast<S>(a / b);
+    } else {
+      return a / b;
+    }
+  }
+
   __device__ S operator()(S a, S b) const {
     switch (op) {
       case BinaryOp::add:
         return static_cast<S>(a + b);
       case BinaryOp::sub:
         return static_cast<S>(a - b);
+      case BinaryOp::rsub:
+        return static_cast<S>(b - a);
       case BinaryOp::mul:
         return static_cast<S>(a * b);
       case BinaryOp::div:
-        if constexpr (std::is_integral_v<S>) {  // operations convert integers first
-          return b == 0 ? S{0} : static_cast<S>(a / b);
-        } else {
-          return a / b;
-        }
+        return divide(a, b);
+      case BinaryOp::rdiv:
+        return divide(b, a);
       case BinaryOp::maximum:  // not a number wins, as in PyTorch
         return (a > b) | (a != a) ? a : b;
       default:

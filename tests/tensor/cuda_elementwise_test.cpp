@@ -66,7 +66,7 @@ double rounding(DType dtype) { return is_floating(dtype) ? 4 * epsilon(dtype) : 
 TEST_F(CudaElementwise, BinaryOperations) {
   for (DType dtype : kAllTypes) {
     for (BinaryOp op : {BinaryOp::add, BinaryOp::sub, BinaryOp::mul, BinaryOp::div, BinaryOp::maximum,
-                        BinaryOp::minimum, BinaryOp::pow}) {
+                        BinaryOp::minimum, BinaryOp::pow, BinaryOp::rsub, BinaryOp::rdiv}) {
       compare_devices("binary", {dtype, dtype}, dtype, rounding(dtype),
                       [&](Device device, const auto& in, Tensor& out) {
                         MILLRACE_LAUNCH(device, binary, op, in[0], in[1], out);

@@ -167,6 +167,8 @@ TEST(Ops, NumbersOnEitherSide) {
   EXPECT_THAT(test::values(pow(x, -1)), ElementsAre(1, 0.5, 0.25));
   EXPECT_THAT(test::values(pow(tensor({-2, 3}, {.dtype = DType::i64}), 3)), ElementsAre(-8, 27));
   EXPECT_THAT(test::values(tensor({5}, {.dtype = DType::u8}) - 6), ElementsAre(255));
+  EXPECT_THAT(test::values(4 - tensor({5}, {.dtype = DType::u8})), ElementsAre(255));
+  EXPECT_THAT(test::values(1 / tensor({4}, {.dtype = DType::i32})), ElementsAre(0.25));
 }
 
 TEST(Ops, NumbersAreNotRoundedToTheHalfTypes) {
@@ -176,9 +178,12 @@ TEST(Ops, NumbersAreNotRoundedToTheHalfTypes) {
       const float exact = static_cast<float>(number);
       EXPECT_EQ((x * number).at({36}), full({}, 200 * exact, {.dtype = dtype}).item()) << number;
       EXPECT_EQ((x / number).at({0}), full({}, 200 / exact, {.dtype = dtype}).item()) << number;
+      EXPECT_EQ((number - x / 200).at({0}), full({}, exact - 1, {.dtype = dtype}).item()) << number;
+      EXPECT_EQ((number / (x - 106)).at({36}), full({}, exact / 94, {.dtype = dtype}).item()) << number;
     }
   }
   EXPECT_EQ((full({}, 200, {.dtype = DType::bf16}) * 1.005).item(), 201);
+  EXPECT_EQ(equal(ones({}, {.dtype = DType::bf16}), 1.0001).item(), 1) << "but in comparisons, as in PyTorch";
 }
 
 struct UnaryCase {
