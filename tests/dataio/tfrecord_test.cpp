@@ -214,6 +214,16 @@ TEST_F(Tfrecord, NothingIsKeptOfDamageThatMayBeRepaired) {
   EXPECT_TRUE(std::filesystem::exists(folder.path("x.tfrecord.mlx")));
 }
 
+TEST_F(Tfrecord, ARecordLargerThanProtocolBuffersIsNotRead) {
+  const std::uint64_t size = std::uint64_t{1} << 31, around = 16;
+  const std::string length = little_endian(size - around, 8);
+  folder.write("x.tfrecord", length + checksum(length));
+  std::filesystem::resize_file(folder.path("x.tfrecord"), size);  // sparse
+  EXPECT_THAT(
+      input_error([&] { open_dataset("tfrecord:" + folder.path("x.tfrecord")); }),
+      AllOf(HasSubstr("x.tfrecord at offset 0"), HasSubstr("a record of 2147483632 bytes is too large")));
+}
+
 TEST_F(Tfrecord, DamageSinceItWasIndexedIsNamedWhenRead) {
   const std::string good = sample(kJpeg + std::string(100'000, 'x'), 1);
   open(good + good + good);
