@@ -68,7 +68,7 @@ double step_seconds(Communicator& group, const StepCost& cost, int repeats) {
 
 void bench_exchange(const BenchExchangeOptions& o) {
   ProcessGroup processes(find_place(), {.engine = parse_engine(o.engine),
-                                        .order = o.reduction == "tree" ? SumOrder::tree : SumOrder::engine,
+                                        .sums = o.reduction == "tree" ? SumOrder::tree : SumOrder::engine,
                                         .timeout = std::chrono::duration<double>(o.timeout)});
   if (processes.size() == 1) {
     throw InputError(

@@ -278,7 +278,7 @@ void bench_loader(const BenchLoaderOptions& o) {
   options.order = o.order.resolve();
   options.epochs = std::numeric_limits<std::int64_t>::max();  // it goes on until the time is over
   if (!o.trace.empty()) {
-    check_writable(o.trace);
+    check_can_write(o.trace);
     options.trace = std::make_shared<Trace>(o.trace);
   }
   const LoaderResult result = run(o, options);

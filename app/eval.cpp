@@ -45,7 +45,7 @@ void print(const Evaluation& evaluation, const std::vector<std::string>& classes
 
 void eval(const EvalOptions& o) {
   if (!o.grid.empty()) {
-    check_writable(o.grid);
+    check_can_write(o.grid);
   }
   const LoadedModel model = load_model(o.weights);
   TrainerOptions options = o.compute.resolve(0, 0);

@@ -28,7 +28,7 @@ std::shared_ptr<ProcessGroup> ProcessChoice::join(SumOrder sums) const {
   return std::make_shared<ProcessGroup>(
       find_place(flags),
       ProcessGroupOptions{
-          .engine = parse_engine(engine), .order = sums, .timeout = std::chrono::duration<double>(timeout)});
+          .engine = parse_engine(engine), .sums = sums, .timeout = std::chrono::duration<double>(timeout)});
 }
 
 void run_together(ProcessGroup& processes, const std::function<void()>& body) {

@@ -232,13 +232,13 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
         "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
   }
   if (!o.save.empty()) {
-    check_writable(o.save);
+    check_can_write(o.save);
   }
   if (!o.log_json.empty()) {
-    check_writable(o.log_json, true);
+    check_can_write(o.log_json, true);
   }
   if (!o.trace.empty()) {
-    check_writable(o.trace);
+    check_can_write(o.trace);
   }
   o.checkpoints.check();
   check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});

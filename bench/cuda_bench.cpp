@@ -20,7 +20,7 @@ constexpr int kLaunches = 20;  // for one wait of the host
 double copy_rate = 0;
 
 struct Work {
-  double bytes;
+  std::size_t bytes;
   std::function<void()> launch;
   Tensor out;  ///< All of its elements are `expected`: a benchmark of a wrong kernel is worth nothing.
   double expected;
@@ -47,7 +47,8 @@ void measure(benchmark::State& state, const std::function<Work()>& make, bool is
     state.SetIterationTime(passed.count());
     seconds += passed.count();
   }
-  const double rate = work.bytes * kLaunches * static_cast<double>(state.iterations()) / seconds;
+  const double rate =
+      static_cast<double>(work.bytes) * kLaunches * static_cast<double>(state.iterations()) / seconds;
   copy_rate = is_copy ? std::max(copy_rate, rate) : copy_rate;
   state.counters["bytes/s"] = rate;
   state.counters["of_copy"] = copy_rate > 0 ? rate / copy_rate : 0;
@@ -64,27 +65,23 @@ Tensor filled(const Shape& shape, DType dtype, double value = 0.5) {
   return full(shape, value, {.dtype = dtype, .device = kGpu, .format = format});
 }
 
-double bytes_of(const Tensor& x) {
-  return static_cast<double>(x.numel()) * static_cast<double>(size_of(x.dtype()));
-}
-
 Work copy(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = empty_like(x);
-  return {2 * bytes_of(x), [=]() mutable { out.copy_(x); }, out, 0.5};
+  return {2 * x.bytes(), [=]() mutable { out.copy_(x); }, out, 0.5};
 }
 
 Work batch_norm_statistics(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor mean = empty({shape[1]}, {.device = kGpu}), var = empty({shape[1]}, {.device = kGpu});
-  return {bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, batch_norm_statistics, x, mean, var); }, mean,
+  return {x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, batch_norm_statistics, x, mean, var); }, mean,
           0.5};
 }
 
 Work batch_norm_apply(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype), vector = filled({shape[1]}, DType::f32);
   Tensor out = empty_like(x);
-  return {2 * bytes_of(x),
+  return {2 * x.bytes(),
           [=]() mutable {
             MILLRACE_LAUNCH(kGpu, batch_norm_apply, x, vector, vector, 1e-5, vector, vector, out);
           },
@@ -95,7 +92,7 @@ Work batch_norm_apply(const Shape& shape, DType dtype) {
 Work batch_norm_backward(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype), grad = filled(shape, dtype), vector = filled({shape[1]}, DType::f32);
   Tensor grad_x = empty_like(x), grad_weight = empty_like(vector), grad_bias = empty_like(vector);
-  return {5 * bytes_of(x),
+  return {5 * x.bytes(),
           [=]() mutable {
             MILLRACE_LAUNCH(kGpu, batch_norm_backward, grad, x, vector, vector, 1e-5, vector, true, grad_x,
                             grad_weight, grad_bias);
@@ -108,7 +105,7 @@ Shape halved(const Shape& shape) { return {shape[0], shape[1], shape[2] / 2, sha
 Work max_pool_forward(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8);
-  return {bytes_of(x) + bytes_of(out) + bytes_of(index),
+  return {x.bytes() + out.bytes() + index.bytes(),
           [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_forward, x, Pool2dParams{}, out, index); }, out,
           0.5};
 }
@@ -116,7 +113,7 @@ Work max_pool_forward(const Shape& shape, DType dtype) {
 Work max_pool_backward(const Shape& shape, DType dtype) {
   const Tensor grad = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8, 0);
   Tensor grad_x = filled(shape, dtype);
-  return {bytes_of(grad_x) + bytes_of(grad) + bytes_of(index),
+  return {grad_x.bytes() + grad.bytes() + index.bytes(),
           [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_backward, grad, index, Pool2dParams{}, grad_x); },
           grad_x.narrow(2, 0, 1).narrow(3, 0, 1), 0.5};
 }
@@ -125,7 +122,7 @@ Work average_pool(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled({shape[0], shape[1], 1, 1}, dtype);
   return {
-      bytes_of(x) + bytes_of(out),
+      x.bytes() + out.bytes(),
       [=]() mutable { MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, Pool2dParams{.adaptive = true}, out); },
       out, 0.5};
 }
@@ -133,7 +130,7 @@ Work average_pool(const Shape& shape, DType dtype) {
 Work pad(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled({shape[0], shape[1], shape[2] + 8, shape[3] + 8}, dtype);
-  return {bytes_of(x) + bytes_of(out),
+  return {x.bytes() + out.bytes(),
           [=]() mutable {
             MILLRACE_LAUNCH(kGpu, pad2d_forward, x, Pad2d{4, 4, 4, 4}, PadMode::reflect, out);
           },
@@ -143,19 +140,19 @@ Work pad(const Shape& shape, DType dtype) {
 Work dropout(const Shape& shape, DType dtype) {
   const Tensor x = filled({shape.numel()}, dtype, 0);
   Tensor out = empty_like(x);
-  return {2 * bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, dropout, x, 0.5, 7, 0, out); }, out, 0};
+  return {2 * x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, dropout, x, 0.5, 7, 0, out); }, out, 0};
 }
 
 Work sum_of_rows(const Shape& shape, DType dtype) {
   const Tensor x = filled({shape.numel() / shape[1], shape[1]}, dtype, 0);
   Tensor out = filled({1, shape[1]}, DType::f32);
-  return {bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, reduce, ReduceOp::sum, x, out); }, out, 0};
+  return {x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, reduce, ReduceOp::sum, x, out); }, out, 0};
 }
 
 Work sum_of_all(const Shape& shape, DType dtype) {
   const Tensor x = filled({shape.numel()}, dtype, 0);
   Tensor out = filled({1}, DType::f32);
-  return {bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, reduce, ReduceOp::sum, x, out); }, out, 0};
+  return {x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, reduce, ReduceOp::sum, x, out); }, out, 0};
 }
 
 Work select_images(const Shape& shape, DType dtype) {
@@ -163,14 +160,13 @@ Work select_images(const Shape& shape, DType dtype) {
   Tensor out = empty_like(x);
   const Tensor order =
       arange(static_cast<double>(shape[0] - 1), -1, -1, {.dtype = DType::i64, .device = kGpu});
-  return {2 * bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, index_select, x, 0, order, out); }, out,
-          0.5};
+  return {2 * x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, index_select, x, 0, order, out); }, out, 0.5};
 }
 
 Work softmax_rows(std::int64_t rows, std::int64_t columns, DType dtype) {
   const Tensor x = filled({rows, columns}, dtype);
   Tensor out = empty_like(x);
-  return {2 * bytes_of(x), [=]() mutable { MILLRACE_LAUNCH(kGpu, softmax, x, out); }, out,
+  return {2 * x.bytes(), [=]() mutable { MILLRACE_LAUNCH(kGpu, softmax, x, out); }, out,
           1.0 / static_cast<double>(columns)};
 }
 
@@ -179,7 +175,7 @@ Work sgd(std::int64_t count) {
   const Tensor grad = filled({count}, DType::f32, 0);
   const SgdStep step{
       .gradient = {.weight_decay = 5e-4f}, .learning_rate = 0.1f, .momentum = 0.9f, .nesterov = true};
-  return {5 * bytes_of(weight),
+  return {5 * weight.bytes(),
           [=]() mutable { MILLRACE_LAUNCH(kGpu, sgd_step, weight, grad, momentum, step); }, weight, 0};
 }
 

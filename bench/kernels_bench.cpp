@@ -88,8 +88,6 @@ void stream(benchmark::State& state, std::size_t bytes, F&& once) {
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * static_cast<std::int64_t>(bytes));
 }
 
-std::size_t bytes_of(const Tensor& x) { return static_cast<std::size_t>(x.numel()) * size_of(x.dtype()); }
-
 struct Image {
   const char* name;
   Shape shape;
@@ -99,7 +97,7 @@ void batch_norm_forward(benchmark::State& state, const Shape& shape, DType dtype
   const Tensor x = filled(shape, dtype);
   Tensor out = empty_like(x), mean = empty({shape[1]}), var = empty({shape[1]});
   const Tensor weight = ones({shape[1]}), bias = zeros({shape[1]});
-  stream(state, 3 * bytes_of(x), [&] {
+  stream(state, 3 * x.bytes(), [&] {
     cpu::batch_norm_statistics(x, mean, var);
     cpu::batch_norm_apply(x, mean, var, 1e-5, weight, bias, out);
   });
@@ -109,7 +107,7 @@ void batch_norm_backward(benchmark::State& state, const Shape& shape, DType dtyp
   const Tensor x = filled(shape, dtype), grad = filled(shape, dtype), weight = ones({shape[1]});
   Tensor grad_x = empty_like(x), mean = zeros({shape[1]}), var = ones({shape[1]}), w = empty({shape[1]}),
          b = empty({shape[1]});
-  stream(state, 5 * bytes_of(x),
+  stream(state, 5 * x.bytes(),
          [&] { cpu::batch_norm_backward(grad, x, mean, var, 1e-5, weight, true, grad_x, w, b); });
 }
 
@@ -117,22 +115,21 @@ void max_pool_forward(benchmark::State& state, const Shape& shape, DType dtype) 
   const Tensor x = filled(shape, dtype);
   Tensor out = empty({shape[0], shape[1], shape[2] / 2, shape[3] / 2}, {.dtype = dtype, .format = kLast});
   Tensor index = empty(out.shape(), {.dtype = DType::u8, .format = kLast});
-  stream(state, bytes_of(x) + bytes_of(out) + bytes_of(index),
-         [&] { cpu::max_pool2d_forward(x, {}, out, index); });
+  stream(state, x.bytes() + out.bytes() + index.bytes(), [&] { cpu::max_pool2d_forward(x, {}, out, index); });
 }
 
 void max_pool_backward(benchmark::State& state, const Shape& shape, DType dtype) {
   Tensor grad_x = filled(shape, dtype);
   const Tensor grad = filled({shape[0], shape[1], shape[2] / 2, shape[3] / 2}, dtype);
   const Tensor index = zeros(grad.shape(), {.dtype = DType::u8, .format = kLast});
-  stream(state, bytes_of(grad_x) + bytes_of(grad) + bytes_of(index),
+  stream(state, grad_x.bytes() + grad.bytes() + index.bytes(),
          [&] { cpu::max_pool2d_backward(grad, index, {}, grad_x); });
 }
 
 void activation(benchmark::State& state, UnaryOp op, bool backward, const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype), grad = filled(shape, dtype), y = filled(shape, dtype);
   Tensor out = empty_like(x);
-  stream(state, (backward ? 3 : 2) * bytes_of(x), [&] {
+  stream(state, (backward ? 3 : 2) * x.bytes(), [&] {
     if (backward) {
       cpu::unary_backward(op, grad, x, y, out);
     } else {
@@ -144,7 +141,7 @@ void activation(benchmark::State& state, UnaryOp op, bool backward, const Shape&
 void sgd(benchmark::State& state, std::int64_t count) {
   Tensor weight = zeros({count}), momentum = zeros({count});
   const Tensor grad = zeros({count});
-  stream(state, 5 * bytes_of(weight), [&] {
+  stream(state, 5 * weight.bytes(), [&] {
     cpu::sgd_step(weight, grad, momentum, {{1.0f, 5e-4f}, 0.1f, 0.9f, true});
   });
 }

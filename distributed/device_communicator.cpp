@@ -55,7 +55,7 @@ class DeviceCommunicator final : public Communicator {
     check_parts(input, output, size(), kCuda, Operation::reduce_scatter);
     check_here(output, Operation::reduce_scatter);
     meet(Operation::reduce_scatter, input, -1, asked, [&](const Stream& stream) {
-      const auto parts = places(rank_ * output.numel() * bytes_of(output.dtype()));
+      const auto parts = places(rank_ * static_cast<std::int64_t>(output.bytes()));
       const std::vector<const std::byte*> addends(parts.begin(), parts.end());
       cuda::tree_sum(addends, std::vector{output.raw()}, output.numel(), output.dtype(), stream);
     });
@@ -67,7 +67,7 @@ class DeviceCommunicator final : public Communicator {
     check_parts(output, input, size(), kCuda, Operation::all_gather);
     check_here(output, Operation::all_gather);
     meet(Operation::all_gather, input, -1, asked, [&](const Stream&) {
-      const std::int64_t bytes = input.numel() * bytes_of(input.dtype());
+      const std::int64_t bytes = static_cast<std::int64_t>(input.bytes());
       for (int r = 0; r < size(); ++r) {
         copy(post(r).data, output.raw() + r * bytes, input.numel(), input.dtype());
       }
@@ -104,7 +104,6 @@ class DeviceCommunicator final : public Communicator {
   ThreadGroup& threads() const { return group_->threads; }
   Marks& marks(int r) const { return group_->marks[static_cast<std::size_t>(r)]; }
   const Post& post(int r) const { return threads().post(rank_, r); }
-  static std::int64_t bytes_of(DType dtype) { return static_cast<std::int64_t>(size_of(dtype)); }
 
   /// Where all ranks' tensors lie, `offset` bytes on.
   std::vector<std::byte*> places(std::int64_t offset) const {

@@ -73,8 +73,8 @@ class Mesh : public gloo::Context {
 
 class GlooCommunicator final : public MessageCommunicator {
  public:
-  GlooCommunicator(std::shared_ptr<Rendezvous> shared, SumOrder order)
-      : MessageCommunicator(std::move(shared), order) {
+  GlooCommunicator(std::shared_ptr<Rendezvous> shared, SumOrder sums)
+      : MessageCommunicator(std::move(shared), sums) {
     ignore_broken_pipes();
     connect();
     rendezvous().on_failure([this] { end(); });
@@ -224,8 +224,8 @@ class GlooCommunicator final : public MessageCommunicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder order) {
-  return std::make_unique<GlooCommunicator>(std::move(rendezvous), order);
+std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder sums) {
+  return std::make_unique<GlooCommunicator>(std::move(rendezvous), sums);
 }
 
 }  // namespace millrace

@@ -10,15 +10,11 @@
 namespace millrace {
 namespace {
 
-constexpr std::int64_t kSmallBytes = 16384;
+constexpr std::size_t kSmallBytes = 16384;
 
 template <typename T>
 std::size_t bytes_of(std::int64_t count) {
   return static_cast<std::size_t>(count) * sizeof(T);
-}
-
-std::size_t bytes_of(const Tensor& tensor) {
-  return static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
 }
 
 }  // namespace
@@ -113,11 +109,11 @@ void MessageCommunicator::all_reduce(Tensor& tensor, const Stream& /*stream*/) {
     return;
   }
   together(Operation::all_reduce, [&] {
-    const bool is_small = static_cast<std::int64_t>(bytes_of(tensor)) <= kSmallBytes;
+    const bool is_small = tensor.bytes() <= kSmallBytes;
     const auto sum = [&](auto* data) {
       is_small ? sum_small(data, tensor.numel()) : sum_on_tree(data, tensor.numel());
     };
-    if (order_ == SumOrder::engine) {
+    if (sums_ == SumOrder::engine) {
       sum_by_engine(tensor);
     } else if (tensor.dtype() == DType::f32) {
       sum(tensor.data<float>());
@@ -132,7 +128,7 @@ void MessageCommunicator::reduce_scatter(Tensor& input, Tensor& output, const St
   check_addends(input, Device::Kind::cpu, Operation::reduce_scatter);
   check_parts(input, output, size(), Device::Kind::cpu, Operation::reduce_scatter);
   all_reduce(input, stream);
-  const std::size_t bytes = bytes_of(output);
+  const std::size_t bytes = output.bytes();
   if (bytes > 0) {
     std::memcpy(output.raw(), input.raw() + static_cast<std::size_t>(rank()) * bytes, bytes);
   }
@@ -142,7 +138,7 @@ void MessageCommunicator::reduce_scatter(Tensor& input, Tensor& output, const St
 void MessageCommunicator::all_gather(const Tensor& input, Tensor& output, const Stream& /*stream*/) {
   check_dense(input, Device::Kind::cpu, Operation::all_gather);
   check_parts(output, input, size(), Device::Kind::cpu, Operation::all_gather);
-  const std::size_t bytes = bytes_of(input);
+  const std::size_t bytes = input.bytes();
   if (bytes == 0) {
     return;
   }
@@ -165,7 +161,7 @@ void MessageCommunicator::all_gather(const Tensor& input, Tensor& output, const 
 void MessageCommunicator::broadcast(Tensor& tensor, int root, const Stream& /*stream*/) {
   check_dense(tensor, Device::Kind::cpu, Operation::broadcast);
   check_root(root, size());
-  const std::size_t bytes = bytes_of(tensor);
+  const std::size_t bytes = tensor.bytes();
   if (size() == 1 || bytes == 0) {
     return;
   }

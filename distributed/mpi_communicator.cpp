@@ -92,8 +92,8 @@ class MpiThread {
 
 class MpiCommunicator final : public MessageCommunicator {
  public:
-  MpiCommunicator(std::unique_ptr<MpiThread> thread, std::shared_ptr<Rendezvous> shared, SumOrder order)
-      : MessageCommunicator(std::move(shared), order), thread_(std::move(thread)) {
+  MpiCommunicator(std::unique_ptr<MpiThread> thread, std::shared_ptr<Rendezvous> shared, SumOrder sums)
+      : MessageCommunicator(std::move(shared), sums), thread_(std::move(thread)) {
     rendezvous().on_failure([this] { ended_ = true; });
   }
 
@@ -222,7 +222,7 @@ Socket agree_on_master(MpiThread& thread, Place& place) {
 }  // namespace
 
 std::pair<std::shared_ptr<Rendezvous>, std::unique_ptr<Communicator>> make_mpi_communicator(
-    Place place, std::chrono::duration<double> timeout, SumOrder order) {
+    Place place, std::chrono::duration<double> timeout, SumOrder sums) {
   auto thread = std::make_unique<MpiThread>();
   int rank = 0, size = 0;
   thread->run([&] {
@@ -239,7 +239,7 @@ std::pair<std::shared_ptr<Rendezvous>, std::unique_ptr<Communicator>> make_mpi_c
     listener = agree_on_master(*thread, place);
   }
   auto rendezvous = std::make_shared<Rendezvous>(place, timeout, std::move(listener));
-  auto communicator = std::make_unique<MpiCommunicator>(std::move(thread), rendezvous, order);
+  auto communicator = std::make_unique<MpiCommunicator>(std::move(thread), rendezvous, sums);
   return {std::move(rendezvous), std::move(communicator)};
 }
 

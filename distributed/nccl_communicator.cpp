@@ -11,10 +11,6 @@
 namespace millrace {
 namespace {
 
-std::size_t bytes_of(const Tensor& tensor) {
-  return static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
-}
-
 ncclDataType_t type_of(const Tensor& tensor) {
   return tensor.dtype() == DType::f64 ? ncclFloat64 : ncclFloat32;
 }
@@ -59,7 +55,7 @@ class NcclCommunicator final : public Communicator {
                                   type_of(input), ncclSum, communicator, cuda::native(stream));
       });
     } else {
-      const std::size_t bytes = bytes_of(output);
+      const std::size_t bytes = output.bytes();
       const auto part = [&](int r) {
         return Piece{input.raw() + static_cast<std::size_t>(r) * bytes, bytes};
       };
@@ -73,7 +69,7 @@ class NcclCommunicator final : public Communicator {
     check_parts(output, input, size(), kCuda, Operation::all_gather);
     const Stream stream = begin(Operation::all_gather, input, asked);
     link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
-      return nccl.AllGather(input.raw(), output.raw(), bytes_of(input), ncclUint8, communicator,
+      return nccl.AllGather(input.raw(), output.raw(), input.bytes(), ncclUint8, communicator,
                             cuda::native(stream));
     });
     finish(output, stream);
@@ -87,7 +83,7 @@ class NcclCommunicator final : public Communicator {
       return;
     }
     link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
-      return nccl.Broadcast(tensor.raw(), tensor.raw(), bytes_of(tensor), ncclUint8, root, communicator,
+      return nccl.Broadcast(tensor.raw(), tensor.raw(), tensor.bytes(), ncclUint8, root, communicator,
                             cuda::native(stream));
     });
     finish(tensor, stream);
@@ -183,7 +179,7 @@ class NcclCommunicator final : public Communicator {
   /// Every rank sums its part of the tensor and sends the sum to all.
   void sum_on_tree(Tensor& tensor, const Stream& stream) {
     const auto ranks = static_cast<std::size_t>(size());
-    const std::size_t all = bytes_of(tensor);
+    const std::size_t all = tensor.bytes();
     const std::size_t each = (all + ranks * 16 - 1) / (ranks * 16) * 16;
     const auto part = [&](int r) {
       const std::size_t begin = std::min(all, static_cast<std::size_t>(r) * each);

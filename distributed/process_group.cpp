@@ -50,12 +50,12 @@ ProcessGroup::ProcessGroup(const Place& place, const ProcessGroupOptions& option
   }
   if (choose(options.engine, place) == Engine::mpi) {
     if constexpr (kWithMpi) {
-      std::tie(rendezvous_, communicator_) = make_mpi_communicator(place, options.timeout, options.order);
+      std::tie(rendezvous_, communicator_) = make_mpi_communicator(place, options.timeout, options.sums);
     }
     return;
   }
   rendezvous_ = std::make_shared<Rendezvous>(place, options.timeout, inherited_listener(place));
-  communicator_ = make_gloo_communicator(rendezvous_, options.order);
+  communicator_ = make_gloo_communicator(rendezvous_, options.sums);
 }
 
 }  // namespace millrace

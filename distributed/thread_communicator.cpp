@@ -64,7 +64,7 @@ class ThreadCommunicator final : public Communicator {
   void all_gather(const Tensor& input, Tensor& output, const Stream& /*stream*/) override {
     check_dense(input, Device::Kind::cpu, Operation::all_gather);
     check_parts(output, input, size(), Device::Kind::cpu, Operation::all_gather);
-    const auto bytes = static_cast<std::size_t>(input.numel()) * size_of(input.dtype());
+    const auto bytes = input.bytes();
     if (size() > 1) {
       enter(Operation::all_gather, input);
     }
@@ -85,7 +85,7 @@ class ThreadCommunicator final : public Communicator {
       return;
     }
     enter(Operation::broadcast, tensor, root);
-    const auto bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
+    const auto bytes = tensor.bytes();
     if (rank_ != root && bytes > 0) {
       std::memcpy(tensor.raw(), group_->post(rank_, root).data, bytes);
     }

@@ -34,10 +34,6 @@ const char* name_in_file(DType dtype) {
   return "?";
 }
 
-std::uint64_t bytes_of(const Tensor& tensor) {
-  return static_cast<std::uint64_t>(tensor.numel()) * size_of(tensor.dtype());
-}
-
 /// One entry of the header, checked.
 struct Entry {
   std::string name;
@@ -208,8 +204,8 @@ void save_safetensors(const std::filesystem::path& path, const SafetensorsFile& 
     }
     header[name] = {{"dtype", name_in_file(tensor.dtype())},
                     {"shape", std::vector<std::int64_t>(tensor.shape().begin(), tensor.shape().end())},
-                    {"data_offsets", {at, at + bytes_of(tensor)}}};
-    at += bytes_of(tensor);
+                    {"data_offsets", {at, at + tensor.bytes()}}};
+    at += tensor.bytes();
   }
   // A class name may hold bytes that are no UTF-8; JSON cannot.
   std::string text = header.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
@@ -221,7 +217,7 @@ void save_safetensors(const std::filesystem::path& path, const SafetensorsFile& 
   out.write(text.data(), text.size());
   for (const auto& [name, tensor] : tensors) {
     const Tensor dense = tensor.to(kCpu).contiguous();
-    out.write(dense.raw(), bytes_of(dense));
+    out.write(dense.raw(), dense.bytes());
   }
   out.commit();
 }

@@ -78,7 +78,7 @@ std::string weights_hash(const Module& module) {
     const std::string head = fmt::format("{} {} {}\n", name, tensor.dtype(), tensor.shape());
     const Tensor bytes = tensor.to(kCpu).contiguous();
     add(head.data(), head.size());
-    add(bytes.raw(), static_cast<std::size_t>(bytes.numel()) * size_of(bytes.dtype()));
+    add(bytes.raw(), bytes.bytes());
   }
   std::array<std::uint8_t, SHA256_DIGEST_LENGTH> digest;
   SHA256Final(digest.data(), &context);

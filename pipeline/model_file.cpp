@@ -106,7 +106,7 @@ LoadedModel load_model(const std::filesystem::path& path) {
   return loaded;
 }
 
-void check_writable(const std::filesystem::path& path, bool or_stream) {
+void check_can_write(const std::filesystem::path& path, bool or_stream) {
   std::error_code error;
   const std::filesystem::file_status there = std::filesystem::status(path, error);
   if (path.empty() || is_directory(there)) {

@@ -44,6 +44,6 @@ LoadedModel load_model(const std::filesystem::path& path);
 /// Tries out whether a file can be written at `path`, leaving nothing behind; `or_stream`: a pipe or a device
 /// will do.
 /// @throws InputError naming the path and the reason; MachineError when the disk is full.
-void check_writable(const std::filesystem::path& path, bool or_stream = false);
+void check_can_write(const std::filesystem::path& path, bool or_stream = false);
 
 }  // namespace millrace

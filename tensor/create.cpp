@@ -11,7 +11,7 @@ namespace millrace {
 namespace {
 
 /// Bytes of a dense tensor. @throws InputError on a negative size or more bytes than can be counted.
-std::size_t bytes_of(const Shape& shape, DType dtype) {
+std::size_t checked_bytes(const Shape& shape, DType dtype) {
   std::int64_t bytes = static_cast<std::int64_t>(size_of(dtype));
   for (std::int64_t size : shape) {
     if (size < 0) {
@@ -27,13 +27,12 @@ std::size_t bytes_of(const Shape& shape, DType dtype) {
 }  // namespace
 
 Tensor empty(const Shape& shape, TensorOptions options) {
-  return Tensor(Storage::allocate(bytes_of(shape, options.dtype), options.device), 0, shape,
+  return Tensor(Storage::allocate(checked_bytes(shape, options.dtype), options.device), 0, shape,
                 dense_strides(shape, options.format), options.dtype);
 }
 
 Tensor empty_like(const Tensor& tensor) {
-  const std::size_t bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
-  return Tensor(Storage::allocate(bytes, tensor.device()), 0, tensor.shape(),
+  return Tensor(Storage::allocate(tensor.bytes(), tensor.device()), 0, tensor.shape(),
                 tensor.is_dense() ? tensor.strides() : dense_strides(tensor.shape()), tensor.dtype());
 }
 
@@ -95,7 +94,7 @@ Tensor from_blob(void* data, const Shape& shape, const Strides& strides, TensorO
     throw InputError("from_blob: got shape {} with strides {}", shape, strides);
   }
   refuse_recording("it makes a tensor of memory that others write");
-  bytes_of(shape, options.dtype);
+  checked_bytes(shape, options.dtype);
   std::int64_t last = 0;
   for (int i = 0; i < shape.size(); ++i) {
     if (strides[i] < 0) {

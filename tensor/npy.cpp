@@ -159,7 +159,7 @@ void save_npy(const std::filesystem::path& path, const Tensor& tensor) {
   const Tensor numbers = tensor.to(kCpu).contiguous();
   NewFile file(path);
   file.write(header.data(), header.size());
-  file.write(numbers.raw(), static_cast<std::size_t>(numbers.numel()) * size_of(numbers.dtype()));
+  file.write(numbers.raw(), numbers.bytes());
   file.commit();
 }
 

@@ -5,14 +5,6 @@
 
 namespace millrace {
 
-namespace {
-
-std::ptrdiff_t bytes_of(const Tensor& tensor) {
-  return tensor.numel() * static_cast<std::ptrdiff_t>(size_of(tensor.dtype()));
-}
-
-}  // namespace
-
 /// Stands between a pass and its kernels while it lives.
 class Tape::Recorder {
  public:
@@ -82,7 +74,7 @@ class Tape::Recorder {
     }
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       const std::ptrdiff_t offset = tensor.raw() - inputs_[i].raw();
-      if (offset >= 0 && offset < bytes_of(inputs_[i])) {
+      if (offset >= 0 && offset < static_cast<std::ptrdiff_t>(inputs_[i].bytes())) {
         tape_.inputs_.push_back({held, i, offset});
         return held;
       }

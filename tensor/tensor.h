@@ -58,6 +58,9 @@ class Tensor {
   double at(std::initializer_list<std::int64_t> index) const;
   void set(std::initializer_list<std::int64_t> index, double value);
 
+  std::size_t bytes() const {
+    return static_cast<std::size_t>(numel_) * size_of(dtype_);
+  }  ///< Of its elements.
   bool is_contiguous(MemoryFormat format = MemoryFormat::row_major) const;
   /// Whether the elements fill their memory without gaps or overlap, in any order of dimensions.
   bool is_dense() const;

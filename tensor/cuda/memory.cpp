@@ -82,7 +82,7 @@ void copy_between_devices(const Tensor& source, Tensor& out, std::size_t bytes) 
 }  // namespace
 
 void copy_across(const Tensor& source, Tensor& out) {
-  const std::size_t bytes = static_cast<std::size_t>(out.numel()) * size_of(out.dtype());
+  const std::size_t bytes = out.bytes();
   if (bytes == 0) {
     return;
   }

@@ -42,8 +42,7 @@ Tensor sum_of_threads(int size, std::int64_t count, DType dtype) {
 }
 
 bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.numel() == b.numel() &&
-         std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
+  return a.numel() == b.numel() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 
 TEST(GlooCommunicator, SumsOnTheTreeOfThreads) {

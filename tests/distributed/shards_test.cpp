@@ -48,9 +48,7 @@ Tensor sum_of(ShardRange range, std::int64_t count) {
   return left;
 }
 
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0;
-}
+bool same_bits(const Tensor& a, const Tensor& b) { return std::memcmp(a.raw(), b.raw(), a.bytes()) == 0; }
 
 TEST(SubtreeSum, GivesTheTreesBitsForAnyRanks) {
   constexpr int kShards = 8;

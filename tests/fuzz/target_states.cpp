@@ -22,7 +22,7 @@ void add(Hash& hash, const Tensor& tensor) {
   hash.add(static_cast<std::int64_t>(tensor.dtype()));
   for (const std::int64_t size : tensor.shape()) hash.add(size);
   const Tensor dense = tensor.contiguous();
-  hash.add(as_text({dense.raw(), static_cast<std::size_t>(dense.numel()) * size_of(dense.dtype())}));
+  hash.add(as_text({dense.raw(), dense.bytes()}));
 }
 
 std::uint64_t npy(std::span<const std::byte> bytes) {

@@ -81,10 +81,7 @@ TEST_F(CudaTraining, BytesNormalizedOnTheDeviceAreTheLoadersNumbers) {
         const Batch brought = feeder.bring(from, i), wanted = expected.share(i);
         const Tensor got = brought.images().to(kCpu), images = wanted.images();
         ASSERT_EQ(got.strides(), images.strides());
-        EXPECT_EQ(std::memcmp(got.raw(), images.raw(),
-                              static_cast<std::size_t>(got.numel()) * size_of(got.dtype())),
-                  0)
-            << name_of(dtype);
+        EXPECT_EQ(std::memcmp(got.raw(), images.raw(), got.bytes()), 0) << name_of(dtype);
         EXPECT_EQ(brought.labels().to(kCpu).at({0}), wanted.labels().at({0}));
         EXPECT_EQ(brought.ids().to(kCpu).at({0}), wanted.ids().at({0}));
         EXPECT_EQ(brought.valid(), wanted.valid());

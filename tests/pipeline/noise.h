@@ -66,7 +66,7 @@ class Noise final : public Dataset {
 inline std::vector<std::byte> bytes_of_epoch(Loader& loader, std::int64_t epoch) {
   std::vector<std::byte> all;
   const auto append = [&all](const Tensor& tensor) {
-    const auto bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
+    const auto bytes = tensor.bytes();
     all.insert(all.end(), tensor.raw(), tensor.raw() + bytes);
   };
   for (const Batch& batch : loader.epoch(epoch)) {

@@ -44,7 +44,7 @@ std::string bytes_of_epoch(Loader& loader) {
   std::string all;
   for (const Batch& batch : loader.epoch(0)) {
     for (const Tensor& tensor : {batch.ids(), batch.labels(), batch.images()}) {
-      const auto bytes = static_cast<std::size_t>(tensor.numel()) * size_of(tensor.dtype());
+      const auto bytes = tensor.bytes();
       all.append(reinterpret_cast<const char*>(tensor.raw()), bytes);
     }
   }

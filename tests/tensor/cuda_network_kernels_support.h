@@ -37,8 +37,7 @@ inline Tensors on_gpu(const Tensors& tensors) {
 
 inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.shape() == b.shape() && a.strides() == b.strides() && a.dtype() == b.dtype() &&
-         (a.numel() == 0 ||
-          std::memcmp(a.raw(), b.raw(), static_cast<std::size_t>(a.numel()) * size_of(a.dtype())) == 0);
+         (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
 }
 
 /// Not a number equals itself here. `spare` is what sums of terms of both signs may lose, of the largest
