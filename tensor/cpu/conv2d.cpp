@@ -4,6 +4,7 @@
 
 #include "tensor/cpu/conv2d_direct.h"
 #include "tensor/cpu/conv2d_weight_gradient.h"
+#include "tensor/cpu/conv2d_winograd.h"
 #include "tensor/cpu/onednn.h"
 #include "tensor/cpu/weight_layout.h"
 #include "tensor/kernels.h"
@@ -181,18 +182,33 @@ Tensor turned(const Tensor& weight) {
   return result;
 }
 
-/// `weight`, or that turned round, as `made` reads it.
-Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
-  Tensor* const kept = KeptWeights::place(weight, {made.weight, turn});
+/// What `prepare` makes of `weight`, or what it made before.
+template <typename Prepare>
+Tensor kept_or(const Tensor& weight, const KeptWeights::Layout& layout, Prepare&& prepare) {
+  Tensor* const kept = KeptWeights::place(weight, layout);
   if (kept != nullptr && kept->defined()) {
     return *kept;
   }
-  Tensor result = empty({static_cast<std::int64_t>(made.weight.get_size())}, {.dtype = DType::u8});
-  made.reorder.run({(turn ? turned(weight) : weight).raw(), result.raw()});
+  Tensor result = prepare();
   if (kept != nullptr) {
     *kept = result;
   }
   return result;
+}
+
+/// `weight`, or that turned round, as `made` reads it.
+Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
+  return kept_or(weight, {made.weight, turn}, [&] {
+    Tensor result = empty({static_cast<std::int64_t>(made.weight.get_size())}, {.dtype = DType::u8});
+    made.reorder.run({(turn ? turned(weight) : weight).raw(), result.raw()});
+    return result;
+  });
+}
+
+void run_winograd(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias, Size2 padding,
+                  Tensor& out) {
+  const Tensor read = kept_or(weight, {{}, turn}, [&] { return winograd_weights(weight, turn); });
+  winograd_forward(x, read, bias, padding, out);
 }
 
 /// By oneDNN, with `weight` or that turned round.
@@ -225,6 +241,9 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   if (direct_conv2d_is_faster(x.dtype(), weight.shape(), params)) {
     return direct_conv2d_forward(x, weight, bias, params, out);
   }
+  if (winograd_is_faster(weight.shape(), params, out)) {
+    return run_winograd(x, weight, false, bias, params.padding, out);
+  }
   run_forward(x, weight, false, bias, params, out);
 }
 
@@ -236,9 +255,11 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   if (direct_conv2d_data_is_faster(grad.dtype(), weight.shape(), params)) {
     return direct_conv2d_backward_data(grad, weight, params, grad_x);
   }
+  const Size2 padding{weight.size(2) - 1 - params.padding.height, weight.size(3) - 1 - params.padding.width};
+  if (winograd_is_faster({weight.size(1), weight.size(0), weight.size(2), weight.size(3)}, params, grad_x)) {
+    return run_winograd(grad, weight, true, Tensor(), padding, grad_x);
+  }
   if (forward_is_faster(weight.shape(), params, grad)) {
-    const Size2 padding{weight.size(2) - 1 - params.padding.height,
-                        weight.size(3) - 1 - params.padding.width};
     return run_forward(grad, weight, true, Tensor(), {.padding = padding}, grad_x);
   }
   thread_local onednn::Cache<Convolution> cache;
@@ -262,6 +283,9 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
   const Shape& shape = grad_weight.shape();
   if (direct_conv2d_is_faster(x.dtype(), shape, params)) {
     return direct_conv2d_backward_weight(x, grad, params, grad_weight, grad_bias);
+  }
+  if (winograd_is_faster(shape, params, grad)) {
+    return winograd_backward_weight(x, grad, params.padding, grad_weight, grad_bias);
   }
   if (!biased && channel_tiles_are_faster(shape, params, grad)) {
     return channel_tiles_backward_weight(x, grad, params, grad_weight);

@@ -6,9 +6,9 @@
 
 namespace millrace {
 
-/// The order and type in which a convolution of oneDNN reads its weights.
+/// The order and type in which a convolution reads its weights.
 struct KeptWeights::Layout {
-  dnnl::memory::desc desc;
+  dnnl::memory::desc desc;  ///< Of oneDNN; empty for Winograd's.
   bool turned;  ///< In and out swapped, each kernel turned by half a circle.
 
   bool operator==(const Layout&) const = default;

@@ -125,6 +125,10 @@ std::vector<Case> cases() {
       {4, 64, 9, 8, 80, 3, 2, {.padding = {2, 1}}, false},
       {9, 31, 7, 9, 112, 3, 3, {.stride = {1, 2}, .padding = {1, 3}, .dilation = {2, 1}}, false},
       {65, 26, 2, 2, 64, 3, 3, {.padding = 1}, false},      // blocks of many images, the last one short
+      {4, 40, 8, 8, 24, 3, 3, {.padding = 1}},              // Winograd's: parts of vectors on both sides
+      {2, 24, 15, 12, 40, 3, 3, {.padding = {0, 2}}},       // halves of tiles
+      {1, 20, 30, 29, 52, 3, 3, {.padding = 2}},            // several chunks, the last one short
+      {50, 8, 4, 4, 64, 3, 3, {.padding = 1}, false},       // several images in a block
       {3, 24, 11, 11, 64, 3, 3, {.padding = 1}, false, 1},  // as a pooling behind wants it
       {2, 64, 9, 9, 64, 3, 3, {.padding = 1}, false, 1},
       {2, 64, 7, 7, 80, 3, 3, {.padding = 1}, false, 1},

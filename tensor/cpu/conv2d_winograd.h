@@ -1,0 +1,21 @@
+#pragma once
+
+#include "tensor/kernels.h"
+
+/// 3x3 convolutions in f32 with 4 products for each result of a channel, where direct ones take 9: F(2x2,
+/// 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308).
+namespace millrace::cpu {
+
+/// Whether the kernels below take this convolution, of which `out` is the result, and beat the others.
+bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out);
+
+/// `weight` [O, I, 3, 3] as `winograd_forward` reads it: [out, in] = [O, I], or turned: [I, O] and each
+/// kernel by half a circle.
+Tensor winograd_weights(const Tensor& weight, bool turned);
+/// `weight` is what `winograd_weights` gave, `bias` undefined or [out].
+void winograd_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding, Tensor& out);
+/// `grad_weight` is f32 [O, I, 3, 3] and `grad_bias` undefined or f32 [O], overwritten.
+void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding, Tensor& grad_weight,
+                              Tensor& grad_bias);
+
+}  // namespace millrace::cpu
