@@ -18,14 +18,9 @@ using namespace channels;
 namespace {
 
 constexpr std::int64_t kPlaces = 16;  // of a transformed tile
-#if defined(__AVX512F__)
-constexpr int kRows = 12,
-              kVecs = 2;     // tiles of a block and vectors of channels out: their sums are registers
-constexpr int kSumRows = 8;  // of the weights' gradient: channels in, by as many vectors
-#else
-constexpr int kRows = 6, kVecs = 1;
-constexpr int kSumRows = 4;
-#endif
+constexpr int kRows = 12;             // tiles of a block,
+constexpr int kVecs = 2;              // vectors of channels out: together as many sums as fit in registers
+constexpr int kSumRows = 8;           // for the weights' gradient: channels in, in the place of tiles
 constexpr std::int64_t kColumns = kVecs * kLanes;  // of a panel of channels out
 constexpr std::int64_t kBlock = kRows * kLanes;    // floats: a place of a block, for sixteen channels in
 constexpr std::int64_t kSumPlace = 5;              // where a transformed tile of gradients holds their sum
@@ -194,11 +189,10 @@ class Tiles {
         const std::int64_t top = 2 * corner.row - padding_.height, left = 2 * corner.column - padding_.width;
         for (std::int64_t h = std::max<std::int64_t>(-top, 0);
              h < std::min<std::int64_t>(in_.height - top, 4); ++h) {
-          const float* const row =
-              x + ((corner.image * in_.height + top + h) * in_.width + left) * in_.channels;
           for (std::int64_t w = std::max<std::int64_t>(-left, 0);
                w < std::min<std::int64_t>(in_.width - left, 4); ++w) {
-            pixel[h * 4 + w] = row + w * in_.channels;
+            pixel[h * 4 + w] =
+                x + ((corner.image * in_.height + top + h) * in_.width + left + w) * in_.channels;
           }
         }
       }
@@ -255,7 +249,7 @@ void for_each_panel(std::int64_t channels, F&& f) {
   }
 }
 
-/// One block at one place: its tiles by the channels of a panel.
+/// One block at one place: its tiles by the channels of a panel. (Inlined, it would share its registers.)
 template <int kOut>
 [[gnu::noinline]] void multiply(const float* x, const float* weight, std::int64_t channels, float* out) {
   Vec sum[kRows][kOut] = {};
@@ -331,8 +325,13 @@ void add_tiles(const float* grad, std::int64_t blocks, float* total) {
 }  // namespace
 
 bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out) {
+#if defined(__AVX512F__)
+  constexpr bool kHasRegisters = true;
+#else
+  constexpr bool kHasRegisters = false;
+#endif
   const bool is_plain = params.stride == Size2(1) && params.dilation == Size2(1) && params.groups == 1;
-  if (out.dtype() != DType::f32 || !is_plain || weight[2] != 3 || weight[3] != 3) {
+  if (!kHasRegisters || out.dtype() != DType::f32 || !is_plain || weight[2] != 3 || weight[3] != 3) {
     return false;
   }
   const auto [images, channels, height, width] = image_sizes(out);
