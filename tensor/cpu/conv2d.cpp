@@ -207,7 +207,9 @@ Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
 
 void run_winograd(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias, Size2 padding,
                   Tensor& out) {
-  const Tensor read = kept_or(weight, {{}, turn}, [&] { return winograd_weights(weight, turn); });
+  const Shape& shape = weight.shape();
+  const memory::desc layout({shape.begin(), shape.end()}, memory::data_type::f32, memory::format_tag::any);
+  const Tensor read = kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn); });
   winograd_forward(x, read, bias, padding, out);
 }
 

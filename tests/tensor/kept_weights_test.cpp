@@ -16,7 +16,7 @@ struct KeptWeightsTest : testing::TestWithParam<DType> {
   Tensor flat = draw.tensor({8 + kShape.numel()}, {});
   Tensor weight = flat.narrow(0, 8, kShape.numel()).view(kShape).with_own_version();
   Tensor images =
-      draw.tensor({2, kChannels, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
+      draw.tensor({3, kChannels, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
   Tensor out = empty_like(images), grad_x = empty_like(images);
   KeptWeights kept;
 
