@@ -97,7 +97,7 @@ TEST_P(KeptWeightsTest, StoragesThatComeAndGoMayHaveOneAddress) {
 TEST_P(KeptWeightsTest, TellViewsOfOneStorageApart) {
   const Tensor half = weight.narrow(0, 0, kChannels / 2),
                other = weight.narrow(0, kChannels / 2, kChannels / 2);
-  out = empty({2, kChannels / 2, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
+  out = empty({3, kChannels / 2, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
   const auto forward = [&](const Tensor& with) {
     MILLRACE_LAUNCH(kCpu, conv2d_forward, images, with, Tensor(), Conv2dParams{.padding = 1}, out);
     return values(out);
