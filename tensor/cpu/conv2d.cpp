@@ -208,8 +208,10 @@ Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
 void run_winograd(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias, Size2 padding,
                   Tensor& out) {
   const Shape& shape = weight.shape();
-  const memory::desc layout({shape.begin(), shape.end()}, memory::data_type::f32, memory::format_tag::any);
-  const Tensor read = kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn); });
+  const memory::desc layout({shape.begin(), shape.end()}, onednn::data_type(x.dtype()),
+                            memory::format_tag::any);
+  const Tensor read =
+      kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn, x.dtype()); });
   winograd_forward(x, read, bias, padding, out);
 }
 
@@ -286,7 +288,7 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
   if (direct_conv2d_is_faster(x.dtype(), shape, params)) {
     return direct_conv2d_backward_weight(x, grad, params, grad_weight, grad_bias);
   }
-  if (winograd_is_faster(shape, params, grad)) {
+  if (x.dtype() == DType::f32 && winograd_is_faster(shape, params, grad)) {
     return winograd_backward_weight(x, grad, params.padding, grad_weight, grad_bias);
   }
   if (!biased && channel_tiles_are_faster(shape, params, grad)) {

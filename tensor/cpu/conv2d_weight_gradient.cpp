@@ -1,15 +1,10 @@
 #include "tensor/cpu/conv2d_weight_gradient.h"
 
 #include <algorithm>
-#include <bit>
-#include <type_traits>
 #include <vector>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
-#include "tensor/cpu/channels.h"
 #include "tensor/cpu/conv2d_sizes.h"
+#include "tensor/cpu/words.h"
 #include "tensor/tensor.h"
 
 // One tap of the kernel is a matrix product: channels of x by channels of the gradient, summed over all
@@ -46,20 +41,8 @@ struct Pixels {
   std::int64_t image, row, pixel;
 };
 
-template <bool kPaired>
-Vec multiply_add(Vec sum, Vec grad, float x) {
-#if defined(__AVX512BF16__)
-  if constexpr (kPaired) {
-    const IntVec pair = broadcast(std::bit_cast<std::int32_t>(x));
-    return reinterpret_cast<Vec>(_mm512_dpbf16_ps(
-        reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(grad), reinterpret_cast<__m512bh>(pair)));
-  }
-#endif
-  return sum + grad * x;
-}
-
 /// Adds the products of kX channels of x and kGrad vectors of the gradient to `total`.
-template <bool kPaired, int kX, int kGrad>
+template <typename T, int kX, int kGrad>
 void add_tile(Pixels x, Pixels grad, std::int64_t images, std::int64_t rows, std::int64_t columns,
               float* total) {
   Vec sum[kX][kGrad];
@@ -83,7 +66,7 @@ void add_tile(Pixels x, Pixels grad, std::int64_t images, std::int64_t rows, std
         for (int o = 0; o < kGrad; ++o) {
           vec[o] = load(from_grad + o * kLanes);
         }
-        for_each_sum([&](int i, int o) { sum[i][o] = multiply_add<kPaired>(sum[i][o], vec[o], from_x[i]); });
+        for_each_sum([&](int i, int o) { sum[i][o] = multiply_add<T>(sum[i][o], vec[o], from_x[i]); });
         from_x += x.pixel;
         from_grad += grad.pixel;
       }
@@ -162,7 +145,7 @@ class WeightGradient {
   }
 
  private:
-  static constexpr std::int64_t kImages = std::is_same_v<T, bfloat16> ? 2 : 1;  // in a word
+  static constexpr std::int64_t kImages = kPerWord<T>;
 
   /// An image or pair: x by pixels, the gradient in strips that are as wide as a tile.
   void pack_image(std::int64_t group, float* x, float* grad) const {
@@ -201,12 +184,11 @@ class WeightGradient {
         direct::with_constant<kVecs>(vecs, [&]<int kGrad>() {
           for (const Reach& down : rows_) {
             for (const Reach& across : columns_) {
-              add_tile<kImages == 2, kX, kGrad>(
-                  {x + (down.first * in_.width + across.first) * x_pixel_, x_image_,
-                   stride_.height * in_.width * x_pixel_, stride_.width * x_pixel_},
-                  {grad + (down.begin * out_.width + across.begin) * lanes, grad_image_, out_.width * lanes,
-                   lanes},
-                  images, down.count(), across.count(), total);
+              add_tile<T, kX, kGrad>({x + (down.first * in_.width + across.first) * x_pixel_, x_image_,
+                                      stride_.height * in_.width * x_pixel_, stride_.width * x_pixel_},
+                                     {grad + (down.begin * out_.width + across.begin) * lanes, grad_image_,
+                                      out_.width * lanes, lanes},
+                                     images, down.count(), across.count(), total);
               total += channels * lanes;
             }
           }
@@ -246,17 +228,13 @@ class WeightGradient {
 }  // namespace
 
 bool channel_tiles_are_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out) {
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
-  constexpr bool kTakesBf16 = true;
-#else
-  constexpr bool kTakesBf16 = false;
-#endif
 #if defined(__AVX512F__)
   constexpr bool kTakesFloat = true;
 #else
   constexpr bool kTakesFloat = false;
 #endif
-  const bool takes_type = out.dtype() == DType::bf16 ? kTakesBf16 : kTakesFloat && out.dtype() == DType::f32;
+  const bool takes_type =
+      out.dtype() == DType::bf16 ? kMultipliesPairs : kTakesFloat && out.dtype() == DType::f32;
   // A sum over few pixels is soon done: what then counts is how the result is written.
   const bool is_long = out.numel() >= kBlockPixels * weight[0];
   return takes_type && is_long && params.groups == 1 && weight[0] >= 64 && weight[0] % kLanes == 0 &&

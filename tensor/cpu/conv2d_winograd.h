@@ -11,7 +11,7 @@ bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const T
 
 /// `weight` [O, I, 3, 3] as `winograd_forward` reads it: [out, in] = [O, I], or turned: [I, O] and each
 /// kernel by half a circle.
-Tensor winograd_weights(const Tensor& weight, bool turned);
+Tensor winograd_weights(const Tensor& weight, bool turned, DType dtype);
 /// `weight` is what `winograd_weights` gave, `bias` undefined or [out].
 void winograd_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding, Tensor& out);
 /// `grad_weight` is f32 [O, I, 3, 3] and `grad_bias` undefined or f32 [O], overwritten.

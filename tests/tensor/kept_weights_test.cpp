@@ -16,7 +16,7 @@ struct KeptWeightsTest : testing::TestWithParam<DType> {
   Tensor flat = draw.tensor({8 + kShape.numel()}, {});
   Tensor weight = flat.narrow(0, 8, kShape.numel()).view(kShape).with_own_version();
   Tensor images =
-      draw.tensor({3, kChannels, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
+      draw.tensor({6, kChannels, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
   Tensor out = empty_like(images), grad_x = empty_like(images);
   KeptWeights kept;
 
@@ -97,7 +97,7 @@ TEST_P(KeptWeightsTest, StoragesThatComeAndGoMayHaveOneAddress) {
 TEST_P(KeptWeightsTest, TellViewsOfOneStorageApart) {
   const Tensor half = weight.narrow(0, 0, kChannels / 2),
                other = weight.narrow(0, kChannels / 2, kChannels / 2);
-  out = empty({3, kChannels / 2, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
+  out = empty({6, kChannels / 2, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
   const auto forward = [&](const Tensor& with) {
     MILLRACE_LAUNCH(kCpu, conv2d_forward, images, with, Tensor(), Conv2dParams{.padding = 1}, out);
     return values(out);

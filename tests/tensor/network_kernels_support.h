@@ -52,19 +52,24 @@ inline Tensor garbage(const Shape& shape, const TensorOptions& options) {
 }
 
 /// Relative to the largest value: 1e-5, or the rounding of bf16 where the result is stored in it.
-inline void expect_close(const Tensor& got, const std::vector<double>& expected, DType dtype,
-                         const char* what) {
+/// `tolerance` is a share of the largest.
+inline void expect_within(const Tensor& got, const std::vector<double>& expected, double tolerance,
+                          const char* what) {
   const std::vector<double> found = values(got);
   ASSERT_EQ(found.size(), expected.size()) << what;
   double largest = 0;
   for (double value : expected) {
     largest = std::max(largest, std::abs(value));
   }
-  const double tolerance = (dtype == DType::bf16 ? 5e-3 : 1e-5) * largest;
   for (std::size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_LE(std::abs(found[i] - expected[i]), tolerance)
+    ASSERT_LE(std::abs(found[i] - expected[i]), tolerance * largest)
         << what << "[" << i << "]: got " << found[i] << ", expected " << expected[i];
   }
+}
+
+inline void expect_close(const Tensor& got, const std::vector<double>& expected, DType dtype,
+                         const char* what) {
+  expect_within(got, expected, dtype == DType::bf16 ? 5e-3 : 1e-5, what);
 }
 
 }  // namespace millrace
