@@ -47,8 +47,9 @@ struct Profile::Report {
     double calls = 0;       ///< A step, over all threads.
     double milliseconds = 0;
     double share = 0;  ///< Of the step.
-    double gigaflops =
-        0;  ///< A second; 0 where no operations are counted, as of all but convolutions and products.
+    /// A second; 0 where no operations are counted, as of all but convolutions and products. Convolutions
+    /// count as if they were direct: Winograd's come to more than the peak.
+    double gigaflops = 0;
   };
   std::vector<Row> rows;            ///< Longest first.
   double step_milliseconds = 0;     ///< The rows and `between` together.
