@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tensor/cpu/conv2d_direct.h"
+#include "tensor/cpu/conv2d_sizes.h"
 #include "tensor/cpu/conv2d_weight_gradient.h"
 #include "tensor/cpu/conv2d_winograd.h"
 #include "tensor/cpu/onednn.h"
@@ -157,10 +158,9 @@ Convolution make_backward_weight(const Layout& l, bool bias) {
 /// Whether the gradient of the input is sooner had as a forward convolution of the gradient with the weights
 /// turned round: it is in oneDNN 2.6, but for small images.
 bool forward_is_faster(const Shape& weight, const Conv2dParams& p, const Tensor& grad) {
-  const bool is_plain = p.stride == Size2(1) && p.dilation == Size2(1) && p.groups == 1;
   const bool can_pad = p.padding.height < weight[2] && p.padding.width < weight[3];
   const std::int64_t least = grad.dtype() == DType::f32 ? 24 : 64;  // channels
-  return is_plain && can_pad && weight[0] >= least && weight[1] >= least && grad.size(2) >= 6 &&
+  return is_dense(p) && can_pad && weight[0] >= least && weight[1] >= least && grad.size(2) >= 6 &&
          grad.size(3) >= 6;
 }
 
@@ -182,7 +182,7 @@ Tensor turned(const Tensor& weight) {
   return result;
 }
 
-/// What `prepare` makes of `weight`, or what it made before.
+/// What `prepare` makes of `weight`, or what it made before. oneDNN's layouts have a format, Winograd's none.
 template <typename Prepare>
 Tensor kept_or(const Tensor& weight, const KeptWeights::Layout& layout, Prepare&& prepare) {
   Tensor* const kept = KeptWeights::place(weight, layout);

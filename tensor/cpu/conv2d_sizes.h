@@ -5,6 +5,15 @@
 #include "tensor/cpu/image_sizes.h"
 #include "tensor/kernels.h"
 
+namespace millrace::cpu {
+
+/// Steps and dilations of one, and one group.
+inline bool is_dense(const Conv2dParams& params) {
+  return params.stride == Size2(1) && params.dilation == Size2(1) && params.groups == 1;
+}
+
+}  // namespace millrace::cpu
+
 /// What the direct convolutions share; see conv2d_direct.cpp.
 namespace millrace::cpu::direct {
 

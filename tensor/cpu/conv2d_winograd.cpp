@@ -1,5 +1,7 @@
 #include "tensor/cpu/conv2d_winograd.h"
 
+#include <utility>
+
 #include "tensor/cpu/winograd_tiles.h"
 
 namespace millrace::cpu {
@@ -71,7 +73,7 @@ Tensor transformed_weights(const Tensor& weight, bool turned) {
   const std::int64_t rows = weight.size(0), columns = weight.size(1);
   const std::int64_t out = turned ? columns : rows, in = turned ? rows : columns;
   const std::int64_t out_step = turned ? 9 : columns * 9, in_step = turned ? columns * 9 : 9;
-  const std::int64_t words = (in + kPerWord<T> - 1) / kPerWord<T>;
+  const std::int64_t words = words_of<T>(in);
   Tensor result = empty({kPlaces * words * whole_vectors(out)});
   float* to = result.data<float>();
   for_each_panel(out, [&]<int kOut>(std::int64_t panel) {
@@ -81,11 +83,11 @@ Tensor transformed_weights(const Tensor& weight, bool turned) {
         std::array<Vecs<16>, static_cast<std::size_t>(kPerWord<T>)> tile;
         for (std::int64_t i = 0; i < kPerWord<T>; ++i) {
           const std::int64_t channel = word * kPerWord<T> + i;
-          const float* const from = weight.data<float>() + channel * in_step + first * out_step;
           Vecs<9> taps = {};
-          for (std::int64_t lane = 0; lane < (channel < in ? lanes : 0); ++lane) {
+          for (std::int64_t lane = 0; lane < lanes && channel < in; ++lane) {
+            const float* const from = weight.data<float>() + channel * in_step + (first + lane) * out_step;
             for (std::int64_t tap = 0; tap < 9; ++tap) {
-              taps[tap][lane] = from[lane * out_step + (turned ? 8 - tap : tap)];
+              taps[tap][lane] = from[turned ? 8 - tap : tap];
             }
           }
           tile[i] = both_ways(transform_weight, taps);
@@ -107,12 +109,10 @@ Tensor transformed_weights(const Tensor& weight, bool turned) {
 
 template <typename T>
 void forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding, Tensor& out) {
-  const std::int64_t words = (x.size(1) + kPerWord<T> - 1) / kPerWord<T>, out_channels = out.size(1);
+  const std::int64_t words = words_of<T>(x.size(1)), out_channels = out.size(1);
   const Tiles<T> tiles(x, out, padding, {.out_words = kColumns, .least_blocks = 2});
-  // From a place to the next: one cache line more than a multiple of a page, whose stores would share a set
-  // of the cache.
-  const std::int64_t block = kRows * whole_vectors(words), place = tiles.blocks() * block + kLanes;
-  const std::int64_t sums_place = tiles.blocks() * kRows * kColumns + kLanes;
+  const std::int64_t block = kRows * whole_vectors(words), place = place_step(tiles.blocks() * block);
+  const std::int64_t sums_place = place_step(tiles.blocks() * kRows * kColumns);
   Tensor pixels = empty({kPlaces * place}), sums = empty({kPlaces * sums_place});
   float* const in = pixels.data<float>();
   float* const products = sums.data<float>();
@@ -152,17 +152,18 @@ bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const T
 #else
   const bool takes_type = false;
 #endif
-  const bool is_plain = params.stride == Size2(1) && params.dilation == Size2(1) && params.groups == 1;
-  if (!takes_type || !is_plain || weight[2] != 3 || weight[3] != 3) {
+  if (!takes_type || !is_dense(params) || weight[2] != 3 || weight[3] != 3) {
     return false;
   }
   const auto [images, channels, height, width] = image_sizes(out);
   const std::int64_t tiles = ((height + 1) / 2) * ((width + 1) / 2);
   // Odd sizes end with tiles of which a half is not used.
   const bool fills_tiles = height >= 4 && width >= 4 && 3 * tiles <= height * width;
-  // Transforming the weights takes as long as so many tiles, whose products are twice as fast in bf16.
-  const std::int64_t least_tiles = out.dtype() == DType::bf16 ? 96 : 48;
-  return fills_tiles && images * tiles >= least_tiles && std::min(weight[0], weight[1]) >= 8 &&
+  // Transforming the weights takes as long as so many tiles, and pixels too much with few channels. In bf16
+  // products are twice as fast, and transforms are not.
+  const auto [least_tiles, least_channels] =
+      out.dtype() == DType::f32 ? std::pair(48, 16) : std::pair(96, 24);
+  return fills_tiles && images * tiles >= least_tiles && std::min(weight[0], weight[1]) >= least_channels &&
          weight[0] * weight[1] >= 512;
 }
 

@@ -2,19 +2,22 @@
 
 #include "tensor/kernels.h"
 
-/// 3x3 convolutions in f32 with 4 products for each result of a channel, where direct ones take 9: F(2x2,
-/// 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308).
+/// 3x3 convolutions with 4 products for each result of a channel, where direct ones take 9: F(2x2, 3x3) of
+/// Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308).
 namespace millrace::cpu {
 
-/// Whether the kernels below take this convolution, of which `out` is the result, and beat the others.
+/// Whether `winograd_forward` takes this convolution, of which `out` is the result, and beats the others: f32
+/// or, with AVX-512's extension, bf16. In f32 it is the answer for the weights' gradient too.
 bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out);
 
-/// `weight` [O, I, 3, 3] as `winograd_forward` reads it: [out, in] = [O, I], or turned: [I, O] and each
-/// kernel by half a circle.
+/// `weight`, f32 [O, I, 3, 3], as `winograd_forward` reads it with images of `dtype`: [out, in] = [O, I], or
+/// turned: [I, O] and each kernel by half a circle.
 Tensor winograd_weights(const Tensor& weight, bool turned, DType dtype);
-/// `weight` is what `winograd_weights` gave, `bias` undefined or [out].
+/// `x` and `out` are f32 or bf16, channels-last, `weight` is what `winograd_weights` gave, `bias` undefined
+/// or f32 [out].
 void winograd_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding, Tensor& out);
-/// `grad_weight` is f32 [O, I, 3, 3] and `grad_bias` undefined or f32 [O], overwritten.
+/// `x` and `grad` are f32; `grad_weight`, f32 [O, I, 3, 3], and `grad_bias`, undefined or f32 [O], are
+/// overwritten.
 void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding, Tensor& grad_weight,
                               Tensor& grad_bias);
 

@@ -110,8 +110,8 @@ void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding
   const std::int64_t out = grad_weight.size(0), in = grad_weight.size(1), columns = whole_vectors(out);
   const std::int64_t rows = (in + kSumRows - 1) / kSumRows * kSumRows;
   const Tiles<float> tiles(x, grad, padding, {.out_words = columns, .least_blocks = 8});
-  const std::int64_t block = kRows * whole_vectors(in), place = tiles.blocks() * block + kLanes;
-  const std::int64_t most = tiles.blocks() * kRows, grad_place = most * columns + kLanes;
+  const std::int64_t block = kRows * whole_vectors(in), place = place_step(tiles.blocks() * block);
+  const std::int64_t most = tiles.blocks() * kRows, grad_place = place_step(most * columns);
   Tensor pixels = empty({kPlaces * place}), gradients = empty({kPlaces * grad_place});
   const Tensor totals = zeros({kPlaces * rows * columns}), bias_totals = zeros({columns});
   float* const from_x = pixels.data<float>();

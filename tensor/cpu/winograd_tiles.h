@@ -11,7 +11,7 @@
 /// What the passes of Winograd's convolution share. Results are computed in tiles of 2x2, from 4x4 pixels.
 /// Once both sides are transformed, a tile is one product for each of 16 places and each pair of channels: 16
 /// matrix products, tiles by channels in by channels out. Tiles pass in chunks whose transforms stay in the
-/// L2 cache.
+/// L2 cache, unless channels are many.
 namespace millrace::cpu::winograd {
 
 using namespace channels;
@@ -60,16 +60,16 @@ template <std::size_t kIn, std::size_t kOut>
   return to;
 }
 
-/// How many of the sixteen channels from `first` on there are.
+/// How many there are of the sixteen channels from `first` on.
 inline std::int64_t lanes_from(std::int64_t first, std::int64_t channels) {
-  return std::clamp<std::int64_t>(channels - first, 0, kLanes);
+  return std::min(channels - first, kLanes);
 }
 
 /// Those channels of a pixel; what is not there is 0.
 template <typename T>
 Vec load_from(const T* pixel, std::int64_t first, std::int64_t channels) {
   const std::int64_t lanes = lanes_from(first, channels);
-  return lanes == kLanes ? load(pixel + first) : lanes > 0 ? load(pixel + first, lanes) : Vec{};
+  return lanes == kLanes ? load(pixel + first) : load(pixel + first, lanes);
 }
 
 template <typename T>
@@ -95,8 +95,11 @@ template <typename T>
   });
 }
 
-/// Channels, and those that fill up the last vector.
+/// Channels (or words of them), and those that fill up the last vector.
 inline std::int64_t whole_vectors(std::int64_t channels) { return (channels + kLanes - 1) / kLanes * kLanes; }
+/// From a place to the next, for `words` at each: an odd number of cache lines, as stores to all places at
+/// once would share a set of the cache otherwise.
+inline std::int64_t place_step(std::int64_t words) { return words + kLanes; }
 
 /// The tiles of a batch of images, and the chunks in which they pass.
 template <typename T>
@@ -104,7 +107,7 @@ class Tiles {
  public:
   struct Options {
     std::int64_t out_words;     ///< Of a tile at one place, on the other side, which shares the cache.
-    std::int64_t least_blocks;  ///< Of a chunk, for each of which all weights, or their sums, are read.
+    std::int64_t least_blocks;  ///< Of a chunk: each chunk reads all weights, or all their sums.
   };
   Tiles(const Tensor& x, const Tensor& out, Size2 padding, Options options)
       : in_(image_sizes(x)),

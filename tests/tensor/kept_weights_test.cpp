@@ -143,6 +143,30 @@ TEST_P(KeptWeightsTest, ReplaysSeeChangesAndWhatTheyCompute) {
 std::vector<DType> types() {
   return cpu::has_bf16() ? std::vector{DType::f32, DType::bf16} : std::vector{DType::f32};
 }
+
+TEST(KeptWeights, TellShapesAndTypesApart) {
+  Draw draw(5);
+  const Tensor flat = draw.tensor({8 + 64 * 32 * 9}, {});
+  const Tensor weight = flat.narrow(0, 8, 64 * 32 * 9).with_own_version();
+  KeptWeights kept;
+  for (int round = 0; round < 2; ++round) {
+    for (const DType dtype : types()) {
+      for (const auto& [o, i] : {std::pair(64, 32), std::pair(32, 64)}) {
+        const TensorOptions image{.dtype = dtype, .format = MemoryFormat::channels_last};
+        const Tensor x = draw.tensor({6, i, 8, 8}, image), with = weight.view({o, i, 3, 3});
+        auto forward = [&, out = empty({6, o, 8, 8}, image)]() mutable {
+          MILLRACE_LAUNCH(kCpu, conv2d_forward, x, with, Tensor(), Conv2dParams{.padding = 1}, out);
+          return values(out);
+        };
+        const std::vector<double> expected = forward();
+        const KeptWeights::Use use(kept);
+        EXPECT_EQ(forward(), expected) << round << " " << name_of(dtype) << " " << o;
+      }
+    }
+  }
+  EXPECT_EQ(kept.size(), 2 * types().size());
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, KeptWeightsTest, testing::ValuesIn(types()),
                          [](const auto& type) { return std::string(name_of(type.param)); });
 

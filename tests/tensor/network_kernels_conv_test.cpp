@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "network_kernels_support.h"
+#include "tensor/cpu/conv2d_winograd.h"
 
 namespace millrace {
 namespace {
@@ -92,9 +93,12 @@ void check(const Case& c, DType dtype, std::uint64_t seed) {
   cpu::conv2d_backward_data(grad, weight, p, got_x);
   cpu::conv2d_backward_weight(x, grad, p, got_w, got_b);
   // In bf16 Winograd's products are of rounded transforms.
-  const double tolerance = dtype == DType::bf16 ? 8e-3 : 1e-5;
-  expect_within(got_out, out, tolerance, "out");
-  expect_within(got_x, grad_x, tolerance, "grad_x");
+  const auto tolerance = [&](const Tensor& of) {
+    const bool rounds = cpu::winograd_is_faster(weight.shape(), p, of);
+    return dtype == DType::f32 ? 1e-5 : rounds ? 6.5e-3 : 5e-3;
+  };
+  expect_within(got_out, out, tolerance(got_out), "out");
+  expect_within(got_x, grad_x, tolerance(got_x), "grad_x");
   expect_close(got_w, grad_w, DType::f32, "grad_weight");
   if (c.bias) {
     expect_close(got_b, grad_b, DType::f32, "grad_bias");
@@ -127,10 +131,11 @@ std::vector<Case> cases() {
       {4, 64, 9, 8, 80, 3, 2, {.padding = {2, 1}}, false},
       {9, 31, 7, 9, 112, 3, 3, {.stride = {1, 2}, .padding = {1, 3}, .dilation = {2, 1}}, false},
       {65, 26, 2, 2, 64, 3, 3, {.padding = 1}, false},      // blocks of many images, the last one short
-      {4, 40, 8, 8, 24, 3, 3, {.padding = 1}},              // Winograd's: parts of vectors on both sides
+      {6, 40, 8, 8, 24, 3, 3, {.padding = 1}},              // Winograd's: parts of vectors on both sides
+      {7, 33, 7, 8, 65, 3, 3, {.padding = 1}},              // channels that make no pairs
       {2, 24, 15, 12, 40, 3, 3, {.padding = {0, 2}}},       // halves of tiles
       {1, 20, 30, 29, 52, 3, 3, {.padding = 2}},            // several chunks, the last one short
-      {50, 8, 4, 4, 64, 3, 3, {.padding = 1}, false},       // several images in a block
+      {50, 24, 4, 4, 64, 3, 3, {.padding = 1}, false},      // several images in a block
       {3, 24, 11, 11, 64, 3, 3, {.padding = 1}, false, 1},  // as a pooling behind wants it
       {2, 64, 9, 9, 64, 3, 3, {.padding = 1}, false, 1},
       {2, 64, 7, 7, 80, 3, 3, {.padding = 1}, false, 1},
