@@ -23,7 +23,7 @@ void expect_parity(const std::string& name, Device device) {
   const auto net = nn::make_model(name);
   golden::fill(*net, name);
   net->to(device);
-  const Tensor x = golden::tensor(name + "/x", {images, 3, size, size}, 2)
+  const Tensor x = golden::tensor(golden["inputs"].get<std::string>(), {images, 3, size, size}, 2)
                        .contiguous(MemoryFormat::channels_last)
                        .to(device);
   const Tensor y = golden::labels(name + "/y", images, 10).to(device);
