@@ -145,7 +145,7 @@ class WeightGradient {
   }
 
  private:
-  static constexpr std::int64_t kImages = kPerWord<T>;
+  static constexpr std::int64_t kImages = kPerWord<T>;  // in a word
 
   /// An image or pair: x by pixels, the gradient in strips that are as wide as a tile.
   void pack_image(std::int64_t group, float* x, float* grad) const {

@@ -92,7 +92,8 @@ void check(const Case& c, DType dtype, std::uint64_t seed) {
   cpu::conv2d_forward(x, weight, bias, p, got_out);
   cpu::conv2d_backward_data(grad, weight, p, got_x);
   cpu::conv2d_backward_weight(x, grad, p, got_w, got_b);
-  // In bf16 Winograd's products are of rounded transforms.
+  // In bf16 Winograd's products are of rounded transforms. Channels in and out may be swapped in the
+  // question.
   const auto tolerance = [&](const Tensor& of) {
     const bool rounds = cpu::winograd_is_faster(weight.shape(), p, of);
     return dtype == DType::f32 ? 1e-5 : rounds ? 6.5e-3 : 5e-3;
@@ -134,7 +135,7 @@ std::vector<Case> cases() {
       {6, 40, 8, 8, 24, 3, 3, {.padding = 1}},              // Winograd's: parts of vectors on both sides
       {7, 33, 7, 8, 65, 3, 3, {.padding = 1}},              // channels that make no pairs
       {2, 24, 15, 12, 40, 3, 3, {.padding = {0, 2}}},       // halves of tiles
-      {1, 20, 30, 29, 52, 3, 3, {.padding = 2}},            // several chunks, the last one short
+      {1, 26, 30, 29, 52, 3, 3, {.padding = 2}},            // several chunks, the last one short
       {50, 24, 4, 4, 64, 3, 3, {.padding = 1}, false},      // several images in a block
       {3, 24, 11, 11, 64, 3, 3, {.padding = 1}, false, 1},  // as a pooling behind wants it
       {2, 64, 9, 9, 64, 3, 3, {.padding = 1}, false, 1},

@@ -51,8 +51,7 @@ inline Tensor garbage(const Shape& shape, const TensorOptions& options) {
                                     : full(shape, 111, options);
 }
 
-/// Relative to the largest value: 1e-5, or the rounding of bf16 where the result is stored in it.
-/// `tolerance` is a share of the largest.
+/// `tolerance` is a share of the largest value.
 inline void expect_within(const Tensor& got, const std::vector<double>& expected, double tolerance,
                           const char* what) {
   const std::vector<double> found = values(got);
@@ -67,6 +66,7 @@ inline void expect_within(const Tensor& got, const std::vector<double>& expected
   }
 }
 
+/// Within 1e-5 of the largest value, or the rounding of bf16 where the result is stored in it.
 inline void expect_close(const Tensor& got, const std::vector<double>& expected, DType dtype,
                          const char* what) {
   expect_within(got, expected, dtype == DType::bf16 ? 5e-3 : 1e-5, what);
