@@ -33,6 +33,16 @@ double floating_operations(const KernelLaunch& launch) {
   if (launch.kernel == "conv2d_backward_weight") {  // x, grad, grad_weight, grad_bias
     return count(1, 2, 0);
   }
+  constexpr double kPooled = 4;                        // windows of 2x2
+  if (launch.kernel == "conv2d_max_pool2d_forward") {  // x, weight, bias, out, index
+    return kPooled * count(3, 1, 0);
+  }
+  if (launch.kernel == "conv2d_max_pool2d_backward_data") {  // grad, index, weight, grad_x
+    return kPooled * count(0, 2, 0);
+  }
+  if (launch.kernel == "conv2d_max_pool2d_backward_weight") {  // x, grad, index, grad_weight, grad_bias
+    return kPooled * count(1, 3, 0);
+  }
   if (launch.kernel == "matmul") {  // a, b, bias, out
     return count(3, 0, launch.tensors[0]->size(-1));
   }

@@ -23,21 +23,12 @@ void check_weight(const Shape& x, const Variable& weight, const Variable& bias, 
   }
 }
 
-/// Of `count` windows along one axis those that a pooling behind reads, where it is padding that the others
-/// reach into. On the CPU: cuDNN's engines like padding to be the same on both sides.
-std::int64_t used_windows(std::int64_t count, std::int64_t size, std::int64_t window, std::int64_t stride,
-                          std::int64_t padding, std::int64_t pooled_by, Device device) {
-  const std::int64_t used = count - count % pooled_by;
-  return device.is_cpu() && used > 0 && (used - 1) * stride + window >= size + padding ? used : count;
-}
-
-Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p, Device device) {
+Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p) {
   const auto positive = [](Size2 size, std::int64_t least) {
     return size.height >= least && size.width >= least;
   };
-  if (!positive(p.stride, 1) || !positive(p.dilation, 1) || !positive(p.padding, 0) ||
-      !positive(p.pooled_by, 1)) {
-    throw InputError("conv2d: stride, dilation and pooled_by must be at least 1 and padding at least 0");
+  if (!positive(p.stride, 1) || !positive(p.dilation, 1) || !positive(p.padding, 0)) {
+    throw InputError("conv2d: stride and dilation must be at least 1 and padding at least 0");
   }
   const std::int64_t window_height = (weight[2] - 1) * p.dilation.height + 1;
   const std::int64_t window_width = (weight[3] - 1) * p.dilation.width + 1;
@@ -47,11 +38,23 @@ Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p, Devi
     throw InputError("conv2d: input {} with padding {} x {} is smaller than the window {} x {} of weight {}",
                      x, p.padding.height, p.padding.width, window_height, window_width, weight);
   }
-  out[2] = used_windows(out[2], x[2], window_height, p.stride.height, p.padding.height, p.pooled_by.height,
-                        device);
-  out[3] =
-      used_windows(out[3], x[3], window_width, p.stride.width, p.padding.width, p.pooled_by.width, device);
+  if (p.max_pool && (out[2] < 2 || out[3] < 2)) {
+    throw InputError("conv2d: result {} is smaller than the 2 x 2 window of the max pooling behind it", out);
+  }
   return out;
+}
+
+/// `whole` without those last rows and columns that the pooling leaves out, where only padding lies behind
+/// them. (cuDNN's engines like padding to be the same on both sides.)
+Shape pooled_part(Shape whole, const Shape& x, const Shape& weight, const Conv2dParams& p) {
+  const auto used = [](std::int64_t count, std::int64_t size, std::int64_t window, std::int64_t dilation,
+                       std::int64_t stride, std::int64_t padding) {
+    const std::int64_t even = count - count % 2;
+    return (even - 1) * stride + (window - 1) * dilation + 1 >= size + padding ? even : count;
+  };
+  whole[2] = used(whole[2], x[2], weight[2], p.dilation.height, p.stride.height, p.padding.height);
+  whole[3] = used(whole[3], x[3], weight[3], p.dilation.width, p.stride.width, p.padding.width);
+  return whole;
 }
 
 /// A gradient of a weight or bias: a row-major f32 place, so that the kernel can write it as it is kept.
@@ -60,6 +63,59 @@ Tensor row_major_destination(const InputGradients& inputs, int i, const Shape& s
   Tensor destination = inputs.needed(i) ? inputs.destination(i) : Tensor();
   const bool fits = destination.defined() && destination.is_contiguous();
   return fits ? destination : empty(shape, {.dtype = DType::f32, .device = gradient.device()});
+}
+
+/// The convolution, of which `shape` is computed, or with `pools` that and the pooling behind it in one pass.
+Variable convolve(const Tensor& input, const std::array<Variable, 3>& inputs, const Conv2dParams& params,
+                  const Shape& shape, bool pools = false) {
+  const auto& [x, weight, bias] = inputs;
+  const Tensor kernel = weight.data().contiguous();
+  Tensor out = detail::empty_image(shape, input);
+  Tensor index;  // of the pooling's winners
+  if (pools) {
+    index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});
+    MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_forward, input, kernel, detail::dense_value(bias), params, out,
+                           index);
+  } else {
+    MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), params, out);
+  }
+  const char* const name = pools ? "conv2d_max_pool2d" : "conv2d";
+  return record(name, std::move(out), {x, weight, bias}, [&](const Tensor&) {
+    const bool needs_input = weight.requires_grad();
+    return [name, params, index, x = needs_input ? SavedTensor(input) : SavedTensor(),
+            weight = SavedTensor(kernel), shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
+      const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
+      const Tensor& kernel = weight.get(name);
+      if (inputs.needed(0)) {
+        Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
+        if (index.defined()) {
+          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_data, grad, index, kernel, params, grad_x);
+        } else {
+          MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, params, grad_x);
+        }
+        inputs.add(0, std::move(grad_x));
+      }
+      Tensor grad_bias =
+          inputs.needed(2) ? row_major_destination(inputs, 2, {kernel.size(0)}, grad) : Tensor();
+      if (inputs.needed(1)) {
+        Tensor grad_weight = row_major_destination(inputs, 1, kernel.shape(), grad);
+        if (index.defined()) {
+          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get(name), grad, index, params,
+                                 grad_weight, grad_bias);
+        } else {
+          MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get(name), grad, params, grad_weight,
+                          grad_bias);
+        }
+        inputs.add(1, std::move(grad_weight));
+      } else if (inputs.needed(2)) {
+        Tensor sums = grad_bias.view({1, kernel.size(0), 1, 1});
+        MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, sums);
+      }
+      if (inputs.needed(2)) {
+        inputs.add(2, std::move(grad_bias));
+      }
+    };
+  });
 }
 
 }  // namespace
@@ -71,38 +127,20 @@ Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& p
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dParams& params) {
   const Tensor input = detail::image_input(x, "conv2d");
   check_weight(x.shape(), weight, bias, params);
-  const Tensor kernel = weight.data().contiguous();
-  Tensor out = detail::empty_image(out_shape(x.shape(), weight.shape(), params, x.device()), input);
-  MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), params, out);
-  return record("conv2d", std::move(out), {x, weight, bias}, [&](const Tensor&) {
-    const bool needs_input = weight.requires_grad();
-    return [params, x = needs_input ? SavedTensor(input) : SavedTensor(), weight = SavedTensor(kernel),
-            shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
-      const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
-      const Tensor& kernel = weight.get("conv2d");
-      if (inputs.needed(0)) {
-        Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
-        MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, params, grad_x);
-        inputs.add(0, std::move(grad_x));
-      }
-      if (inputs.needed(1)) {
-        Tensor grad_weight = row_major_destination(inputs, 1, kernel.shape(), grad);
-        Tensor grad_bias =
-            inputs.needed(2) ? row_major_destination(inputs, 2, {kernel.size(0)}, grad) : Tensor();
-        MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, params, grad_weight,
-                        grad_bias);
-        inputs.add(1, std::move(grad_weight));
-        if (inputs.needed(2)) {
-          inputs.add(2, std::move(grad_bias));
-        }
-      } else if (inputs.needed(2)) {
-        Tensor grad_bias = row_major_destination(inputs, 2, {kernel.size(0)}, grad);
-        Tensor sums = grad_bias.view({1, kernel.size(0), 1, 1});
-        MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, sums);
-        inputs.add(2, std::move(grad_bias));
-      }
-    };
-  });
+  const std::array<Variable, 3> inputs{x, weight, bias};
+  const Shape whole = out_shape(x.shape(), weight.shape(), params);
+  if (!params.max_pool) {
+    return convolve(input, inputs, params, whole);
+  }
+  if (!x.device().is_cpu()) {
+    return max_pool2d(convolve(input, inputs, params, whole), {.kernel = 2});
+  }
+  const Shape pooled{whole[0], whole[1], whole[2] / 2, whole[3] / 2};
+  if (cpu::conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), params, pooled)) {
+    return convolve(input, inputs, params, pooled, true);
+  }
+  const Shape read = pooled_part(whole, x.shape(), weight.shape(), params);
+  return max_pool2d(convolve(input, inputs, params, read), {.kernel = 2});
 }
 
 }  // namespace millrace

@@ -28,7 +28,7 @@ std::string describe_pad(const Module& module, const Pad2d& pad) {
 }  // namespace
 
 Conv2d::Conv2d(std::int64_t in, std::int64_t out, const Conv2dOptions& options)
-    : params_{options.stride, options.padding, options.dilation, options.groups, options.pooled_by} {
+    : params_{options.stride, options.padding, options.dilation, options.groups, options.max_pool} {
   if (in < 1 || out < 1 || options.kernel.height < 1 || options.kernel.width < 1) {
     throw InputError("Conv2d: got {} to {} channels with kernel {}, expected positive numbers", in, out,
                      pair(options.kernel));
@@ -65,6 +65,9 @@ std::string Conv2d::describe() const {
   }
   if (!bias.defined()) {
     text += ", bias=False";
+  }
+  if (params_.max_pool) {
+    text += ", max_pool=True";
   }
   return text + ")";
 }

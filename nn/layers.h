@@ -18,7 +18,7 @@ struct Conv2dOptions {
   Size2 dilation = 1;
   std::int64_t groups = 1;
   bool bias = true;
-  Size2 pooled_by = 1;  ///< Size and stride of the pooling that follows: see Conv2dParams.
+  bool max_pool = false;  ///< Of 2x2 windows behind, in the same pass where that is faster.
 };
 /// [N, in, H, W] to [N, out, H', W'].
 class Conv2d : public Module {

@@ -32,6 +32,11 @@
       },                                                 \
       __VA_ARGS__)
 
+/// Runs a kernel that only CPUs have.
+#define MILLRACE_LAUNCH_ON_CPU(name, ...) \
+  ::millrace::detail::launch(             \
+      #name, [](auto&... arguments) { ::millrace::cpu::name(arguments...); }, __VA_ARGS__)
+
 namespace millrace {
 
 /// Height and width; one number stands for both.
@@ -90,9 +95,8 @@ struct Conv2dParams {
   Size2 padding = 0;
   Size2 dilation = 1;
   std::int64_t groups = 1;
-  /// Size and stride of the pooling that follows. On the CPU `conv2d` leaves out those last rows and columns
-  /// of its result that the pooling would, where only padding lies behind them; kernels go by out's size.
-  Size2 pooled_by = 1;
+  /// A max pooling of 2x2 windows behind. `conv2d` sees to it; kernels go by out's size.
+  bool max_pool = false;
 };
 MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias,
                 const Conv2dParams& params, Tensor& out)
@@ -101,6 +105,21 @@ MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, 
 MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, const Conv2dParams& params,
                 Tensor& grad_weight,
                 Tensor& grad_bias)  // grad_bias may be undefined
+
+// A convolution and a max pooling of 2x2 windows behind it in one pass: neither what is pooled nor its
+// gradient is written. For CPUs alone, and those convolutions of which `conv2d_pools` says that it is faster.
+namespace cpu {
+bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dParams& params,
+                  const Shape& pooled);
+// `index`, u8, as of max_pool2d_forward.
+void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Conv2dParams& params, Tensor& out, Tensor& index);
+// `grad`: of the pooling's result.
+void conv2d_max_pool2d_backward_data(const Tensor& grad, const Tensor& index, const Tensor& weight,
+                                     const Conv2dParams& params, Tensor& grad_x);
+void conv2d_max_pool2d_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
+                                       const Conv2dParams& params, Tensor& grad_weight, Tensor& grad_bias);
+}  // namespace cpu
 
 // Pooling. The adaptive form ignores kernel, stride and padding: windows follow from the sizes of x and out.
 struct Pool2dParams {

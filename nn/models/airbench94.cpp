@@ -8,7 +8,7 @@ namespace {
 
 struct Group : Module {
   Group(std::int64_t in, std::int64_t out)
-      : c1(in, out, {.kernel = 3, .padding = 1, .bias = false, .pooled_by = 2}),
+      : c1(in, out, {.kernel = 3, .padding = 1, .bias = false, .max_pool = true}),
         c2(out, out, {.kernel = 3, .padding = 1, .bias = false}),
         n1(out, {.eps = 1e-12, .momentum = 0.4, .activation = Activation::gelu}),
         n2(out, {.eps = 1e-12, .momentum = 0.4, .activation = Activation::gelu}) {
@@ -22,7 +22,7 @@ struct Group : Module {
     n2.weight.set_requires_grad(false);
   }
 
-  Variable forward(const Variable& x) override { return n2(c2(n1(max_pool2d(c1(x), {.kernel = 2})))); }
+  Variable forward(const Variable& x) override { return n2(c2(n1(c1(x)))); }
 
   Conv2d c1, c2;
   BatchNorm2d n1, n2;

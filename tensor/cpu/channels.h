@@ -144,6 +144,12 @@ void store(T* p, detail::Wide<T> value, std::int64_t n) {
 #endif
 }
 
+/// `value` as it will be read once it is stored.
+template <typename T>
+Vec rounded(Vec value) {
+  return detail::widen<T>(detail::pack<T>(value));
+}
+
 /// Where value is larger than best, or not a number, takes it and its place.
 inline void take_larger(Vec value, std::int32_t place, Vec& best, IntVec& winner) {
 #if defined(MILLRACE_MASKED_LANES)

@@ -205,14 +205,18 @@ Tensor prepared(const Tensor& weight, bool turn, Convolution& made) {
   });
 }
 
-void run_winograd(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias, Size2 padding,
-                  Tensor& out) {
+/// The same for Winograd's convolution of images of `dtype`.
+Tensor prepared_for_winograd(const Tensor& weight, bool turn, DType dtype) {
   const Shape& shape = weight.shape();
-  const memory::desc layout({shape.begin(), shape.end()}, onednn::data_type(x.dtype()),
-                            memory::format_tag::any);
-  const Tensor read =
-      kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn, x.dtype()); });
-  winograd_forward(x, read, bias, padding, out);
+  const memory::desc layout({shape.begin(), shape.end()}, onednn::data_type(dtype), memory::format_tag::any);
+  return kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn, dtype); });
+}
+
+/// What the gradient of the input is a convolution with, of the gradient with weights turned round: [I, O].
+Shape turned_shape(const Shape& weight) { return {weight[1], weight[0], weight[2], weight[3]}; }
+/// And its padding.
+Size2 turned_padding(const Shape& weight, const Conv2dParams& params) {
+  return {weight[2] - 1 - params.padding.height, weight[3] - 1 - params.padding.width};
 }
 
 /// By oneDNN, with `weight` or that turned round.
@@ -245,8 +249,8 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   if (direct_conv2d_is_faster(x.dtype(), weight.shape(), params)) {
     return direct_conv2d_forward(x, weight, bias, params, out);
   }
-  if (winograd_is_faster(weight.shape(), params, out)) {
-    return run_winograd(x, weight, false, bias, params.padding, out);
+  if (winograd_is_faster(x.dtype(), weight.shape(), params, out.shape())) {
+    return winograd_forward(x, prepared_for_winograd(weight, false, x.dtype()), bias, params.padding, out);
   }
   run_forward(x, weight, false, bias, params, out);
 }
@@ -259,9 +263,10 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   if (direct_conv2d_data_is_faster(grad.dtype(), weight.shape(), params)) {
     return direct_conv2d_backward_data(grad, weight, params, grad_x);
   }
-  const Size2 padding{weight.size(2) - 1 - params.padding.height, weight.size(3) - 1 - params.padding.width};
-  if (winograd_is_faster({weight.size(1), weight.size(0), weight.size(2), weight.size(3)}, params, grad_x)) {
-    return run_winograd(grad, weight, true, Tensor(), padding, grad_x);
+  const Size2 padding = turned_padding(weight.shape(), params);
+  if (winograd_is_faster(grad.dtype(), turned_shape(weight.shape()), params, grad_x.shape())) {
+    return winograd_forward(grad, prepared_for_winograd(weight, true, grad.dtype()), Tensor(), padding,
+                            grad_x);
   }
   if (forward_is_faster(weight.shape(), params, grad)) {
     return run_forward(grad, weight, true, Tensor(), {.padding = padding}, grad_x);
@@ -288,11 +293,11 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
   if (direct_conv2d_is_faster(x.dtype(), shape, params)) {
     return direct_conv2d_backward_weight(x, grad, params, grad_weight, grad_bias);
   }
-  if (x.dtype() == DType::f32 && winograd_is_faster(shape, params, grad)) {
-    return winograd_backward_weight(x, grad, params.padding, grad_weight, grad_bias);
+  if (x.dtype() == DType::f32 && winograd_is_faster(x.dtype(), shape, params, grad.shape())) {
+    return winograd_backward_weight(x, grad, Tensor(), params.padding, grad_weight, grad_bias);
   }
-  if (!biased && channel_tiles_are_faster(shape, params, grad)) {
-    return channel_tiles_backward_weight(x, grad, params, grad_weight);
+  if (!biased && channel_tiles_are_faster(x.dtype(), shape, params, grad.shape())) {
+    return channel_tiles_backward_weight(x, grad, Tensor(), params, grad_weight);
   }
   thread_local onednn::Cache<Convolution> cache;
   Convolution& made =
@@ -304,6 +309,35 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
     made.convolution.run({x.raw(), grad.raw()});
   }
   made.reorder.run({grad_weight.raw()});
+}
+
+bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dParams& params,
+                  const Shape& pooled) {
+  const Shape whole{pooled[0], pooled[1], 2 * pooled[2], 2 * pooled[3]};
+  return winograd_is_faster(dtype, weight, params, whole) &&
+         winograd_is_faster(dtype, turned_shape(weight), params, x) &&
+         (dtype == DType::f32 || (!biased && channel_tiles_are_faster(dtype, weight, params, whole)));
+}
+
+void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                               const Conv2dParams& params, Tensor& out, Tensor& index) {
+  winograd_max_pool_forward(x, prepared_for_winograd(weight, false, x.dtype()), bias, params.padding, out,
+                            index);
+}
+
+void conv2d_max_pool2d_backward_data(const Tensor& grad, const Tensor& index, const Tensor& weight,
+                                     const Conv2dParams& params, Tensor& grad_x) {
+  winograd_unpooled_forward(grad, index, prepared_for_winograd(weight, true, grad.dtype()),
+                            turned_padding(weight.shape(), params), grad_x);
+}
+
+void conv2d_max_pool2d_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
+                                       const Conv2dParams& params, Tensor& grad_weight, Tensor& grad_bias) {
+  if (x.dtype() == DType::f32) {
+    winograd_backward_weight(x, grad, index, params.padding, grad_weight, grad_bias);
+  } else {
+    channel_tiles_backward_weight(x, grad, index, params, grad_weight);
+  }
 }
 
 }  // namespace millrace::cpu

@@ -1,9 +1,12 @@
 #include "tensor/cpu/conv2d_weight_gradient.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "tensor/cpu/conv2d_sizes.h"
+#include "tensor/cpu/unpooled.h"
+#include "tensor/cpu/visit_float.h"
 #include "tensor/cpu/words.h"
 #include "tensor/tensor.h"
 
@@ -104,14 +107,18 @@ void pack(const T* image, const T* second, const ImageSizes& s, std::int64_t cou
   });
 }
 
-template <typename T>
+/// The images of the gradient are an `Images` or `Unpooled`, one for the first of each pair, one for the
+/// other.
+template <typename T, typename Source>
 class WeightGradient {
  public:
-  WeightGradient(const Tensor& x, const Tensor& grad, const Conv2dParams& params, const Shape& weight)
-      : x_(x),
-        grad_(grad),
+  WeightGradient(const Tensor& x, Source grad, Source second_grad, const ImageSizes& grad_sizes,
+                 const Conv2dParams& params, const Shape& weight)
+      : x_(images_of<T>(x)),
+        grad_(std::move(grad)),
+        second_grad_(std::move(second_grad)),
         in_(image_sizes(x)),
-        out_(image_sizes(grad)),
+        out_(grad_sizes),
         stride_(params.stride),
         taps_(weight[2] * weight[3]),
         groups_((in_.images + kImages - 1) / kImages),
@@ -148,17 +155,17 @@ class WeightGradient {
   static constexpr std::int64_t kImages = kPerWord<T>;  // in a word
 
   /// An image or pair: x by pixels, the gradient in strips that are as wide as a tile.
-  void pack_image(std::int64_t group, float* x, float* grad) const {
-    const bool is_single = kImages == 1 || (group + 1) * kImages > in_.images;
-    const auto image = [&](const Tensor& tensor, std::int64_t image, std::int64_t channel) {
-      return tensor.data<T>() + image * (tensor.numel() / in_.images) + channel;
-    };
+  void pack_image(std::int64_t group, float* x, float* grad) {
     const std::int64_t first = group * kImages;
-    pack(image(x_, first, 0), is_single ? nullptr : image(x_, first + 1, 0), in_, in_.channels, x_pixel_, x);
+    const bool is_single = kImages == 1 || first + 1 == in_.images;
+    const T* const none = nullptr;
+    pack<T>(x_.image(first), is_single ? none : x_.image(first + 1), in_, in_.channels, x_pixel_, x);
+    const T* const image = grad_.image(first);
+    const T* const second = is_single ? none : second_grad_.image(first + 1);
     for (std::int64_t o = 0; o < out_.channels; o += kColumns) {
       const std::int64_t count = std::min(kColumns, out_.channels - o);
-      pack(image(grad_, first, o), is_single ? nullptr : image(grad_, first + 1, o), out_, count, count,
-           grad + o * out_.height * out_.width);
+      pack<T>(image + o, is_single ? none : second + o, out_, count, count,
+              grad + o * out_.height * out_.width);
     }
   }
 
@@ -214,7 +221,8 @@ class WeightGradient {
     });
   }
 
-  const Tensor &x_, &grad_;
+  Images<T> x_;
+  Source grad_, second_grad_;
   ImageSizes in_, out_;
   Size2 stride_;
   std::int64_t taps_, groups_, block_;
@@ -227,28 +235,34 @@ class WeightGradient {
 
 }  // namespace
 
-bool channel_tiles_are_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out) {
+bool channel_tiles_are_faster(DType dtype, const Shape& weight, const Conv2dParams& params,
+                              const Shape& out) {
 #if defined(__AVX512F__)
   constexpr bool kTakesFloat = true;
 #else
   constexpr bool kTakesFloat = false;
 #endif
-  const bool takes_type =
-      out.dtype() == DType::bf16 ? kMultipliesPairs : kTakesFloat && out.dtype() == DType::f32;
+  const bool takes_type = dtype == DType::bf16 ? kMultipliesPairs : kTakesFloat && dtype == DType::f32;
   // A sum over few pixels is soon done: what then counts is how the result is written.
   const bool is_long = out.numel() >= kBlockPixels * weight[0];
   return takes_type && is_long && params.groups == 1 && weight[0] >= 64 && weight[0] % kLanes == 0 &&
          weight[1] >= 24;
 }
 
-void channel_tiles_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
-                                   Tensor& grad_weight) {
-  const Shape& weight = grad_weight.shape();
-  if (x.dtype() == DType::bf16) {
-    WeightGradient<bfloat16>(x, grad, params, weight).run(grad_weight);
-  } else {
-    WeightGradient<float>(x, grad, params, weight).run(grad_weight);
-  }
+void channel_tiles_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
+                                   const Conv2dParams& params, Tensor& grad_weight) {
+  visit_float(x.dtype(), "conv2d", [&]<typename T>() {
+    const auto run = [&](auto source, auto second, const ImageSizes& sizes) {
+      WeightGradient<T, decltype(source)>(x, std::move(source), std::move(second), sizes, params,
+                                          grad_weight.shape())
+          .run(grad_weight);
+    };
+    if (index.defined()) {
+      run(Unpooled<T>(grad, index), Unpooled<T>(grad, index), unpooled_sizes(grad));
+    } else {
+      run(images_of<T>(grad), images_of<T>(grad), image_sizes(grad));
+    }
+  });
 }
 
 }  // namespace millrace::cpu

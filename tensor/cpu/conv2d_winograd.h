@@ -8,7 +8,7 @@ namespace millrace::cpu {
 
 /// Whether `winograd_forward` takes this convolution, of which `out` is the result, and beats the others: f32
 /// or, with AVX-512's extension, bf16. In f32 it is the answer for the weights' gradient too.
-bool winograd_is_faster(const Shape& weight, const Conv2dParams& params, const Tensor& out);
+bool winograd_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params, const Shape& out);
 
 /// `weight`, f32 [O, I, 3, 3], as `winograd_forward` reads it with images of `dtype`: [out, in] = [O, I], or
 /// turned: [I, O] and each kernel by half a circle.
@@ -16,9 +16,15 @@ Tensor winograd_weights(const Tensor& weight, bool turned, DType dtype);
 /// `x` and `out` are f32 or bf16, channels-last, `weight` is what `winograd_weights` gave, `bias` undefined
 /// or f32 [out].
 void winograd_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding, Tensor& out);
+/// The same with a max pooling of 2x2 windows behind: `index` is u8, as of `max_pool2d_forward`.
+void winograd_max_pool_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, Size2 padding,
+                               Tensor& out, Tensor& index);
+/// `winograd_forward` of the gradient of what such a pooling read; `grad` is that of its result.
+void winograd_unpooled_forward(const Tensor& grad, const Tensor& index, const Tensor& weight, Size2 padding,
+                               Tensor& out);
 /// `x` and `grad` are f32; `grad_weight`, f32 [O, I, 3, 3], and `grad_bias`, undefined or f32 [O], are
 /// overwritten.
-void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding, Tensor& grad_weight,
-                              Tensor& grad_bias);
+void winograd_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index, Size2 padding,
+                              Tensor& grad_weight, Tensor& grad_bias);
 
 }  // namespace millrace::cpu

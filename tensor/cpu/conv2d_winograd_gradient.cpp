@@ -1,4 +1,5 @@
 #include "tensor/cpu/conv2d_winograd.h"
+#include "tensor/cpu/unpooled.h"
 #include "tensor/cpu/winograd_tiles.h"
 
 // The weights' gradient goes the way of the forward pass back: what was a matrix product over channels in is
@@ -21,7 +22,8 @@ constexpr std::int64_t kSumPlace = 5;  // where a transformed tile of gradients 
 }
 
 /// Up to sixteen channels of a tile of gradients of results.
-[[gnu::noinline]] void transform_gradients(const std::array<const float*, 4>& from, std::int64_t channel,
+template <typename P>
+[[gnu::noinline]] void transform_gradients(const std::array<P*, 4>& from, std::int64_t channel,
                                            std::int64_t channels, std::int64_t place, float* to) {
   Vecs<4> result;
 #pragma GCC unroll 4
@@ -103,13 +105,13 @@ void finish_weights(const float* total, std::int64_t rows, Tensor& grad_weight) 
   });
 }
 
-}  // namespace
-
-void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding, Tensor& grad_weight,
-                              Tensor& grad_bias) {
+template <typename Source>
+void backward_weight(const Tensor& x, Source grad, const ImageSizes& grad_sizes, Size2 padding,
+                     Tensor& grad_weight, Tensor& grad_bias) {
   const std::int64_t out = grad_weight.size(0), in = grad_weight.size(1), columns = whole_vectors(out);
   const std::int64_t rows = (in + kSumRows - 1) / kSumRows * kSumRows;
-  const Tiles<float> tiles(x, grad, padding, {.out_words = columns, .least_blocks = 8});
+  const Images<float> images = images_of<float>(x);
+  const Tiles<float> tiles(image_sizes(x), grad_sizes, padding, {.out_words = columns, .least_blocks = 8});
   const std::int64_t block = kRows * whole_vectors(in), place = place_step(tiles.blocks() * block);
   const std::int64_t most = tiles.blocks() * kRows, grad_place = place_step(most * columns);
   Tensor pixels = empty({kPlaces * place}), gradients = empty({kPlaces * grad_place});
@@ -118,9 +120,9 @@ void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding
   float* const from_grad = gradients.data<float>();
   tiles.for_each_chunk([&](std::int64_t first, std::int64_t blocks) {
     for (std::int64_t t = 0; t < blocks * kRows; ++t) {
-      transform_pixels<float>(tiles.pixels(x.data<float>(), first + t), in, place,
+      transform_pixels<float>(tiles.pixels(images, first + t), in, place,
                               from_x + t / kRows * block + t % kRows * kLanes);
-      const std::array<const float*, 4> results = tiles.results<const float>(grad.data<float>(), first + t);
+      const auto results = tiles.results(grad, first + t);
       for_each_panel(out, [&]<int kOut>(std::int64_t panel) {
         for (std::int64_t v = 0; v < kOut; ++v) {
           transform_gradients(results, panel + v * kLanes, out, grad_place,
@@ -148,6 +150,17 @@ void winograd_backward_weight(const Tensor& x, const Tensor& grad, Size2 padding
     std::copy_n(bias_totals.data<float>(), out, grad_bias.data<float>());
   }
   finish_weights(totals.data<float>(), rows, grad_weight);
+}
+
+}  // namespace
+
+void winograd_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index, Size2 padding,
+                              Tensor& grad_weight, Tensor& grad_bias) {
+  if (index.defined()) {
+    backward_weight(x, Unpooled<float>(grad, index), unpooled_sizes(grad), padding, grad_weight, grad_bias);
+  } else {
+    backward_weight(x, images_of<float>(grad), image_sizes(grad), padding, grad_weight, grad_bias);
+  }
 }
 
 }  // namespace millrace::cpu

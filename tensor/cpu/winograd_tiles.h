@@ -101,7 +101,7 @@ inline std::int64_t whole_vectors(std::int64_t channels) { return (channels + kL
 /// once would share a set of the cache otherwise.
 inline std::int64_t place_step(std::int64_t words) { return words + kLanes; }
 
-/// The tiles of a batch of images, and the chunks in which they pass.
+/// The tiles of a batch of images, and the chunks in which they pass. Images are an `Images` or the like.
 template <typename T>
 class Tiles {
  public:
@@ -109,9 +109,9 @@ class Tiles {
     std::int64_t out_words;     ///< Of a tile at one place, on the other side, which shares the cache.
     std::int64_t least_blocks;  ///< Of a chunk: each chunk reads all weights, or all their sums.
   };
-  Tiles(const Tensor& x, const Tensor& out, Size2 padding, Options options)
-      : in_(image_sizes(x)),
-        out_(image_sizes(out)),
+  Tiles(const ImageSizes& in, const ImageSizes& out, Size2 padding, Options options)
+      : in_(in),
+        out_(out),
         padding_(padding),
         down_((out_.height + 1) / 2),
         across_((out_.width + 1) / 2),
@@ -132,19 +132,21 @@ class Tiles {
     }
   }
 
-  /// Pixels of the padding, and of tiles that a block lacks, are zeros.
-  Pixels<T> pixels(const T* x, std::int64_t tile) const {
+  /// Those of one tile, to be read before the next is asked for. Pixels of the padding, and of tiles that a
+  /// block lacks, are zeros.
+  template <typename Source>
+  Pixels<T> pixels(Source& x, std::int64_t tile) const {
     Pixels<T> pixel;
     pixel.fill(zeros_.data());
     if (tile < count_) {
       const Corner corner = corner_of(tile);
+      const T* const image = x.image(corner.image);
       const std::int64_t top = 2 * corner.row - padding_.height, left = 2 * corner.column - padding_.width;
       for (std::int64_t h = std::max<std::int64_t>(-top, 0); h < std::min<std::int64_t>(in_.height - top, 4);
            ++h) {
         for (std::int64_t w = std::max<std::int64_t>(-left, 0);
              w < std::min<std::int64_t>(in_.width - left, 4); ++w) {
-          pixel[h * 4 + w] =
-              x + ((corner.image * in_.height + top + h) * in_.width + left + w) * in_.channels;
+          pixel[h * 4 + w] = image + ((top + h) * in_.width + left + w) * in_.channels;
         }
       }
     }
@@ -152,16 +154,16 @@ class Tiles {
   }
 
   /// The four places of a tile's result; those that are not in it are null.
-  template <typename P>
-  std::array<P*, 4> results(P* out, std::int64_t tile) const {
-    std::array<P*, 4> place = {};
+  template <typename Source>
+  auto results(Source& out, std::int64_t tile) const {
+    std::array<decltype(out.image(0)), 4> place = {};
     if (tile < count_) {
       const Corner corner = corner_of(tile);
+      const auto image = out.image(corner.image);
       const std::int64_t h = 2 * corner.row, w = 2 * corner.column;
       for (std::int64_t i = 0; i < 4; ++i) {
         if (h + i / 2 < out_.height && w + i % 2 < out_.width) {
-          place[i] =
-              out + ((corner.image * out_.height + h + i / 2) * out_.width + w + i % 2) * out_.channels;
+          place[i] = image + ((h + i / 2) * out_.width + w + i % 2) * out_.channels;
         }
       }
     }

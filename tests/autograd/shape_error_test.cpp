@@ -57,12 +57,12 @@ INSTANTIATE_TEST_SUITE_P(
          [] {
            conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), {.stride = 0});
          },
-         "conv2d: stride, dilation and pooled_by must be at least 1"},
-        {"conv2d_pooled_by",
+         "conv2d: stride and dilation must be at least 1"},
+        {"conv2d_max_pool",
          [] {
-           conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), {.pooled_by = {2, 0}});
+           conv2d(of({1, 3, 8, 3}), of({4, 3, 3, 3}), {.max_pool = true});
          },
-         "conv2d: stride, dilation and pooled_by must be at least 1"},
+         "conv2d: result [1, 4, 6, 1] is smaller than the 2 x 2 window of the max pooling behind it"},
         {"conv2d_type",
          [] {
            conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}, DType::bf16));

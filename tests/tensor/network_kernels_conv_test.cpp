@@ -95,7 +95,7 @@ void check(const Case& c, DType dtype, std::uint64_t seed) {
   // In bf16 Winograd's products are of rounded transforms. Channels in and out may be swapped in the
   // question.
   const auto tolerance = [&](const Tensor& of) {
-    const bool rounds = cpu::winograd_is_faster(weight.shape(), p, of);
+    const bool rounds = cpu::winograd_is_faster(dtype, weight.shape(), p, of.shape());
     return dtype == DType::f32 ? 1e-5 : rounds ? 6.5e-3 : 5e-3;
   };
   expect_within(got_out, out, tolerance(got_out), "out");
