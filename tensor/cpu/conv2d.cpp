@@ -212,6 +212,16 @@ Tensor prepared_for_winograd(const Tensor& weight, bool turn, DType dtype) {
   return kept_or(weight, {layout, turn}, [&] { return winograd_weights(weight, turn, dtype); });
 }
 
+/// Gradients of bf16 that oneDNN 2.6 computes wrongly, and that are made in f32 therefore: the weights' of
+/// dilated kernels over channels that leave a block of 16 part empty, in images wider than 29 pixels.
+bool weight_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dParams& params) {
+  return dtype == DType::bf16 && params.dilation.height > 1 && weight[1] % 16 != 0;
+}
+/// And the images' of 1x1 kernels with an odd number of results, for some sizes of images.
+bool data_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dParams& params) {
+  return dtype == DType::bf16 && weight[2] == 1 && weight[3] == 1 && weight[0] / params.groups % 2 != 0;
+}
+
 /// What the gradient of the input is a convolution with, of the gradient with weights turned round: [I, O].
 Shape turned_shape(const Shape& weight) { return {weight[1], weight[0], weight[2], weight[3]}; }
 /// And its padding.
@@ -271,6 +281,11 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   if (forward_is_faster(weight.shape(), params, grad)) {
     return run_forward(grad, weight, true, Tensor(), {.padding = padding}, grad_x);
   }
+  if (data_gradient_is_wrong(grad.dtype(), weight.shape(), params)) {
+    Tensor exact = empty(grad_x.shape(), {.format = MemoryFormat::channels_last});
+    conv2d_backward_data(grad.to(DType::f32), weight, params, exact);
+    return cpu::copy(exact, grad_x);
+  }
   thread_local onednn::Cache<Convolution> cache;
   Convolution& made =
       cache.find(key_of(grad_x, weight.shape(), false, params, grad), "conv2d (gradient of the input)",
@@ -298,6 +313,9 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
   }
   if (!biased && channel_tiles_are_faster(x.dtype(), shape, params, grad.shape())) {
     return channel_tiles_backward_weight(x, grad, Tensor(), params, grad_weight);
+  }
+  if (weight_gradient_is_wrong(x.dtype(), shape, params)) {
+    return conv2d_backward_weight(x.to(DType::f32), grad.to(DType::f32), params, grad_weight, grad_bias);
   }
   thread_local onednn::Cache<Convolution> cache;
   Convolution& made =
