@@ -68,7 +68,7 @@ Tensor row_major_destination(const InputGradients& inputs, int i, const Shape& s
 /// The convolution, of which `shape` is computed, or with `pools` that and the pooling behind it in one pass.
 Variable convolve(const Tensor& input, const std::array<Variable, 3>& inputs, const Conv2dParams& params,
                   const Shape& shape, bool pools = false) {
-  const auto& [x, weight, bias] = inputs;
+  const Variable &x = inputs[0], &weight = inputs[1], &bias = inputs[2];
   const Tensor kernel = weight.data().contiguous();
   Tensor out = detail::empty_image(shape, input);
   Tensor index;  // of the pooling's winners
@@ -82,10 +82,10 @@ Variable convolve(const Tensor& input, const std::array<Variable, 3>& inputs, co
   const char* const name = pools ? "conv2d_max_pool2d" : "conv2d";
   return record(name, std::move(out), {x, weight, bias}, [&](const Tensor&) {
     const bool needs_input = weight.requires_grad();
-    return [name, params, index, x = needs_input ? SavedTensor(input) : SavedTensor(),
-            weight = SavedTensor(kernel), shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
+    return [params, index, x = needs_input ? SavedTensor(input) : SavedTensor(), weight = SavedTensor(kernel),
+            shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
       const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
-      const Tensor& kernel = weight.get(name);
+      const Tensor& kernel = weight.get("conv2d");
       if (inputs.needed(0)) {
         Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
         if (index.defined()) {
@@ -100,10 +100,10 @@ Variable convolve(const Tensor& input, const std::array<Variable, 3>& inputs, co
       if (inputs.needed(1)) {
         Tensor grad_weight = row_major_destination(inputs, 1, kernel.shape(), grad);
         if (index.defined()) {
-          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get(name), grad, index, params,
+          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get("conv2d"), grad, index, params,
                                  grad_weight, grad_bias);
         } else {
-          MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get(name), grad, params, grad_weight,
+          MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, params, grad_weight,
                           grad_bias);
         }
         inputs.add(1, std::move(grad_weight));

@@ -6,8 +6,8 @@
 
 namespace millrace::nn {
 
-/// What a network costs, whatever it runs on. What a convolution's max pooling drops is no work, although
-/// GPUs compute it.
+/// What a network costs, whatever it runs on. What a convolution's max pooling leaves out is no work, unless
+/// it is computed apart from the pooling and pixels lie behind it.
 struct Work {
   std::int64_t parameters = 0;
   /// Floating-point operations (a multiplication and an addition are two) of the convolutions and linear

@@ -213,7 +213,8 @@ Tensor prepared_for_winograd(const Tensor& weight, bool turn, DType dtype) {
 }
 
 /// Gradients of bf16 that oneDNN 2.6 computes wrongly, and that are made in f32 therefore: the weights' of
-/// dilated kernels over channels that leave a block of 16 part empty, in images wider than 29 pixels.
+/// kernels dilated downwards over channels that leave a block of 16 part empty (seen in images of 30 pixels
+/// and more across).
 bool weight_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dParams& params) {
   return dtype == DType::bf16 && params.dilation.height > 1 && weight[1] % 16 != 0;
 }
@@ -339,6 +340,8 @@ bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased,
 
 void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                const Conv2dParams& params, Tensor& out, Tensor& index) {
+  assert(conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), params, out.shape()));
+  assert(index.dtype() == DType::u8 && index.shape() == out.shape());
   winograd_max_pool_forward(x, prepared_for_winograd(weight, false, x.dtype()), bias, params.padding, out,
                             index);
 }
@@ -354,6 +357,7 @@ void conv2d_max_pool2d_backward_weight(const Tensor& x, const Tensor& grad, cons
   if (x.dtype() == DType::f32) {
     winograd_backward_weight(x, grad, index, params.padding, grad_weight, grad_bias);
   } else {
+    assert(!grad_bias.defined());
     channel_tiles_backward_weight(x, grad, index, params, grad_weight);
   }
 }

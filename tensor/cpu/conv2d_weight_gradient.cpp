@@ -257,11 +257,12 @@ void channel_tiles_backward_weight(const Tensor& x, const Tensor& grad, const Te
                                           grad_weight.shape())
           .run(grad_weight);
     };
-    if (index.defined()) {
-      run(Unpooled<T>(grad, index), Unpooled<T>(grad, index), unpooled_sizes(grad));
-    } else {
-      run(images_of<T>(grad), images_of<T>(grad), image_sizes(grad));
+    if constexpr (std::is_same_v<T, bfloat16>) {
+      if (index.defined()) {
+        return run(Unpooled<T>(grad, index), Unpooled<T>(grad, index), unpooled_sizes(grad));
+      }
     }
+    run(images_of<T>(grad), images_of<T>(grad), image_sizes(grad));
   });
 }
 

@@ -22,8 +22,8 @@ void winograd_max_pool_forward(const Tensor& x, const Tensor& weight, const Tens
 /// `winograd_forward` of the gradient of what such a pooling read; `grad` is that of its result.
 void winograd_unpooled_forward(const Tensor& grad, const Tensor& index, const Tensor& weight, Size2 padding,
                                Tensor& out);
-/// `x` and `grad` are f32; `grad_weight`, f32 [O, I, 3, 3], and `grad_bias`, undefined or f32 [O], are
-/// overwritten.
+/// Where `index` is defined, `grad` is that of such a pooling. `x` and `grad` are f32; `grad_weight`, f32 [O,
+/// I, 3, 3], and `grad_bias`, undefined or f32 [O], are overwritten.
 void winograd_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index, Size2 padding,
                               Tensor& grad_weight, Tensor& grad_bias);
 

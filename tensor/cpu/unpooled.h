@@ -15,8 +15,8 @@ inline ImageSizes unpooled_sizes(const Tensor& pooled) {
   return sizes;
 }
 
-/// The gradient of what a max pooling of 2x2 windows read, made of that of its result an image at a time, so
-/// that it is read from the cache.
+/// The gradient of what a max pooling of 2x2 windows read, made of that of its result an image at a time:
+/// unless images are large it is read from the cache.
 template <typename T>
 class Unpooled {
  public:

@@ -38,5 +38,16 @@ TEST(Work, FollowsGroupsAndStrides) {
   EXPECT_DOUBLE_EQ(nn::measure_work(net, {4, 8, 8}).forward_operations, 2.0 * 8 * 16 * (2 * 9));
 }
 
+TEST(Work, CountsAConvolutionBeforeItsPooling) {
+  struct Net : nn::Module {
+    nn::Conv2d large{24, 64, {.kernel = 3, .padding = 1, .max_pool = true}};
+    nn::Conv2d small{64, 3, {.kernel = 3, .padding = 1, .max_pool = true}};
+    Net() { add("large", large), add("small", small); }
+    Variable forward(const Variable& image) override { return small(large(image)); }
+  } net;
+  EXPECT_DOUBLE_EQ(nn::measure_work(net, {24, 33, 34}).forward_operations,
+                   2.0 * (32 * 34 * 64 * (24 * 9) + 16 * 16 * 3 * (64 * 9)));
+}
+
 }  // namespace
 }  // namespace millrace

@@ -84,7 +84,7 @@ TEST(KeptWeights, FollowABroadcast) {
 }
 
 struct Net : nn::Module {
-  nn::Conv2d conv1{3, 24, {.kernel = 3, .stride = 2}}, conv2{24, 32, {.kernel = 3}};
+  nn::Conv2d conv1{3, 24, {.kernel = 3, .stride = 2}}, conv2{24, 32, {.kernel = 3, .max_pool = true}};
   nn::Linear fc{32, 10};
   Net() {
     add("conv1", conv1);
@@ -92,7 +92,7 @@ struct Net : nn::Module {
     add("fc", fc);
   }
   Variable forward(const Variable& x) override {
-    return fc(flatten(max_pool2d(relu(conv2(relu(conv1(x)))), {.kernel = 13})));
+    return fc(flatten(max_pool2d(relu(conv2(relu(conv1(x)))), {.kernel = 6})));
   }
 };
 
