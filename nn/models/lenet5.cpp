@@ -19,8 +19,9 @@ struct LeNet5 : Module {
 
   Variable forward(const Variable& image) override {
     Variable x = image.size(-1) == 28 ? pad2d(image, {.left = 2, .right = 2, .top = 2, .bottom = 2}) : image;
-    x = max_pool2d(relu(conv1(x)), {.kernel = 2});
-    x = max_pool2d(relu(conv2(x)), {.kernel = 2});
+    // The tutorial has relu in front of the pooling: the same numbers, and four times as many of them.
+    x = relu(max_pool2d(conv1(x), {.kernel = 2}));
+    x = relu(max_pool2d(conv2(x), {.kernel = 2}));
     return fc3(relu(fc2(relu(fc1(flatten(x))))));
   }
 

@@ -50,8 +50,123 @@ void window_maximum(const T* x, std::int64_t row_step, std::int64_t channels, Co
   });
 }
 
+/// Where the lanes of windows lie among those of a row of pixels that are twice as many, left ones and right
+/// ones of each window, and back.
+struct Shuffles {
+  using Places = std::array<std::int32_t, 16>;
+  Places left{}, right{}, to_low{}, to_high{};
+  explicit constexpr Shuffles(std::int32_t channels) {
+    for (std::int32_t lane = 0; lane < 32; ++lane) {
+      const std::int32_t pixel = lane / channels, channel = lane % channels;
+      const std::int32_t place = pixel % 2 * 16 + pixel / 2 * channels + channel;
+      if (lane < 16) {
+        to_low[lane] = place;
+        left[lane] = 2 * pixel * channels + channel;
+        right[lane] = left[lane] + channels;
+      } else {
+        to_high[lane - 16] = place;
+      }
+    }
+  }
+};
+constexpr std::array kShuffles{Shuffles(1), Shuffles(1), Shuffles(2), Shuffles(3), Shuffles(4),
+                               Shuffles(5), Shuffles(6), Shuffles(7), Shuffles(8)};  // by channels
+
+/// Windows of 2x2 over few channels: as many neighbours at once as a vector holds, of which one alone would
+/// leave most of it empty.
+class Neighbours {
+ public:
+#if defined(MILLRACE_MASKED_LANES)
+  static bool fit(std::int64_t channels, const Pool2dParams& p) {
+    return channels > 0 && 2 * channels <= kLanes && p.kernel == Size2(2) && p.stride == Size2(2) &&
+           p.padding == Size2(0) && !p.adaptive;
+  }
+#else
+  static bool fit(std::int64_t, const Pool2dParams&) { return false; }  // shuffles are slow
+#endif
+
+  Neighbours(const ImageSizes& in, const ImageSizes& out)
+      : in_(in), out_(out), most_(kLanes / in.channels * in.channels) {
+    const Shuffles& shuffles = kShuffles[static_cast<std::size_t>(in.channels)];
+    left_ = load(shuffles.left.data()), right_ = load(shuffles.right.data());
+    to_low_ = load(shuffles.to_low.data()), to_high_ = load(shuffles.to_high.data());
+  }
+
+  /// Calls f(place of the pixels above, of those below, place of the windows, lanes of the windows).
+  template <typename F>
+  void for_each(F&& f) const {
+    const std::int64_t in_row = in_.width * in_.channels, out_row = out_.width * out_.channels;
+    std::int64_t window = 0;
+    for (std::int64_t n = 0; n < in_.images; ++n) {
+      std::int64_t pixel = n * in_.height * in_row;
+      for (std::int64_t h = 0; h < out_.height; ++h, pixel += 2 * in_row, window += out_row) {
+        for (std::int64_t w = 0; w < out_row; w += most_) {
+          f(pixel + 2 * w, pixel + in_row + 2 * w, window + w, std::min(most_, out_row - w));
+        }
+      }
+    }
+  }
+
+  /// Of a row of pixels the left ones of the windows, and the right ones.
+  template <typename T>
+  std::array<Vec, 2> read(const T* row, std::int64_t lanes) const {
+    const Vec low = load(row, std::min(2 * lanes, kLanes));
+    const Vec high = load(row + kLanes, std::max<std::int64_t>(2 * lanes - kLanes, 0));
+    return {__builtin_shuffle(low, high, left_), __builtin_shuffle(low, high, right_)};
+  }
+  /// And back.
+  template <typename T>
+  void write(Vec left, Vec right, T* row, std::int64_t lanes) const {
+    store(row, __builtin_shuffle(left, right, to_low_), std::min(2 * lanes, kLanes));
+    store(row + kLanes, __builtin_shuffle(left, right, to_high_),
+          std::max<std::int64_t>(2 * lanes - kLanes, 0));
+  }
+
+ private:
+  ImageSizes in_, out_;
+  std::int64_t most_;  // lanes
+  IntVec left_, right_, to_low_, to_high_;
+};
+
+template <typename T, typename Index>
+void forward_neighbours(const Tensor& x, Tensor& out, Tensor& index) {
+  const Neighbours neighbours(image_sizes(x), image_sizes(out));
+  const T* from = x.data<T>();
+  T* to = out.data<T>();
+  Index* winners = index.data<Index>();
+  neighbours.for_each([&](std::int64_t above, std::int64_t below, std::int64_t window, std::int64_t lanes) {
+    const auto [left, right] = neighbours.read(from + above, lanes);
+    const auto [lower_left, lower_right] = neighbours.read(from + below, lanes);
+    Vec best = left;
+    IntVec winner{};
+    take_larger(right, 1, best, winner);
+    take_larger(lower_left, 2, best, winner);
+    take_larger(lower_right, 3, best, winner);
+    store(to + window, best, lanes);
+    store(winners + window, winner, lanes);
+  });
+}
+
+template <typename T, typename Index>
+void backward_neighbours(const Tensor& grad, const Tensor& index, Tensor& grad_x) {
+  const Neighbours neighbours(image_sizes(grad_x), image_sizes(grad));
+  const T* from = grad.data<T>();
+  const Index* winners = index.data<Index>();
+  T* to = grad_x.data<T>();
+  neighbours.for_each([&](std::int64_t above, std::int64_t below, std::int64_t window, std::int64_t lanes) {
+    const Vec g = load(from + window, lanes);
+    const IntVec winner = load(winners + window, lanes);
+    const auto part = [&](std::int32_t place) { return winner == broadcast(place) ? g : Vec{}; };
+    neighbours.write(part(0), part(1), to + above, lanes);
+    neighbours.write(part(2), part(3), to + below, lanes);
+  });
+}
+
 template <typename T, typename Index>
 void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+  if (Neighbours::fit(x.size(1), params)) {
+    return forward_neighbours<T, Index>(x, out, index);
+  }
   const auto [images, channels, height, width] = image_sizes(x);
   const PoolAxis down = PoolAxis::height(x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::width(x.shape(), out.shape(), params);
@@ -79,14 +194,17 @@ void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& i
 
 /// Windows that share no input: each input is written by its own window.
 template <typename T, typename Index>
-void backward_disjoint(const Tensor& grad, const Tensor& index, const PoolAxis& down, const PoolAxis& across,
-                       Tensor& grad_x) {
+void backward_disjoint(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+                       const PoolAxis& down, const PoolAxis& across, Tensor& grad_x) {
   const auto [images, channels, height, width] = image_sizes(grad_x);
   const T* from = grad.data<T>();
   const Index* winners = index.data<Index>();
   T* to = grad_x.data<T>();
   if (!down.is_covered() || !across.is_covered()) {
     std::fill_n(to, grad_x.numel(), T{});
+  }
+  if (Neighbours::fit(channels, params)) {
+    return backward_neighbours<T, Index>(grad, index, grad_x);
   }
   for_each_window(
       images, down, across,
@@ -143,7 +261,7 @@ void backward(const Tensor& grad, const Tensor& index, const Pool2dParams& param
   const PoolAxis down = PoolAxis::height(grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::width(grad_x.shape(), grad.shape(), params);
   if (down.is_disjoint() && across.is_disjoint()) {
-    backward_disjoint<T, Index>(grad, index, down, across, grad_x);
+    backward_disjoint<T, Index>(grad, index, params, down, across, grad_x);
   } else {
     backward_overlapping<T, Index>(grad, index, down, across, grad_x);
   }

@@ -119,6 +119,10 @@ std::vector<Case> cases() {
   return {
       {2, 6, 28, 28, 0, 0, {}},
       {2, 16, 10, 10, 0, 0, {}},
+      {2, 1, 6, 71, 0, 0, {}},  // several windows in a vector
+      {3, 3, 9, 11, 0, 0, {}},
+      {2, 5, 3, 2, 0, 0, {}},
+      {2, 8, 4, 10, 0, 0, {}},
       {1, 70, 7, 5, 0, 0, {}},  // the last row and column are in no window
       {2, 33, 1, 1, 0, 0, {.kernel = 1, .stride = 1}},
       {2, 5, 9, 8, 0, 0, {.kernel = 3, .stride = 2, .padding = 1}},
@@ -129,6 +133,7 @@ std::vector<Case> cases() {
       {2, 9, 7, 10, 3, 4, {.adaptive = true}},
       {1, 4, 2, 3, 5, 6, {.adaptive = true}},  // windows overlap
       {0, 4, 4, 4, 0, 0, {}},
+      {2, 0, 4, 4, 0, 0, {}},
   };
 }
 
