@@ -87,7 +87,8 @@ inline Variable stack(std::initializer_list<Variable> variables, int dim = 0) {
 Variable matmul(const Variable& a, const Variable& b);
 /// x [n, in] times weight [out, in] transposed, plus bias [out] (may be undefined).
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias = {});
-/// x [N, I, H, W], weight [O, I / groups, h, w], bias [O] (may be undefined).
+/// x [N, I, H, W], weight [O, I / groups, h, w], bias [O] (may be undefined). `max_pool` halves the result's
+/// sides.
 Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& params = {});
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
                 const Conv2dParams& params = {});
@@ -105,12 +106,14 @@ struct BatchNormOptions {
   double eps = 1e-5;
   bool training = true;
   Activation activation = Activation::none;  ///< Of the result, in the same pass over memory.
+  bool max_pool = false;                     ///< Of 2x2 windows behind all else, for images.
   /// Where the batch's statistics go (training) or come from (otherwise): f32 [C], var biased in training.
   Tensor mean = {};
   Tensor var = {};
 };
-/// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined. `residual`, of x's shape and type, is
-/// added before the activation, which has to be relu then. Ioffe and Szegedy, arXiv 1502.03167.
+/// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined; `max_pool` halves the sides. `residual`,
+/// of x's shape and type, is added before the activation, which has to be relu then. Ioffe and Szegedy, arXiv
+/// 1502.03167.
 Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
                     BatchNormOptions& options, const Variable& residual = {});
 Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode = PadMode::zero);

@@ -20,6 +20,10 @@ void check_batch_norm(const Variable& x, const Variable& weight, const Variable&
   }
   check_vector(detail::dense_value(weight), "weight", x.shape());
   check_vector(detail::dense_value(bias), "bias", x.shape());
+  if (options.max_pool && (x.dim() != 4 || x.size(2) < 2 || x.size(3) < 2)) {
+    throw InputError("batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got {}",
+                     x.shape());
+  }
   if (options.training) {
     return;
   }
@@ -53,12 +57,15 @@ UnaryOp operation_of(Activation activation) {
   return activation == Activation::relu ? UnaryOp::relu : UnaryOp::gelu;
 }
 
-}  // namespace
+/// Whether a kernel has the pooling too, without anything left over.
+bool pools(const Variable& x, const BatchNormOptions& options, const Variable& residual) {
+  return options.max_pool && x.device().is_cpu() && options.activation != Activation::none &&
+         !residual.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0;
+}
 
-Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
-                    BatchNormOptions& options, const Variable& residual) {
-  check_batch_norm(x, weight, bias, options);
-  check_residual(x, residual, options.activation);
+/// All but the pooling, or with `pools` that too.
+Variable normalize(const Variable& x, const Variable& weight, const Variable& bias, BatchNormOptions& options,
+                   const Variable& residual, bool pools) {
   const Tensor input =
       x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
   const Tensor scale = detail::dense_value(weight);
@@ -68,8 +75,14 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
     MILLRACE_LAUNCH(x.device(), batch_norm_statistics, input, options.mean, options.var);
   }
   const Tensor shift = detail::dense_value(bias);
-  Tensor out = empty_like(input);
-  if (options.activation == Activation::none) {
+  Tensor out, index;  // index: of the pooling's winners
+  if (pools) {
+    const Shape shape{x.size(0), x.size(1), x.size(2) / 2, x.size(3) / 2};
+    out = detail::empty_image(shape, input);
+    index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});
+    MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_apply, operation_of(options.activation), input, options.mean,
+                           options.var, options.eps, scale, shift, out, index);
+  } else if (out = empty_like(input); options.activation == Activation::none) {
     MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale, shift,
                     out);
   } else {
@@ -84,7 +97,7 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
     const bool of_result = residual.defined();
     const Activation activation = of_result ? Activation::none : options.activation;
     const bool activated = activation != Activation::none;
-    return [eps = options.eps, training = options.training, activation, x = SavedTensor(input),
+    return [eps = options.eps, training = options.training, activation, index, x = SavedTensor(input),
             result = of_result ? SavedTensor(out) : SavedTensor(), scale = SavedTensor(scale),
             shift = activated ? SavedTensor(shift) : SavedTensor(), mean = SavedTensor(options.mean),
             var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
@@ -93,7 +106,8 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
       Tensor grad_sum = sum.defined() ? destination_like(input, inputs, 3, gradient) : Tensor();
       // The kernel is done with its sums before it writes.
       Tensor grad_x = inputs.needed(0) ? destination_like(input, inputs, 0, gradient) : Tensor();
-      Tensor grad = detail::in_order_of(input, gradient);
+      Tensor grad = index.defined() ? gradient.contiguous(MemoryFormat::channels_last)
+                                    : detail::in_order_of(input, gradient);
       if (sum.defined()) {
         MILLRACE_LAUNCH(grad.device(), unary_backward, UnaryOp::relu, grad, Tensor(), sum, grad_sum);
         inputs.add(3, grad_sum);
@@ -104,7 +118,11 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
       }
       Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
       Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
-      if (activation == Activation::none) {
+      if (index.defined()) {
+        MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_backward, operation_of(activation), grad, index, input,
+                               mean.get("batch_norm"), var.get("batch_norm"), eps, scale.get("batch_norm"),
+                               shift.get("batch_norm"), training, grad_x, grad_weight, grad_bias);
+      } else if (activation == Activation::none) {
         MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),
                         var.get("batch_norm"), eps, scale.get("batch_norm"), training, grad_x, grad_weight,
                         grad_bias);
@@ -124,6 +142,17 @@ Variable batch_norm(const Variable& x, const Variable& weight, const Variable& b
       }
     };
   });
+}
+
+}  // namespace
+
+Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                    BatchNormOptions& options, const Variable& residual) {
+  check_batch_norm(x, weight, bias, options);
+  check_residual(x, residual, options.activation);
+  const bool at_once = pools(x, options, residual);
+  const Variable out = normalize(x, weight, bias, options, residual, at_once);
+  return options.max_pool && !at_once ? max_pool2d(out, {.kernel = 2}) : out;
 }
 
 namespace {

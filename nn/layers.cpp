@@ -108,6 +108,7 @@ Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
     BatchNormOptions options{.eps = options_.eps,
                              .training = false,
                              .activation = options_.activation,
+                             .max_pool = options_.max_pool,
                              .mean = running_mean,
                              .var = running_var};
     return batch_norm(x, weight, bias, options, residual);
@@ -118,7 +119,10 @@ Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
         "BatchNorm2d: input {} has one value a channel, training needs at least two; use larger shards",
         x.shape());
   }
-  BatchNormOptions options{.eps = options_.eps, .training = true, .activation = options_.activation};
+  BatchNormOptions options{.eps = options_.eps,
+                           .training = true,
+                           .activation = options_.activation,
+                           .max_pool = options_.max_pool};
   Variable out = batch_norm(x, weight, bias, options, residual);
   if (values > 0) {  // an empty batch says nothing
     add_statistics(options.mean, options.var, x.size(0), values);
@@ -164,8 +168,8 @@ std::string BatchNorm2d::describe() const {
   const char* activation = options_.activation == Activation::none   ? ""
                            : options_.activation == Activation::relu ? ", activation=relu"
                                                                      : ", activation=gelu";
-  return fmt::format("{}({}, eps={}, momentum={}{})", kind(), channels(), options_.eps, options_.momentum,
-                     activation);
+  return fmt::format("{}({}, eps={}, momentum={}{}{})", kind(), channels(), options_.eps, options_.momentum,
+                     activation, options_.max_pool ? ", max_pool=True" : "");
 }
 
 std::string MaxPool2d::describe() const { return describe_pool(*this, options_); }

@@ -52,6 +52,7 @@ struct BatchNorm2dOptions {
   double eps = 1e-5;
   double momentum = 0.1;                     ///< Weight of the new batch in the running statistics.
   Activation activation = Activation::none;  ///< Of the result: faster than a layer of its own behind.
+  bool max_pool = false;                     ///< Of 2x2 windows, behind that; the same.
 };
 /// Normalizes each channel of [N, C, H, W] by the batch's statistics in training and by running ones
 /// otherwise. Ioffe and Szegedy, arXiv 1502.03167.

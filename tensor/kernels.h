@@ -6,10 +6,11 @@
 #include "tensor/launch.h"
 #include "tensor/tensor.h"
 
-/// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and in tensor/cuda/,
-/// and launched with MILLRACE_LAUNCH. Callers check shapes and types and allocate `out`; kernels assert.
-/// Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense, and inputs are dense in
-/// the same memory order as the output. Image kernels take shapes N, C, H, W stored channels-last.
+/// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and, but for a few, in
+/// tensor/cuda/, and launched with MILLRACE_LAUNCH. Callers check shapes and types and allocate `out`;
+/// kernels assert. Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense, and
+/// inputs are dense in the same memory order as the output. Image kernels take shapes N, C, H, W stored
+/// channels-last.
 #define MILLRACE_KERNEL(name, ...) \
   namespace cpu {                  \
   void name(__VA_ARGS__);          \
@@ -106,8 +107,9 @@ MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, con
                 Tensor& grad_weight,
                 Tensor& grad_bias)  // grad_bias may be undefined
 
-// A convolution and a max pooling of 2x2 windows behind it in one pass: neither what is pooled nor its
-// gradient is written. For CPUs alone, and those convolutions of which `conv2d_pools` says that it is faster.
+// A convolution and a max pooling of 2x2 windows behind it in one pass: what is pooled is not written, its
+// gradient is made an image at a time. For CPUs alone, and those convolutions of which `conv2d_pools` says
+// that it is faster.
 namespace cpu {
 bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dParams& params,
                   const Shape& pooled);
@@ -155,6 +157,20 @@ MILLRACE_KERNEL(batch_norm_activation_apply, UnaryOp activation, const Tensor& x
 MILLRACE_KERNEL(batch_norm_activation_backward, UnaryOp activation, const Tensor& grad, const Tensor& x,
                 const Tensor& mean, const Tensor& var, double eps, const Tensor& weight, const Tensor& bias,
                 bool training, Tensor& grad_x, Tensor& grad_weight, Tensor& grad_bias)
+
+// The same, without a residual, with a max pooling of 2x2 windows behind: x has an even height and width. For
+// CPUs alone.
+namespace cpu {
+// `index`, u8, as of max_pool2d_forward.
+void batch_norm_max_pool2d_apply(UnaryOp activation, const Tensor& x, const Tensor& mean, const Tensor& var,
+                                 double eps, const Tensor& weight, const Tensor& bias, Tensor& out,
+                                 Tensor& index);
+// `grad`: of the pooling's result.
+void batch_norm_max_pool2d_backward(UnaryOp activation, const Tensor& grad, const Tensor& index,
+                                    const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
+                                    const Tensor& weight, const Tensor& bias, bool training, Tensor& grad_x,
+                                    Tensor& grad_weight, Tensor& grad_bias);
+}  // namespace cpu
 
 // Rows: x is [rows, columns], row-major.
 MILLRACE_KERNEL(softmax, const Tensor& x, Tensor& out)

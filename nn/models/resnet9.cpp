@@ -8,10 +8,7 @@ namespace {
 struct ConvBlock : Sequential {
   ConvBlock(std::int64_t in, std::int64_t out, bool pool = false) {
     emplace<Conv2d>(in, out, Conv2dOptions{.kernel = 3, .padding = 1, .bias = false});
-    emplace<BatchNorm2d>(out, BatchNorm2dOptions{.activation = Activation::relu});
-    if (pool) {
-      emplace<MaxPool2d>(Pool2dOptions{.kernel = 2});
-    }
+    emplace<BatchNorm2d>(out, BatchNorm2dOptions{.activation = Activation::relu, .max_pool = pool});
   }
 };
 

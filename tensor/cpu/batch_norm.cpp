@@ -1,59 +1,20 @@
-#include <array>
-#include <bit>
-#include <cassert>
-#include <cmath>
+#include "tensor/cpu/batch_norm.h"
+
+#include <algorithm>
 #include <vector>
 
-#include "tensor/cpu/channels.h"
-#include "tensor/cpu/functions.h"
 #include "tensor/cpu/visit_float.h"
-#include "tensor/kernels.h"
 
 // Rows are pixels, columns channels. Sums run in f32 over a block of rows that stays in the cache, then in
 // f64 over the blocks: one pass over memory, and better than f32 sums of any order.
 namespace millrace::cpu {
+
 using namespace channels;
+using namespace normalizing;
 
 namespace {
 
 constexpr std::int64_t kBlockRows = 64;
-
-/// f of each register's part of z.
-template <typename F>
-Vec by_register(Vec z, F f) {
-  auto parts = std::bit_cast<std::array<Floats, kLanes / kWidth>>(z);
-  for (Floats& part : parts) {
-    part = f(part);
-  }
-  return std::bit_cast<Vec>(parts);
-}
-
-/// What follows the normalization: its value, and the gradient through it, at z.
-struct Identity {
-  static Vec value(Vec z) { return z; }
-};
-struct Relu {
-  static Vec value(Vec z) { return z < 0.0f ? Vec{} : z; }  // not a number stays so
-  static Vec gradient(Vec z, Vec grad) { return z > 0.0f ? grad : Vec{}; }
-};
-struct Gelu {
-  static Vec value(Vec z) {
-    return by_register(z, [](Floats part) { return part * normal(part).distribution; });
-  }
-  static Vec gradient(Vec z, Vec grad) {
-    return grad * by_register(z, [](Floats part) {
-             const Normal at = normal(part);
-             return at.distribution + part * at.density;
-           });
-  }
-};
-
-/// Calls f<Relu> or f<Gelu>.
-template <typename F>
-void visit_activation(UnaryOp activation, F&& f) {
-  assert(activation == UnaryOp::relu || activation == UnaryOp::gelu);
-  activation == UnaryOp::relu ? f.template operator()<Relu>() : f.template operator()<Gelu>();
-}
 
 struct Rows {
   std::int64_t rows;
@@ -132,24 +93,6 @@ void statistics(const T* x, Rows shape, float* mean_out, float* var_out) {
   }
 }
 
-/// What makes z of x, each a vector of channels: z = (x - mean) * scale + shift.
-struct Affine {
-  const float* mean;
-  std::vector<float> scale, shift;
-};
-
-Affine affine_of(const Tensor& mean, const Tensor& var, double eps, const Tensor& weight,
-                 const Tensor& bias) {
-  const auto size = static_cast<std::size_t>(mean.numel());
-  Affine affine{mean.data<float>(), std::vector<float>(size), std::vector<float>(size)};
-  for (std::size_t c = 0; c < size; ++c) {
-    affine.scale[c] = static_cast<float>(1.0 / std::sqrt(var.data<float>()[c] + eps)) *
-                      (weight.defined() ? weight.data<float>()[c] : 1.0f);
-    affine.shift[c] = bias.defined() ? bias.data<float>()[c] : 0.0f;
-  }
-  return affine;
-}
-
 /// `residual`, added before the activation, may be null.
 template <typename Activation, typename T>
 void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* out) {
@@ -224,10 +167,8 @@ void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, 
   }
 }
 
-/// out = grad * a + (x - mean) * b + c, each a vector of channels.
 template <typename T>
-void gradient(const T* grad, const T* x, Rows shape, const float* mean, const float* a, const float* b,
-              const float* c, T* out) {
+void gradient(const T* grad, const T* x, Rows shape, const float* mean, const Coefficients& to_x, T* out) {
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
@@ -237,9 +178,9 @@ void gradient(const T* grad, const T* x, Rows shape, const float* mean, const fl
       for (int v = 0; v < kVecs; ++v) {
         const std::int64_t channel = start + v * kLanes;
         m[v] = load(mean + channel, lanes);
-        va[v] = load(a + channel, lanes);
-        vb[v] = load(b + channel, lanes);
-        vc[v] = load(c + channel, lanes);
+        va[v] = load(to_x.a.data() + channel, lanes);
+        vb[v] = load(to_x.b.data() + channel, lanes);
+        vc[v] = load(to_x.c.data() + channel, lanes);
       }
       for (std::int64_t r = first; r < last; ++r) {
 #pragma GCC unroll 4
@@ -253,14 +194,7 @@ void gradient(const T* grad, const T* x, Rows shape, const float* mean, const fl
   }
 }
 
-/// What the kernels for the gradient are given.
-struct Backward {
-  const Tensor &grad, &x, &mean, &var;
-  double eps;
-  const Tensor& weight;
-  bool training;
-  Tensor &grad_x, &grad_weight, &grad_bias;
-
+struct Backward : BackwardArguments {
   template <typename Activation, typename T>
   void run(const Affine& affine) const {
     constexpr bool kActivated = !std::is_same_v<Activation, Identity>;
@@ -272,25 +206,9 @@ struct Backward {
       gradient_sums<Activation>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(),
                                 products.data());
     }
-    std::vector<float> a(size), b(size), c(size);
-    for (std::size_t i = 0; i < size; ++i) {
-      const double inverse = 1.0 / std::sqrt(var.data<float>()[i] + eps);
-      const double scale = inverse * (weight.defined() ? weight.data<float>()[i] : 1.0f);
-      const double per_row =
-          training ? scale / static_cast<double>(std::max<std::int64_t>(shape.rows, 1)) : 0.0;
-      a[i] = static_cast<float>(scale);
-      b[i] = static_cast<float>(-per_row * products[i] * inverse * inverse);
-      c[i] = static_cast<float>(-per_row * sums[i]);
-      if (grad_weight.defined()) {
-        grad_weight.data<float>()[i] = static_cast<float>(products[i] * inverse);
-      }
-      if (grad_bias.defined()) {
-        grad_bias.data<float>()[i] = static_cast<float>(sums[i]);
-      }
-    }
+    const Coefficients to_x = finish_sums(*this, shape.rows, sums, products);
     if (out != nullptr) {
-      gradient(kActivated ? out : grad.data<T>(), x.data<T>(), shape, affine.mean, a.data(), b.data(),
-               c.data(), out);
+      gradient(kActivated ? out : grad.data<T>(), x.data<T>(), shape, affine.mean, to_x, out);
     }
   }
 };
@@ -313,7 +231,7 @@ void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, do
 void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
                          double eps, const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight,
                          Tensor& grad_bias) {
-  const Backward backward{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias};
+  const Backward backward{{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias}};
   visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
     backward.run<Identity, T>({.mean = mean.data<float>(), .scale = {}, .shift = {}});
   });
@@ -336,7 +254,7 @@ void batch_norm_activation_backward(UnaryOp activation, const Tensor& grad, cons
                                     const Tensor& bias, bool training, Tensor& grad_x, Tensor& grad_weight,
                                     Tensor& grad_bias) {
   const Affine affine = affine_of(mean, var, eps, weight, bias);
-  const Backward backward{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias};
+  const Backward backward{{grad, x, mean, var, eps, weight, training, grad_x, grad_weight, grad_bias}};
   visit_float(x.dtype(), "batch_norm", [&]<typename T>() {
     visit_activation(activation, [&]<typename A>() { backward.run<A, T>(affine); });
   });

@@ -148,6 +148,12 @@ INSTANTIATE_TEST_SUITE_P(
            batch_norm(of({2, 3}), {}, {}, options);
          },
          "mean and var must be given"},
+        {"batch_norm_max_pool",
+         [] {
+           BatchNormOptions options{.activation = Activation::relu, .max_pool = true};
+           batch_norm(of({2, 3, 1, 8}), {}, {}, options);
+         },
+         "batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got [2, 3, 1, 8]"},
         {"pad_reflect",
          [] {
            pad2d(of({1, 1, 2, 2}), {.left = 2}, PadMode::reflect);

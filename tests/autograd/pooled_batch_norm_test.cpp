@@ -1,0 +1,124 @@
+// Batch norm with its activation and max pooling gives what the two give, one behind the other.
+#include <gtest/gtest.h>
+
+#include "autograd/function.h"
+#include "autograd/ops.h"
+#include "tensor/random.h"
+
+namespace millrace {
+namespace {
+
+struct Case {
+  Shape x;
+  Activation activation;
+  bool training = true;
+  bool affine = true;
+  bool residual = false;
+  bool in_one_pass = true;
+};
+
+std::vector<Case> cases() {
+  return {
+      {{2, 16, 8, 6}, Activation::relu},
+      {{3, 40, 4, 10}, Activation::gelu},
+      {{1, 5, 2, 2}, Activation::relu},
+      {{4, 1, 6, 2}, Activation::gelu},
+      {{2, 24, 4, 4}, Activation::relu, false},
+      {{2, 7, 4, 4}, Activation::gelu, false},
+      {{3, 33, 6, 6}, Activation::relu, true, false},
+      {{2, 16, 8, 6}, Activation::none, true, true, false, false},
+      {{2, 16, 8, 6}, Activation::relu, true, true, true, false},
+      {{2, 16, 7, 6}, Activation::relu, true, true, false, false},  // a row is left out
+      {{2, 16, 8, 9}, Activation::gelu, true, true, false, false},
+  };
+}
+
+struct Data {
+  Tensor x, weight, bias, residual, mean, var, grad;
+};
+
+struct Results {
+  std::string operation;
+  Tensor out, grad_x, grad_weight, grad_bias, mean;
+};
+
+Results run(const Case& c, const Data& data, bool together) {
+  const auto leaf = [](const Tensor& value) {
+    return value.defined() ? Variable(value.clone(), true) : Variable();
+  };
+  const Variable x = leaf(data.x), weight = leaf(data.weight), bias = leaf(data.bias),
+                 residual = leaf(data.residual);
+  BatchNormOptions options{.training = c.training, .activation = c.activation, .max_pool = together};
+  if (!c.training) {
+    options.mean = data.mean, options.var = data.var;
+  }
+  const Variable normalized = batch_norm(x, weight, bias, options, residual);
+  const Variable out = together ? normalized : max_pool2d(normalized, {.kernel = 2});
+  sum(out * Variable(data.grad)).backward();
+  const auto grad_of = [](const Variable& v) { return v.defined() ? v.grad() : Tensor(); };
+  return {std::string(normalized.creator()->name()),
+          out.data(),
+          x.grad(),
+          grad_of(weight),
+          grad_of(bias),
+          options.mean};
+}
+
+/// No further apart than a share of the largest value.
+void expect_close(const Tensor& got, const Tensor& expected, double tolerance, const char* what) {
+  ASSERT_EQ(got.defined(), expected.defined()) << what;
+  if (!expected.defined()) {
+    return;
+  }
+  ASSERT_EQ(got.shape(), expected.shape()) << what;
+  const Tensor all = expected.to(DType::f32);
+  EXPECT_LE(max(abs(got.to(DType::f32) - all)).item(), tolerance * max(abs(all)).item()) << what;
+}
+
+TEST(PooledBatchNorm, GivesWhatTheTwoGive) {
+  Generator generator(5);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const Case& c : cases()) {
+      SCOPED_TRACE(fmt::format("{} {}, activation {}, training {}, affine {}", dtype, c.x,
+                               static_cast<int>(c.activation), c.training, c.affine));
+      const std::int64_t channels = c.x[1];
+      Data data;
+      data.x = (randn(c.x, generator) * 2 + 1).to(dtype);
+      data.grad = randn({c.x[0], channels, c.x[2] / 2, c.x[3] / 2}, generator).to(dtype);
+      if (c.affine) {  // scales of both signs: the largest of x is not the largest of z
+        data.weight = randn({channels}, generator);
+        data.bias = randn({channels}, generator);
+      }
+      if (c.residual) {
+        data.residual = randn(c.x, generator).to(dtype);
+      }
+      data.mean = randn({channels}, generator);
+      data.var = abs(randn({channels}, generator)) + 0.5;
+      const Results got = run(c, data, true), expected = run(c, data, false);
+      EXPECT_EQ(got.operation, c.in_one_pass ? "batch_norm" : "max_pool2d");
+      expect_close(got.out, expected.out, 0, "out");
+      expect_close(got.mean, expected.mean, 0, "mean");
+      // The one pass does not round the gradient in between.
+      const double tolerance = dtype == DType::f32 ? 2e-6 : 1e-2;
+      EXPECT_GT(max(abs(expected.grad_x.to(DType::f32))).item(), 0);
+      expect_close(got.grad_x, expected.grad_x, tolerance, "grad_x");
+      expect_close(got.grad_weight, expected.grad_weight, tolerance, "grad_weight");
+      expect_close(got.grad_bias, expected.grad_bias, tolerance, "grad_bias");
+    }
+  }
+}
+
+TEST(PooledBatchNorm, GivesTheParametersGradientsAlone) {
+  Generator generator(6);
+  const Variable x(randn({2, 16, 4, 4}, generator)), weight(ones({16}), true), bias(zeros({16}), true);
+  BatchNormOptions options{.activation = Activation::relu, .max_pool = true};
+  sum(batch_norm(x, weight, bias, options)).backward();
+  BatchNormOptions apart{.activation = Activation::relu};
+  const Variable other_weight(ones({16}), true), other_bias(zeros({16}), true);
+  sum(max_pool2d(batch_norm(x, other_weight, other_bias, apart), {.kernel = 2})).backward();
+  expect_close(weight.grad(), other_weight.grad(), 2e-6, "grad_weight");
+  expect_close(bias.grad(), other_bias.grad(), 2e-6, "grad_bias");
+}
+
+}  // namespace
+}  // namespace millrace
