@@ -196,10 +196,10 @@ Profile::Report Profile::report(std::int64_t steps, double seconds, std::int64_t
 }
 
 std::string Profile::Report::to_string() const {
-  std::string text = fmt::format("{:33} {:36} {:>6} {:>10} {:>6} {:>9} {:>8}\n", "kernel", "shapes", "calls",
+  std::string text = fmt::format("{:35} {:36} {:>6} {:>10} {:>6} {:>9} {:>8}\n", "kernel", "shapes", "calls",
                                  "ms", "%", "GFLOP/s", "of peak");
   for (const Row& row : rows) {
-    text += fmt::format("{:33} {:36} {:>6.6g} {:>10.3f} {:>6.1f}", row.operation, row.shapes, row.calls,
+    text += fmt::format("{:35} {:36} {:>6.6g} {:>10.3f} {:>6.1f}", row.operation, row.shapes, row.calls,
                         row.milliseconds, 100 * row.share);
     if (row.gigaflops > 0) {
       text += fmt::format(" {:>9.1f} {:>6.0f} %", row.gigaflops, 100 * row.gigaflops / peak_gigaflops);
@@ -207,10 +207,10 @@ std::string Profile::Report::to_string() const {
     text += '\n';
   }
   text +=
-      fmt::format("{:33} {:36} {:>6} {:>10.3f} {:>6.1f}; {:.2f} us for each of {:.0f}\n", "between kernels",
+      fmt::format("{:35} {:36} {:>6} {:>10.3f} {:>6.1f}; {:.2f} us for each of {:.0f}\n", "between kernels",
                   "", "", between_milliseconds, 100 * between_milliseconds / step_milliseconds,
                   1e3 * between_milliseconds / launches, launches);
-  text += fmt::format("{:33} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a core: {:.1f} GFLOP/s\n", "a step", "",
+  text += fmt::format("{:35} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a core: {:.1f} GFLOP/s\n", "a step", "",
                       "", step_milliseconds, 100.0, peak_gigaflops);
   if (limit_images_per_second > 0) {
     text +=

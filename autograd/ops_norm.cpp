@@ -63,9 +63,9 @@ bool pools(const Variable& x, const BatchNormOptions& options, const Variable& r
          !residual.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0;
 }
 
-/// All but the pooling, or with `pools` that too.
+/// All but the pooling, or `at_once` that too.
 Variable normalize(const Variable& x, const Variable& weight, const Variable& bias, BatchNormOptions& options,
-                   const Variable& residual, bool pools) {
+                   const Variable& residual, bool at_once) {
   const Tensor input =
       x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
   const Tensor scale = detail::dense_value(weight);
@@ -76,7 +76,7 @@ Variable normalize(const Variable& x, const Variable& weight, const Variable& bi
   }
   const Tensor shift = detail::dense_value(bias);
   Tensor out, index;  // index: of the pooling's winners
-  if (pools) {
+  if (at_once) {
     const Shape shape{x.size(0), x.size(1), x.size(2) / 2, x.size(3) / 2};
     out = detail::empty_image(shape, input);
     index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});

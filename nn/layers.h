@@ -52,7 +52,7 @@ struct BatchNorm2dOptions {
   double eps = 1e-5;
   double momentum = 0.1;                     ///< Weight of the new batch in the running statistics.
   Activation activation = Activation::none;  ///< Of the result: faster than a layer of its own behind.
-  bool max_pool = false;                     ///< Of 2x2 windows, behind that; the same.
+  bool max_pool = false;  ///< Of 2x2 windows, behind that; the same on CPUs, where sides are even.
 };
 /// Normalizes each channel of [N, C, H, W] by the batch's statistics in training and by running ones
 /// otherwise. Ioffe and Szegedy, arXiv 1502.03167.
@@ -61,7 +61,8 @@ class BatchNorm2d : public Module {
   explicit BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& options = {});
   /// @throws InputError in training when a channel has a single value: its variance says nothing.
   Variable forward(const Variable& x) override { return forward(x, {}); }
-  /// relu(normalized + residual), the end of a residual block, in one pass; for layers with relu alone.
+  /// relu(normalized + residual), the end of a residual block, in one pass; for layers with relu. (A max
+  /// pooling behind it is another.)
   Variable forward(const Variable& x, const Variable& residual);
   std::string describe() const override;
   std::int64_t channels() const { return running_mean.numel(); }

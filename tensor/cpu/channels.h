@@ -104,7 +104,7 @@ void store(T* p, detail::Wide<T> value, All = {}) {
   std::memcpy(static_cast<void*>(p), &packed, sizeof(packed));
 }
 
-/// The first n < 16 of them; the other lanes are read as 0 and not written.
+/// The first n <= 16 of them; the other lanes are read as 0 and not written.
 template <typename T>
 detail::Wide<T> load(const T* p, std::int64_t n) {
 #if defined(MILLRACE_MASKED_LANES)
@@ -162,6 +162,20 @@ inline void take_larger(Vec value, std::int32_t place, Vec& best, IntVec& winner
   const IntVec take = (value > best) | (value != value);
   best = take ? value : best;
   winner = take ? broadcast(place) : winner;
+#endif
+}
+
+/// Of thirty-two numbers, a's and b's, those at sixteen places.
+inline Vec shuffle(Vec a, Vec b, IntVec places) {
+#if defined(MILLRACE_MASKED_LANES)
+  return reinterpret_cast<Vec>(_mm512_permutex2var_ps(
+      reinterpret_cast<__m512>(a), reinterpret_cast<__m512i>(places), reinterpret_cast<__m512>(b)));
+#else
+  Vec result{};
+  for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+    result[lane] = places[lane] < kLanes ? a[places[lane]] : b[places[lane] - kLanes];
+  }
+  return result;
 #endif
 }
 

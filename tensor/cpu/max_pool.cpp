@@ -50,8 +50,7 @@ void window_maximum(const T* x, std::int64_t row_step, std::int64_t channels, Co
   });
 }
 
-/// Where the lanes of windows lie among those of a row of pixels that are twice as many, left ones and right
-/// ones of each window, and back.
+/// Places between two vectors of a row of pixels and two of its windows' left and right pixels, and back.
 struct Shuffles {
   using Places = std::array<std::int32_t, 16>;
   Places left{}, right{}, to_low{}, to_high{};
@@ -82,7 +81,7 @@ class Neighbours {
            p.padding == Size2(0) && !p.adaptive;
   }
 #else
-  static bool fit(std::int64_t, const Pool2dParams&) { return false; }  // shuffles are slow
+  static bool fit(std::int64_t, const Pool2dParams&) { return false; }  // shuffles would be slow
 #endif
 
   Neighbours(const ImageSizes& in, const ImageSizes& out)
@@ -112,14 +111,13 @@ class Neighbours {
   std::array<Vec, 2> read(const T* row, std::int64_t lanes) const {
     const Vec low = load(row, std::min(2 * lanes, kLanes));
     const Vec high = load(row + kLanes, std::max<std::int64_t>(2 * lanes - kLanes, 0));
-    return {__builtin_shuffle(low, high, left_), __builtin_shuffle(low, high, right_)};
+    return {shuffle(low, high, left_), shuffle(low, high, right_)};
   }
   /// And back.
   template <typename T>
   void write(Vec left, Vec right, T* row, std::int64_t lanes) const {
-    store(row, __builtin_shuffle(left, right, to_low_), std::min(2 * lanes, kLanes));
-    store(row + kLanes, __builtin_shuffle(left, right, to_high_),
-          std::max<std::int64_t>(2 * lanes - kLanes, 0));
+    store(row, shuffle(left, right, to_low_), std::min(2 * lanes, kLanes));
+    store(row + kLanes, shuffle(left, right, to_high_), std::max<std::int64_t>(2 * lanes - kLanes, 0));
   }
 
  private:
@@ -128,12 +126,12 @@ class Neighbours {
   IntVec left_, right_, to_low_, to_high_;
 };
 
-template <typename T, typename Index>
+template <typename T>
 void forward_neighbours(const Tensor& x, Tensor& out, Tensor& index) {
   const Neighbours neighbours(image_sizes(x), image_sizes(out));
   const T* from = x.data<T>();
   T* to = out.data<T>();
-  Index* winners = index.data<Index>();
+  std::uint8_t* winners = index.data<std::uint8_t>();
   neighbours.for_each([&](std::int64_t above, std::int64_t below, std::int64_t window, std::int64_t lanes) {
     const auto [left, right] = neighbours.read(from + above, lanes);
     const auto [lower_left, lower_right] = neighbours.read(from + below, lanes);
@@ -147,11 +145,11 @@ void forward_neighbours(const Tensor& x, Tensor& out, Tensor& index) {
   });
 }
 
-template <typename T, typename Index>
+template <typename T>
 void backward_neighbours(const Tensor& grad, const Tensor& index, Tensor& grad_x) {
   const Neighbours neighbours(image_sizes(grad_x), image_sizes(grad));
   const T* from = grad.data<T>();
-  const Index* winners = index.data<Index>();
+  const std::uint8_t* winners = index.data<std::uint8_t>();
   T* to = grad_x.data<T>();
   neighbours.for_each([&](std::int64_t above, std::int64_t below, std::int64_t window, std::int64_t lanes) {
     const Vec g = load(from + window, lanes);
@@ -164,8 +162,10 @@ void backward_neighbours(const Tensor& grad, const Tensor& index, Tensor& grad_x
 
 template <typename T, typename Index>
 void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
-  if (Neighbours::fit(x.size(1), params)) {
-    return forward_neighbours<T, Index>(x, out, index);
+  if constexpr (std::is_same_v<Index, std::uint8_t>) {
+    if (Neighbours::fit(x.size(1), params)) {
+      return forward_neighbours<T>(x, out, index);
+    }
   }
   const auto [images, channels, height, width] = image_sizes(x);
   const PoolAxis down = PoolAxis::height(x.shape(), out.shape(), params);
@@ -203,8 +203,10 @@ void backward_disjoint(const Tensor& grad, const Tensor& index, const Pool2dPara
   if (!down.is_covered() || !across.is_covered()) {
     std::fill_n(to, grad_x.numel(), T{});
   }
-  if (Neighbours::fit(channels, params)) {
-    return backward_neighbours<T, Index>(grad, index, grad_x);
+  if constexpr (std::is_same_v<Index, std::uint8_t>) {
+    if (Neighbours::fit(channels, params)) {
+      return backward_neighbours<T>(grad, index, grad_x);
+    }
   }
   for_each_window(
       images, down, across,

@@ -148,6 +148,12 @@ INSTANTIATE_TEST_SUITE_P(
            batch_norm(of({2, 3}), {}, {}, options);
          },
          "mean and var must be given"},
+        {"batch_norm_max_pool_rows",
+         [] {
+           BatchNormOptions options{.max_pool = true};
+           batch_norm(of({2, 3}), {}, {}, options);
+         },
+         "batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got [2, 3]"},
         {"batch_norm_max_pool",
          [] {
            BatchNormOptions options{.activation = Activation::relu, .max_pool = true};

@@ -73,7 +73,8 @@ TEST(Module, PrintsNestedOnesIndented) {
   auto& inner = outer.emplace<nn::Sequential>();
   inner.emplace<nn::Conv2d>(
       4, 8, nn::Conv2dOptions{.kernel = {3, 1}, .stride = 2, .padding = {1, 0}, .groups = 2, .bias = false});
-  inner.emplace<nn::BatchNorm2d>(8);
+  inner.emplace<nn::BatchNorm2d>(8, nn::BatchNorm2dOptions{.activation = Activation::gelu, .max_pool = true});
+  inner.emplace<nn::Conv2d>(8, 8, nn::Conv2dOptions{.kernel = 2, .max_pool = true});
   outer.emplace<nn::ReLU>();
   outer.emplace<nn::MaxPool2d>(Pool2dOptions{.kernel = 2});
   outer.emplace<nn::Dropout>(0.25);
@@ -81,7 +82,8 @@ TEST(Module, PrintsNestedOnesIndented) {
             "Sequential (\n"
             "  (0): Sequential (\n"
             "    (0): Conv2d(4, 8, kernel_size=(3, 1), stride=(2, 2), padding=(1, 0), groups=2, bias=False)\n"
-            "    (1): BatchNorm2d(8, eps=1e-05, momentum=0.1)\n"
+            "    (1): BatchNorm2d(8, eps=1e-05, momentum=0.1, activation=gelu, max_pool=True)\n"
+            "    (2): Conv2d(8, 8, kernel_size=(2, 2), stride=(1, 1), max_pool=True)\n"
             "  )\n"
             "  (1): ReLU ()\n"
             "  (2): MaxPool2d(kernel_size=(2, 2), stride=(2, 2))\n"

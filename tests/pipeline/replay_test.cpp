@@ -10,16 +10,16 @@ namespace {
 
 /// SmallNet without dropout, so that its steps can be recorded.
 struct PlainNet : nn::Module {
-  nn::Conv2d conv{3, 9, {.kernel = 3, .stride = 2}};
-  nn::BatchNorm2d norm{9};
-  nn::Linear fc{9 * 3 * 3, 10};
+  nn::Conv2d conv{3, 9, {.kernel = 3, .stride = 2, .padding = 1}};
+  nn::BatchNorm2d norm{9, {.activation = Activation::relu, .max_pool = true}};
+  nn::Linear fc{9 * 2 * 2, 10};
   PlainNet() {
     add("conv", conv);
     add("norm", norm);
     add("fc", fc);
   }
   Variable forward(const Variable& image) override {
-    return fc(flatten(max_pool2d(relu(norm(conv(image))), {.kernel = 5})));
+    return fc(flatten(max_pool2d(norm(conv(image)), {.kernel = 4})));
   }
 };
 

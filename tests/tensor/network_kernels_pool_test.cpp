@@ -122,6 +122,8 @@ std::vector<Case> cases() {
       {2, 1, 6, 71, 0, 0, {}},  // several windows in a vector
       {3, 3, 9, 11, 0, 0, {}},
       {2, 5, 3, 2, 0, 0, {}},
+      {1, 2, 4, 38, 0, 0, {}},
+      {2, 7, 5, 11, 0, 0, {}},
       {2, 8, 4, 10, 0, 0, {}},
       {1, 70, 7, 5, 0, 0, {}},  // the last row and column are in no window
       {2, 33, 1, 1, 0, 0, {.kernel = 1, .stride = 1}},
@@ -150,12 +152,24 @@ TEST(NetworkKernelsPool, MatchesNaiveLoops) {
 
 TEST(NetworkKernelsPool, NotANumberWins) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  std::vector<double> numbers{1, nan, 3, 2};
-  const Tensor x = Draw::filled(numbers, {1, 1, 2, 2}, {.format = MemoryFormat::channels_last});
-  Tensor out = empty({1, 1, 1, 1}), index = empty({1, 1, 1, 1}, {.dtype = DType::u8});
-  cpu::max_pool2d_forward(x, {}, out, index);
-  EXPECT_TRUE(std::isnan(out.item()));
-  EXPECT_EQ(index.item(), 1);
+  const std::vector<std::pair<std::vector<double>, double>> cases{
+      {{1, nan, 3, 2}, 1}, {{nan, 4, 3, 2}, 0}, {{1, 2, 3, nan}, 3}, {{nan, 1, nan, 9}, 2}};
+  const TensorOptions image{.format = MemoryFormat::channels_last};
+  for (const auto& [window, winner] : cases) {
+    for (const std::int64_t channels : {1, 17}) {
+      std::vector<double> numbers;
+      for (std::int64_t c = 0; c < channels; ++c) {
+        numbers.insert(numbers.end(), window.begin(), window.end());
+      }
+      const Tensor x = Draw::filled(numbers, {1, channels, 2, 2}, image);
+      Tensor out = empty({1, channels, 1, 1}, image), index = empty(out.shape(), {.dtype = DType::u8});
+      cpu::max_pool2d_forward(x, {}, out, index);
+      for (std::int64_t c = 0; c < channels; ++c) {
+        EXPECT_TRUE(std::isnan(values(out)[static_cast<std::size_t>(c)]));
+        EXPECT_EQ(values(index)[static_cast<std::size_t>(c)], winner);
+      }
+    }
+  }
 }
 
 TEST(NetworkKernelsPad, MatchesNaiveLoops) {
