@@ -92,10 +92,12 @@ void copy_across(const Tensor& source, Tensor& out) {
   const Stream stream = current_stream(source.device().is_cuda() ? source.device() : out.device());
   const DeviceGuard guard(stream.device().index);
   check(cudaMemcpyAsync(out.raw(), source.raw(), bytes, cudaMemcpyDefault, native(stream)), "copy");
-  if (const Tensor& host = out.device().is_cpu() ? out : source; !host.storage()->is_pinned()) {
-    check(cudaStreamSynchronize(native(stream)), "copy");  // CUDA says only that it might have waited
+  const bool to_host = out.device().is_cpu();
+  if ((to_host ? out : source).storage()->is_pinned()) {
+    return;  // whoever waits for it is told of faults
   }
-  if (out.device().is_cpu()) {
+  check(cudaStreamSynchronize(native(stream)), "copy");  // CUDA says only that it might have waited
+  if (to_host) {
     throw_fault(stream.device().index);
   }
 }
