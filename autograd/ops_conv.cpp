@@ -66,9 +66,8 @@ Tensor row_major_destination(const InputGradients& inputs, int i, const Shape& s
 }
 
 /// The convolution, of which `shape` is computed, or with `pools` that and the pooling behind it in one pass.
-Variable convolve(const Tensor& input, const std::array<Variable, 3>& inputs, const Conv2dParams& params,
-                  const Shape& shape, bool pools = false) {
-  const Variable &x = inputs[0], &weight = inputs[1], &bias = inputs[2];
+Variable convolve(const Tensor& input, const Variable& x, const Variable& weight, const Variable& bias,
+                  const Conv2dParams& params, const Shape& shape, bool pools = false) {
   const Tensor kernel = weight.data().contiguous();
   Tensor out = detail::empty_image(shape, input);
   Tensor index;  // of the pooling's winners
@@ -127,20 +126,19 @@ Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& p
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dParams& params) {
   const Tensor input = detail::image_input(x, "conv2d");
   check_weight(x.shape(), weight, bias, params);
-  const std::array<Variable, 3> inputs{x, weight, bias};
   const Shape whole = out_shape(x.shape(), weight.shape(), params);
   if (!params.max_pool) {
-    return convolve(input, inputs, params, whole);
+    return convolve(input, x, weight, bias, params, whole);
   }
   if (!x.device().is_cpu()) {
-    return max_pool2d(convolve(input, inputs, params, whole), {.kernel = 2});
+    return max_pool2d(convolve(input, x, weight, bias, params, whole), {.kernel = 2});
   }
   const Shape pooled{whole[0], whole[1], whole[2] / 2, whole[3] / 2};
   if (cpu::conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), params, pooled)) {
-    return convolve(input, inputs, params, pooled, true);
+    return convolve(input, x, weight, bias, params, pooled, true);
   }
   const Shape read = pooled_part(whole, x.shape(), weight.shape(), params);
-  return max_pool2d(convolve(input, inputs, params, read), {.kernel = 2});
+  return max_pool2d(convolve(input, x, weight, bias, params, read), {.kernel = 2});
 }
 
 }  // namespace millrace
