@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <fmt/format.h>
 
 namespace millrace {
 namespace {
@@ -174,6 +175,33 @@ Pixels interleaved(const Pixels& image, std::vector<std::uint8_t>& memory) {
   return {memory.data(), image.height, image.width, image.channels, stride};
 }
 
+/// "125" becomes "0.49" where it can only be meant on the scale of bytes.
+std::string on_scale(std::span<const float> values) {
+  const bool are_bytes = std::ranges::any_of(values, [](float value) { return value > 1; });
+  std::vector<std::string> scaled;
+  for (const float value : values) {
+    scaled.push_back(are_bytes ? fmt::format("{:.3g}", value / 255) : fmt::format("{}", value));
+  }
+  return fmt::format("{}", fmt::join(scaled, ","));
+}
+
+/// A network learns nothing from pixels that are normalized on another scale, and nothing says so.
+void check_scale(std::span<const float> mean, std::span<const float> std) {
+  const auto outside = [](float value) { return value < 0 || value > 1; };
+  const auto no_bytes = [](float value) { return value < 0 || value > 255; };
+  if (std::ranges::none_of(mean, outside) && std::ranges::none_of(std, outside)) {
+    return;
+  }
+  const bool can_be_bytes = std::ranges::none_of(mean, no_bytes) && std::ranges::none_of(std, no_bytes);
+  throw InputError(
+      "normalize: got the mean {} and the standard deviation {}, expected numbers in [0, 1], as pixels are{}",
+      fmt::join(mean, ","), fmt::join(std, ","),
+      can_be_bytes ? fmt::format("; if they are for bytes, divide them by 255: the mean {} and the standard "
+                                 "deviation {}",
+                                 on_scale(mean), on_scale(std))
+                   : "");
+}
+
 }  // namespace
 
 PixelWriter::PixelWriter(int channels, Size2 output, DType dtype, std::span<const float> mean,
@@ -202,6 +230,7 @@ PixelWriter::PixelWriter(int channels, Size2 output, DType dtype, std::span<cons
           means[c], deviations[c]);
     }
   }
+  check_scale(mean, std);
   const std::vector<float> zeros(means.size(), 0), ones(means.size(), 1);
   plain_ = make_row(zeros, ones, means);
   normalized_ = make_row(means, deviations, zeros);

@@ -44,6 +44,12 @@ class WrongWords(Command):
     def test_numbers_that_make_no_sense(self):
         for option, value in [("--mean", "nan"), ("--std", "inf"), ("--std", "1e-45")]:
             self.bad(2, ["mean", "standard deviation"], "train", "--data", "synthetic:64", f"{option}={value}")
+        self.bad(2, ["mean 125", "deviation 60", "mean 0.49", "deviation 0.235"],
+                 "train", "--data", "synthetic:64", "--mean", 125, "--std", 60)
+        self.bad(2, ["mean 124,116,104 ", "mean 0.486,0.455,0.408 "],
+                 "train", "--data", "synthetic:64", "--mean", "124,116,104", "--std", 0.25)
+        self.bad(2, ["mean -0.5", "[0, 1], as pixels are\n"], "train", "--data", "synthetic:64", "--mean=-0.5")
+        self.bad(2, ["deviation 1.5"], "train", "--data", "synthetic:64", "--std", 1.5)
         self.bad(2, ["100000 threads", "256"], "train", "--data", "synthetic:64", "--threads", 100000)
         self.bad(2, ["1024 ranks", "256"], "train", "--data", "synthetic:1024", "--batch-size", 1024, "--replicas", 1024)
         self.bad(2, ["resize:32x"], "train", "--data", "synthetic:64", "--transform", "resize:32x")
