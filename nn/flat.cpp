@@ -19,6 +19,7 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allo
   std::int64_t size = 0;
   for (auto& [name, parameter] : parameters) {
     if (!parameter.requires_grad()) {
+      frozen_.emplace_back(name, parameter);
       continue;
     }
     if (parameter.dtype() != DType::f32) {
@@ -62,6 +63,17 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allo
   for (BatchNorm2d* norm : norms_) {
     norm->collect_statistics(statistics_.narrow(0, place, 2 * norm->channels() + 1));
     place = aligned(place + 2 * norm->channels() + 1);
+  }
+}
+
+void FlatParameters::check_trainable() const {
+  for (const auto& [name, parameter] : frozen_) {
+    if (parameter.requires_grad()) {
+      throw InputError(
+          "optimizer: parameter {} was frozen when the optimizer was made and is trainable now; make it with "
+          "the parameter trainable, and freeze that afterwards for as long as it is to stay",
+          name);
+    }
   }
 }
 

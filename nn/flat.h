@@ -21,8 +21,8 @@ enum class Statistics : std::uint8_t { summed, immediate };
 /// reverse of the order of registration, so that gradients become ready from the front. Behind the
 /// parameters' gradients lie the batch statistics of every BatchNorm (mean and unbiased variance, each times
 /// the samples, and the samples): they are summed over replicas together with the gradients, and
-/// `apply_statistics` then updates the running ones once a step. Frozen parameters stay where they are. One
-/// FlatParameters at a time holds a network.
+/// `apply_statistics` then updates the running ones once a step. Parameters that are frozen at construction
+/// stay where they are and cannot be trained with this. One FlatParameters at a time holds a network.
 class FlatParameters {
  public:
   /// Memory for `count` gradients, not initialized.
@@ -44,6 +44,9 @@ class FlatParameters {
   };
   const std::vector<Slot>& slots() const { return slots_; }
 
+  /// @throws InputError naming a parameter that was frozen at construction and is trainable now: it has no
+  /// place here, and would never be updated.
+  void check_trainable() const;
   /// Marks every gradient as empty, before a shard's forward pass; statistics are zeroed.
   void begin();
   /// Zeroes the gradients of parameters that got nothing since `begin`; call after `backward`.
@@ -54,7 +57,8 @@ class FlatParameters {
 
  private:
   std::vector<Slot> slots_;
-  std::vector<BatchNorm2d*> norms_;  // empty unless their statistics are summed here
+  std::vector<std::pair<std::string, Variable>> frozen_;  // at construction
+  std::vector<BatchNorm2d*> norms_;                       // empty unless their statistics are summed here
   Tensor weights_;
   Tensor gradients_;
   Tensor statistics_;  // the tail of gradients_

@@ -36,6 +36,7 @@ void Lookahead::after_step(std::int64_t steps) {
     throw InputError("lookahead: got a decay of {} after {} steps, expected a number from 0 to 1", decay,
                      steps);
   }
+  follow_frozen();
   for (Pair& pair : pairs_) {
     pair.average.add_(pair.live - pair.average, 1 - decay);
   }
@@ -45,6 +46,7 @@ void Lookahead::after_step(std::int64_t steps) {
 }
 
 void Lookahead::finish() {
+  follow_frozen();
   for (Pair& pair : pairs_) {
     pair.live.copy_(pair.average);
   }
@@ -58,6 +60,15 @@ void Lookahead::exchange() {
     pair.average.copy_(live);
   }
   count_change();
+}
+
+/// What is frozen is not to move to where it was before.
+void Lookahead::follow_frozen() {
+  for (std::size_t i = 0; i < flat_.slots().size(); ++i) {
+    if (const Variable& parameter = flat_.slots()[i].parameter; !parameter.requires_grad()) {
+      state_[i].second.copy_(parameter.data());
+    }
+  }
 }
 
 /// Parameters have version counts of their own.

@@ -22,7 +22,8 @@ struct LookaheadOptions {
 /// "lookahead every 5 steps"
 std::string describe(const LookaheadOptions& options);
 
-/// An average of the weights over the steps, and of the running statistics. Zhang et al., arXiv 1907.08610.
+/// An average of the weights over the steps, and of the running statistics; a frozen parameter is its own.
+/// Zhang et al., arXiv 1907.08610.
 ///
 /// In a hand-written loop: `after_step` behind each step of the optimizer, and `finish` at the end.
 class Lookahead {
@@ -46,6 +47,7 @@ class Lookahead {
   struct Pair {
     Tensor live, average;
   };
+  void follow_frozen();
   void count_change();
 
   FlatParameters& flat_;

@@ -194,6 +194,30 @@ void Optimizer::arrange() {
   }
 }
 
+/// Of a run, what lies in [begin, end) and is not frozen, in as few pieces as that takes.
+void Optimizer::step_run(const Run& run, std::int64_t begin, std::int64_t end, const OptimizerStep& step) {
+  const auto& slots = flat_->slots();
+  const Group& group = groups_[run.group];
+  const Schedule& schedule = group.schedule ? group.schedule : groups_[0].schedule;
+  const double rate = schedule ? schedule(step.number) : 1;
+  for (std::size_t first = run.first, last = first; first < run.last; first = ++last) {
+    for (; last < run.last && slots[last].parameter.requires_grad(); ++last) {
+      if (slots[last].offset < end && slots[last].offset + slots[last].size > begin) {
+        slots[last].parameter.data().storage()->bump_version();
+      }
+    }
+    const std::int64_t from = std::max(begin, slots[first].offset),
+                       to = std::min(end, last < run.last ? slots[last].offset : run.end);
+    if (first < last && from < to) {
+      std::visit(
+          [&](const auto& options) {
+            update(options, {*flat_, buffers_, from, to, rate, step});
+          },
+          group.options);
+    }
+  }
+}
+
 StateDict Optimizer::state_dict() const {
   StateDict state;
   for (std::size_t i = 0; i < group_of_.size(); ++i) {
@@ -228,11 +252,15 @@ std::string Optimizer::describe() const {
   return text;
 }
 
-void Optimizer::zero_grad() { flat_->begin(); }
+void Optimizer::zero_grad() {
+  flat_->check_trainable();
+  flat_->begin();
+}
 
 void Optimizer::step(const OptimizerStep& step) {
   // A trainer completes the gradients before it sums them; what it summed must not be taken for empty here.
   if (owned_) {
+    flat_->check_trainable();
     flat_->finish();
   }
   step_part(0, flat_->weights().numel(), step);
@@ -240,18 +268,8 @@ void Optimizer::step(const OptimizerStep& step) {
 
 void Optimizer::step_part(std::int64_t begin, std::int64_t end, const OptimizerStep& step) {
   for (const Run& run : runs_) {
-    const std::int64_t first = std::max(begin, run.begin), last = std::min(end, run.end);
-    if (first >= last) {
-      continue;
-    }
-    const Group& group = groups_[run.group];
-    const Schedule& schedule = group.schedule ? group.schedule : groups_[0].schedule;
-    const Part part{*flat_, buffers_, first, last, schedule ? schedule(step.number) : 1, step};
-    std::visit([&](const auto& options) { update(options, part); }, group.options);
-  }
-  for (const auto& slot : flat_->slots()) {
-    if (slot.offset < end && slot.offset + slot.size > begin) {
-      slot.parameter.data().storage()->bump_version();
+    if (std::max(begin, run.begin) < std::min(end, run.end)) {
+      step_run(run, begin, end, step);
     }
   }
   if (end >= flat_->weights().numel()) {

@@ -29,7 +29,9 @@ struct OptimizerStep {
 ///
 /// Made from a module, it owns the module's FlatParameters and BatchNorm updates its running statistics in
 /// each forward pass, as in PyTorch: the optimizer of a hand-written loop, which calls `zero_grad` and
-/// `step()`. A parameter without a gradient counts as one with a gradient of zero.
+/// `step()`. A parameter without a gradient counts as one with a gradient of zero; one that is frozen
+/// (`set_requires_grad(false)`) stays as it is, with its momentum and its averages, until it is trainable
+/// again.
 class Optimizer {
  public:
   /// `schedule` multiplies the learning rate; none leaves it as it is.
@@ -44,6 +46,7 @@ class Optimizer {
   /// schedule of their own in place of the others'; with none, they follow the others'.
   /// @throws InputError when no name contains it.
   void group(std::string_view word, const OptimizerOptions& options, Schedule schedule = {});
+  /// @throws InputError naming a parameter that was frozen when this was made and is trainable now.
   void zero_grad();
   /// One update: the one after the last, or (a trainer's) of the given number. At a rate of 0 the weights
   /// stay as they are. @throws InputError where Muon is to step a parameter of one dimension.
@@ -78,6 +81,7 @@ class Optimizer {
   };
   Optimizer(std::unique_ptr<FlatParameters> flat, const OptimizerOptions& options, Schedule schedule);
   void arrange();
+  void step_run(const Run& run, std::int64_t begin, std::int64_t end, const OptimizerStep& step);
 
   std::unique_ptr<FlatParameters> owned_;  // null when the flat buffers are the caller's
   FlatParameters* flat_;

@@ -3,6 +3,7 @@
 #include <unordered_set>
 
 #include "autograd/function.h"
+#include "nn/switches.h"
 
 namespace millrace::nn {
 
@@ -30,10 +31,8 @@ Work measure_work(Module& net, const Shape& image) {
   for (const Variable& parameter : net.parameters()) {
     work.parameters += parameter.data().numel();
   }
-  const bool training = net.is_training();
-  net.eval();
+  const EvaluationScope scope(net);
   const Variable out = net(zeros({1, image[0], image[1], image[2]}, {.format = MemoryFormat::channels_last}));
-  net.train(training);
   std::vector<std::shared_ptr<Function>> open;
   std::unordered_set<const Function*> seen;
   const auto visit = [&](const std::shared_ptr<Function>& function) {

@@ -5,6 +5,7 @@
 
 #include "golden.h"
 #include "nn/layers.h"
+#include "nn/lookahead.h"
 #include "nn/muon.h"
 #include "tensor/ops.h"
 
@@ -185,6 +186,59 @@ TEST(Optimizer, GoesOnFromItsState) {
     }
     expect_same_bits(other.weight.data(), net.weight.data(), nn::describe(options));
     expect_same_bits(other.bias.data(), net.bias.data(), nn::describe(options));
+  }
+}
+
+TEST(Optimizer, AFrozenParameterStaysAsItIs) {
+  for (const OptimizerOptions& options : kAll) {
+    nn::manual_seed(3);
+    Generator random(4);
+    nn::Sequential net;
+    for (int i = 0; i < 3; ++i) {
+      net.emplace<nn::Linear>(4, 5, nn::LinearOptions{.bias = false});
+    }
+    nn::FlatParameters flat(net);
+    Optimizer optimizer(flat, options);
+    nn::Lookahead lookahead(flat, net, {.every = 2, .decay = [](std::int64_t) { return 0.5; }});
+    const auto step = [&](int from) {
+      for (int i = from; i < from + 3; ++i) {
+        draw_gradients(optimizer, random);
+        optimizer.step();
+        lookahead.after_step(i + 1);
+      }
+    };
+    step(0);
+    std::vector<Variable> parameters = net.parameters();
+    for (std::size_t frozen = 0; frozen < 3; ++frozen) {
+      parameters[frozen].set_requires_grad(false);
+      std::vector<Tensor> before;
+      for (const Variable& parameter : parameters) {
+        before.push_back(parameter.data().clone());
+      }
+      step(3 + 3 * static_cast<int>(frozen));
+      for (std::size_t i = 0; i < 3; ++i) {
+        const Tensor& now = parameters[i].data();
+        EXPECT_EQ(std::memcmp(now.raw(), before[i].raw(), now.bytes()) == 0, i == frozen)
+            << nn::describe(options) << ", parameter " << i;
+      }
+      parameters[frozen].set_requires_grad(true);
+    }
+  }
+}
+
+TEST(Optimizer, AParameterThatWasFrozenWhenItWasMadeIsNamed) {
+  nn::Linear layer(4, 5);
+  layer.bias.set_requires_grad(false);
+  Sgd optimizer(layer, {.learning_rate = 0.1});
+  optimizer.zero_grad();
+  optimizer.step();
+  layer.bias.set_requires_grad(true);
+  EXPECT_THROW(optimizer.step(), InputError);
+  try {
+    optimizer.zero_grad();
+    ADD_FAILURE() << "nothing was said";
+  } catch (const InputError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("parameter bias was frozen"));
   }
 }
 

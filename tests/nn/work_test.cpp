@@ -10,11 +10,13 @@ namespace {
 
 TEST(Work, CountsWhatLenet5sLayersDo) {
   const auto net = nn::make_model("lenet5");
+  net->children()[0].second->eval();
   const nn::Work work = nn::measure_work(*net, {3, 32, 32});
   EXPECT_EQ(work.parameters, 62006);
   const double layers = 28.0 * 28 * 6 * 75 + 10.0 * 10 * 16 * 150 + 400 * 120 + 120 * 84 + 84 * 10;
   EXPECT_DOUBLE_EQ(work.forward_operations, 2 * layers);
   EXPECT_TRUE(net->is_training());
+  EXPECT_FALSE(net->children()[0].second->is_training()) << "modes stay as they were";
 }
 
 TEST(Work, CountsABranchOnceAndASharedLayerTwice) {
