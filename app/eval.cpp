@@ -13,6 +13,8 @@ namespace millrace::app {
 
 namespace {
 
+constexpr std::int64_t kMostPrintedClasses = 100;  // in a confusion matrix
+
 struct EvalOptions {
   std::filesystem::path weights, grid;
   std::string data;
@@ -21,7 +23,8 @@ struct EvalOptions {
   bool json = false, views = false;
 };
 
-/// "test set: 5210 of 10000 right, 52.10 %", the accuracy of each class, and the confusion matrix.
+/// "test set: 5210 of 10000 right, 52.10 %", the accuracy of each class, and the confusion matrix if there is
+/// one.
 void print(const Evaluation& evaluation, const std::vector<std::string>& classes) {
   fmt::print("test set: {} of {} right, {:.2f} %\n", evaluation.correct, evaluation.total,
              100 * evaluation.accuracy());
@@ -32,6 +35,11 @@ void print(const Evaluation& evaluation, const std::vector<std::string>& classes
   for (std::size_t i = 0; i < classes.size(); ++i) {
     fmt::print("  {:{}}  {:5.1f} %\n", classes[i], width,
                100 * evaluation.class_accuracy(static_cast<int>(i)));
+  }
+  if (evaluation.confusion.empty()) {
+    fmt::print("confusion: left out, there are {} classes; --json gives it for {} at most\n", classes.size(),
+               kMostConfusionClasses);
+    return;
   }
   fmt::print("confusion, a row a true class, a column a predicted one:\n");
   for (std::size_t i = 0; i < evaluation.confusion.size(); ++i) {
@@ -55,8 +63,10 @@ void eval(const EvalOptions& o) {
   Loader loader{data, loading};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
+  const ScoreFunction one_view = &nn::Module::operator();
+  const bool shows_confusion = o.json || std::ssize(model.description.classes) <= kMostPrintedClasses;
   const Evaluation evaluation =
-      o.views ? trainer.evaluate(loader, nn::average_over_views) : trainer.evaluate(loader);
+      trainer.evaluate(loader, o.views ? nn::average_over_views : one_view, {.confusion = shows_confusion});
   if (!std::isfinite(evaluation.loss)) {
     throw InputError("{}: gives no finite scores for {}; train again with a smaller --lr", o.weights.string(),
                      o.data);
@@ -71,9 +81,13 @@ void eval(const EvalOptions& o) {
   for (std::size_t i = 0; i < model.description.classes.size(); ++i) {
     per_class[model.description.classes[i]] = evaluation.class_accuracy(static_cast<int>(i));
   }
-  const Json result = {{"accuracy", evaluation.accuracy()}, {"loss", evaluation.loss},
-                       {"correct", evaluation.correct},     {"total", evaluation.total},
-                       {"class_accuracy", per_class},       {"confusion", evaluation.confusion}};
+  const Json result = {
+      {"accuracy", evaluation.accuracy()},
+      {"loss", evaluation.loss},
+      {"correct", evaluation.correct},
+      {"total", evaluation.total},
+      {"class_accuracy", per_class},
+      {"confusion", evaluation.confusion.empty() ? Json(nullptr) : Json(evaluation.confusion)}};
   fmt::print("{}\n", to_line(result));
 }
 

@@ -171,7 +171,7 @@ void leave_if_asked(const Parts& parts, const Loader& used) {
 void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
   const auto start = std::chrono::steady_clock::now();
   const Evaluation evaluation =
-      parts.trainer.evaluate(*parts.test, score, [] { return noted_signal() != 0; });
+      parts.trainer.evaluate(*parts.test, score, {.stop = [] { return noted_signal() != 0; }});
   leave_if_asked(parts, *parts.test);
   parts.report.evaluated(evaluation, seconds_since(start), views);
 }

@@ -21,36 +21,19 @@ void add_pieces(const Batch& batch, std::span<const double> pieces, std::span<do
   }
 }
 
-void add_up(Evaluation& evaluation, Peers& peers) {
-  const double here = static_cast<double>(evaluation.confusion.size());
-  const std::vector<double> everywhere = peers.all({&here, 1});
-  const auto classes = static_cast<std::size_t>(*std::ranges::max_element(everywhere));
-  std::vector<std::int64_t> counts{evaluation.total, evaluation.correct};
-  evaluation.confusion.resize(classes, std::vector<std::int64_t>(classes));
-  for (const auto& row : evaluation.confusion) {
-    counts.insert(counts.end(), row.begin(), row.end());
-  }
-  peers.sum(counts);
-  evaluation.total = counts[0];
-  evaluation.correct = counts[1];
-  for (std::size_t i = 0; i < classes * classes; ++i) {
-    evaluation.confusion[i / classes][i % classes] = counts[2 + i];
-  }
-}
-
-void Replica::begin_evaluation() {
+void Replica::begin_evaluation(bool confusion) {
   if (evaluates_average()) {
     lookahead_->exchange();
   }
-  module_->eval();
-  confusion_.clear();
+  evaluation_.emplace(*module_);
+  counts_ = ClassCounts(confusion);
 }
 
 void Replica::end_evaluation() {
   if (evaluates_average()) {
     lookahead_->exchange();
   }
-  module_->train();
+  evaluation_.reset();
   forget_recorded();
 }
 
@@ -91,47 +74,29 @@ double Replica::evaluate_piece(const ScoreFunction& score, const Batch& shard, s
 
 void Replica::count(const Tensor& logits, const Tensor& device_labels, const Tensor& ids) {
   const Tensor labels = device_labels.to(kCpu);
-  const auto classes = static_cast<std::size_t>(logits.size(1));
-  if (confusion_.empty()) {
-    confusion_.assign(classes, std::vector<std::int64_t>(classes));
+  if (counts_.classes() == 0) {
+    counts_.resize(logits.size(1));
+  }
+  if (logits.size(1) != counts_.classes()) {
+    throw InputError("evaluate: {} scores a sample, and {} before; expected as many for each", logits.size(1),
+                     counts_.classes());
   }
   const Tensor predictions = argmax(logits, 1).to(kCpu);
   for (std::int64_t i = 0; i < labels.numel(); ++i) {
     const std::int64_t label = labels.data<std::int64_t>()[i];
     if (label < 0 || label >= logits.size(1)) {
       throw InputError("evaluate: sample {} has label {}, the network has {} classes", ids.at({i}), label,
-                       classes);
+                       logits.size(1));
     }
-    ++confusion_[static_cast<std::size_t>(label)]
-                [static_cast<std::size_t>(predictions.data<std::int64_t>()[i])];
-  }
-}
-
-void Replica::add_counts(Evaluation& to) const {
-  const std::size_t classes = confusion_.size();
-  if (to.confusion.empty()) {
-    to.confusion.assign(classes, std::vector<std::int64_t>(classes));
-  }
-  for (std::size_t label = 0; label < classes; ++label) {
-    for (std::size_t guess = 0; guess < classes; ++guess) {
-      to.confusion[label][guess] += confusion_[label][guess];
-    }
-    to.correct += confusion_[label][label];
+    counts_.add(label, predictions.data<std::int64_t>()[i]);
   }
 }
 
 double Evaluation::class_accuracy(int label) const {
-  if (label < 0 || static_cast<std::size_t>(label) >= confusion.size()) {
-    throw InputError("class_accuracy: got class {}, expected 0 to {}", label, std::ssize(confusion) - 1);
+  if (label < 0 || label >= std::ssize(classes)) {
+    throw InputError("class_accuracy: got class {}, expected 0 to {}", label, std::ssize(classes) - 1);
   }
-  const auto& row = confusion[static_cast<std::size_t>(label)];
-  std::int64_t samples = 0;
-  for (const std::int64_t predicted : row) {
-    samples += predicted;
-  }
-  return samples > 0
-             ? static_cast<double>(row[static_cast<std::size_t>(label)]) / static_cast<double>(samples)
-             : 0;
+  return classes[static_cast<std::size_t>(label)].accuracy();
 }
 
 }  // namespace millrace

@@ -1,5 +1,6 @@
 #include "pipeline/replica.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "nn/state.h"
@@ -54,6 +55,7 @@ Replica::Replica(const Trainer::MakeModule& make_module, const nn::OptimizerOpti
       flat_(*module_, nn::Statistics::summed,
             [&](std::int64_t count, TensorOptions options) { return communicator.allocate(count, options); }),
       optimizer_(flat_, optimizer, options.schedule),
+      switches_(*module_),
       loss_scale_(make_loss_scale(options.dtype, device_)),
       partials_(make_partials(flat_.gradients(),
                               static_cast<unsigned>(local_shards(options).count / options.replicas))),
@@ -124,6 +126,13 @@ void Replica::synchronize() {
   for (auto& [name, tensor] : average()) {
     communicator_.broadcast(tensor, 0, current_stream(device_));
   }
+  const std::vector<std::uint8_t> mine = switches_.state();
+  Tensor on = empty({std::ssize(mine)}, {.dtype = DType::u8});
+  std::ranges::copy(mine, on.data<std::uint8_t>());
+  on = on.to(device_);
+  communicator_.broadcast(on, 0, current_stream(device_));
+  on = on.to(kCpu);
+  switches_.set({on.data<std::uint8_t>(), mine.size()});
 }
 
 void Replica::step(const StepTask& task) {

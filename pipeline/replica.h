@@ -13,6 +13,8 @@
 #include "nn/flat.h"
 #include "nn/lookahead.h"
 #include "nn/optimizer.h"
+#include "nn/switches.h"
+#include "pipeline/class_counts.h"
 #include "pipeline/feeder.h"
 #include "pipeline/peers.h"
 #include "pipeline/shard_tape.h"
@@ -43,8 +45,6 @@ inline constexpr std::int64_t kPieceSamples = 64;
 std::int64_t pieces_of(const Batch& batch);
 /// Adds the losses of its pieces to those of the batch's shards.
 void add_pieces(const Batch& batch, std::span<const double> pieces, std::span<double> shards);
-/// Adds up the counts of all processes, of which some may have seen no sample.
-void add_up(Evaluation& evaluation, Peers& peers);
 
 /// One copy of the network, used by one thread: it computes the gradients of its shards, sums them with those
 /// of the other replicas, and takes the same step as they do.
@@ -62,8 +62,10 @@ class Replica {
   /// Its state; empty where there is none.
   nn::StateDict average() const { return lookahead_ ? lookahead_->state_dict() : nn::StateDict(); }
   double idle_seconds() { return feeder_.idle_seconds(); }
-  /// Takes over the state dictionary and the optimizer's state (and the average) of replica 0; all replicas
-  /// call it.
+  /// Training modes and `requires_grad` as they are now.
+  std::vector<std::uint8_t> switches() const { return switches_.state(); }
+  /// Takes over the state dictionary, the switches and the optimizer's state (and the average) of replica 0;
+  /// all replicas call it.
   void synchronize();
   void step(const StepTask& task);
   /// One pass over a shard whose results are dropped: on a GPU, engines are chosen at the first one.
@@ -71,11 +73,12 @@ class Replica {
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
   void drain() noexcept;
   /// Puts the network into evaluation mode, with its moving average if it has one, and clears the counts.
-  void begin_evaluation();
+  void begin_evaluation(bool confusion);
+  /// The modes, and the network, are as they were before.
   void end_evaluation();
   /// Counts the predictions for its pieces of the batch.
   void evaluate(const EvaluationTask& task);
-  void add_counts(Evaluation& to) const;
+  const ClassCounts& counts() const { return counts_; }
   /// The network may have changed: what was recorded of a step is no longer replayed.
   void forget_recorded() {
     tape_.forget();
@@ -105,6 +108,8 @@ class Replica {
   std::unique_ptr<nn::Module> module_;
   nn::FlatParameters flat_;
   nn::Optimizer optimizer_;
+  nn::Switches switches_;
+  std::optional<nn::EvaluationScope> evaluation_;  // while there is one
   std::optional<nn::Lookahead> lookahead_;
   Tensor loss_scale_;  // the state of update_loss_scale; undefined but for f16
   // Partial sums of earlier shards of this step: element i holds 2^i of them, as bit i of a binary counter.
@@ -114,8 +119,8 @@ class Replica {
   std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
   ShardTape tape_;
-  KeptWeights kept_;  // for the shards of a step and the pieces of an evaluation
-  std::vector<std::vector<std::int64_t>> confusion_;  // empty before the first piece
+  KeptWeights kept_;    // for the shards of a step and the pieces of an evaluation
+  ClassCounts counts_;  // of the evaluation
 };
 
 }  // namespace millrace

@@ -48,6 +48,7 @@ struct Trainer::Impl {
       replica(r) = std::make_unique<Replica>(make_alone, optimizer, options, communicator);
     });
     changed = communicators[0]->size() > 1;
+    switches = replica(0)->switches();
   }
 
   std::unique_ptr<Replica>& replica(int r) { return replicas[static_cast<std::size_t>(r)]; }
@@ -61,6 +62,20 @@ struct Trainer::Impl {
           "trainer: an earlier call failed ({}), and the replicas may differ since: make a new trainer",
           failure);
     }
+    on_each(job);
+    if (failed) {
+      team.run([&](int r) {
+        if (replica(r)) {
+          replica(r)->drain();
+        }
+      });
+      std::rethrow_exception(failed);
+    }
+  }
+
+  /// Also after a failure.
+  template <typename Job>
+  void on_each(Job&& job) {
     team.run([&](int r) {
       try {
         job(r);
@@ -70,14 +85,6 @@ struct Trainer::Impl {
         fail(r, "unknown exception");
       }
     });
-    if (failed) {
-      team.run([&](int r) {
-        if (replica(r)) {
-          replica(r)->drain();
-        }
-      });
-      std::rethrow_exception(failed);
-    }
   }
 
   /// In a handler. What the first replica to fail threw is kept before its peers can hear of it and fail as
@@ -126,6 +133,7 @@ struct Trainer::Impl {
   /// hands, and its number of steps; and the engines of convolutions, where new ones were chosen. Returns the
   /// valid samples over all processes.
   std::int64_t begin(std::int64_t valid) {
+    notice_switches();
     peers.set_step(steps);
     const std::vector<double> all =
         peers.all(std::vector{static_cast<double>(valid), static_cast<double>(steps), changed ? 1.0 : 0.0,
@@ -140,6 +148,7 @@ struct Trainer::Impl {
       steps = static_cast<std::int64_t>(all[1]);
       together([&](int r) { replica(r)->synchronize(); });
       changed = false;
+      switches = replica(0)->switches();
     }
     if (any_new_engines > 0) {
       agree_on_engines();
@@ -149,6 +158,17 @@ struct Trainer::Impl {
       together([&](int r) { replica(r)->lookahead()->start(); });
     }
     return static_cast<std::int64_t>(samples);
+  }
+
+  /// Also those that were moved through a reference which the caller kept.
+  void notice_switches() {
+    std::vector<std::uint8_t> now = replica(0)->switches();
+    if (now != switches) {
+      replica(0)->optimizer().flat().check_trainable();
+      switches = std::move(now);
+      changed = communicators[0]->size() > 1;
+      forget_recorded();
+    }
   }
 
   bool on_gpus_of_peers() const { return peers.size() > 1 && options.devices[0].is_cuda(); }
@@ -188,6 +208,7 @@ struct Trainer::Impl {
   std::vector<std::unique_ptr<Replica>> replicas;
   std::int64_t steps = 0;
   bool changed = false;
+  std::vector<std::uint8_t> switches;  // of replica 0, as all replicas have them
   bool rehearsed = false, engines_restored = false;
   std::size_t engines_agreed = 0;  // how many
   std::vector<double> losses;      // of an evaluation
@@ -201,14 +222,12 @@ struct Trainer::Impl {
 /// Networks are in evaluation mode, with nothing counted yet, while it lives.
 class Trainer::Impl::EvaluationMode {
  public:
-  explicit EvaluationMode(Impl& impl) : impl_(impl) {
-    impl_.together([&](int r) { impl_.replica(r)->begin_evaluation(); });
+  EvaluationMode(Impl& impl, bool confusion) : impl_(impl) {
+    impl_.together([&](int r) { impl_.replica(r)->begin_evaluation(confusion); });
   }
+  /// A failure is kept, and told by the next call.
   ~EvaluationMode() {
-    try {
-      impl_.together([&](int r) { impl_.replica(r)->end_evaluation(); });
-    } catch (const std::exception&) {  // is kept, and told by the next call
-    }
+    impl_.on_each([&](int r) { impl_.replica(r)->end_evaluation(); });
   }
   EvaluationMode(const EvaluationMode&) = delete;
   EvaluationMode& operator=(const EvaluationMode&) = delete;
@@ -271,7 +290,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
   return {.loss = tree_sum(std::span<const double>(all)), .valid = valid};
 }
 
-Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score, const std::function<bool()>& stop) {
+Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score, const EvaluationOptions& options) {
   const LoaderOptions& loading = loader.options();
   if (impl_->peers.size() > 1 &&
       (loading.shards != shards() ||
@@ -282,7 +301,7 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score, const s
         impl_->peers.shards().first, impl_->peers.shards().end() - 1, shards());
   }
   impl_->begin(0);
-  const Impl::EvaluationMode mode(*impl_);
+  const Impl::EvaluationMode mode(*impl_, options.confusion);
   Evaluation result;
   std::vector<double> losses(static_cast<std::size_t>(loading.local_shards));
   for (const Batch& batch : loader.epoch(0)) {
@@ -291,17 +310,18 @@ Evaluation Trainer::evaluate(Loader& loader, const ScoreFunction& score, const s
     const EvaluationTask task{.batch = batch, .score = score, .losses = impl_->losses};
     impl_->together([&](int r) { impl_->replica(r)->evaluate(task); });
     add_pieces(batch, impl_->losses, losses);
-    result.total += batch.valid();
-    if (stop && stop()) {
+    if (options.stop && options.stop()) {
       break;
     }
   }
-  for (auto& replica : impl_->replicas) {
-    replica->add_counts(result);
-  }
   losses = impl_->peers.all_shards(losses);
   result.loss = tree_sum(std::span<const double>(losses));
-  add_up(result, impl_->peers);
+  ClassCounts counts(options.confusion);
+  for (auto& replica : impl_->replicas) {
+    counts.add(replica->counts());
+  }
+  counts.add_up(impl_->peers);
+  counts.put_into(result);
   if (result.total > 0) {
     result.loss /= static_cast<double>(result.total);
   }

@@ -63,14 +63,29 @@ struct StepResult {
 /// Class scores [n, classes] of images [n, C, H, W]; all replicas call it, each in its own thread.
 using ScoreFunction = std::function<Variable(nn::Module& net, const Variable& images)>;
 
-/// Rows are true classes, columns predictions.
-struct Evaluation {
-  double loss = 0;  ///< Mean over the samples.
+/// How many samples there are, of a class or of all, and for how many of them its score was the highest.
+struct ClassCount {
   std::int64_t correct = 0, total = 0;
-  std::vector<std::vector<std::int64_t>> confusion;
   double accuracy() const {
     return total > 0 ? static_cast<double>(correct) / static_cast<double>(total) : 0;
   }
+  bool operator==(const ClassCount&) const = default;
+};
+
+struct EvaluationOptions {
+  /// Asked batch by batch: whether to end early, with what there is.
+  std::function<bool()> stop = {};
+  /// Count each pair of a true and a predicted class, unless there are more than kMostConfusionClasses.
+  bool confusion = false;
+};
+inline constexpr std::int64_t kMostConfusionClasses = 1000;
+
+struct Evaluation : ClassCount {
+  double loss = 0;  ///< Mean over the samples.
+  std::vector<ClassCount> classes = {};
+  /// Rows are true classes, columns predictions; empty unless asked for, and for too many classes.
+  std::vector<std::vector<std::int64_t>> confusion = {};
+  /// @throws InputError when there is no such class.
   double class_accuracy(int label) const;
 };
 
@@ -107,16 +122,17 @@ class Trainer {
   /// `loss` once more. After a failure in a replica every later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
-  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views. Ends early,
-  /// with what it has, when `stop` (asked batch by batch) says so.
+  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views. Afterwards
+  /// each module is in the mode it was in. @throws InputError for a label that the network has no class for.
   Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator(),
-                      const std::function<bool()>& stop = {});
+                      const EvaluationOptions& options = {});
   /// At the end of a training with lookahead or a moving average: its weights and running statistics become
   /// the average, on all replicas. Otherwise nothing happens. All processes call it.
   void finish();
-  /// The network of replica 0, between steps. What is changed in it (weights loaded, say) reaches the other
-  /// replicas at the next `step` or `evaluate`; of several processes, that of rank 0 reaches the others.
-  /// Recorded steps are recorded anew.
+  /// The network of replica 0, between steps. What is changed in it (weights loaded, say, modes, parameters
+  /// frozen) reaches the other replicas at the next `step` or `evaluate`; of several processes, that of rank
+  /// 0 reaches the others. Recorded steps are recorded anew. Modes and `requires_grad` may be changed through
+  /// a reference that was kept; for weights and buffers, call this each time.
   nn::Module& module();
   std::string weights_hash();
   std::int64_t steps() const;

@@ -44,8 +44,11 @@ class Command(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def run_command(self, *words, file_limit=None, environment=None):
-        limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))) if file_limit else None
+    def run_command(self, *words, file_limit=None, memory_limit=None, environment=None):
+        def limit():
+            for kind, most in (resource.RLIMIT_FSIZE, file_limit), (resource.RLIMIT_AS, memory_limit):
+                if most:
+                    resource.setrlimit(kind, (most, most))
         return subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, timeout=200, cwd=self.folder,
                               preexec_fn=limit, env={**os.environ, **(environment or {})})
 
@@ -57,8 +60,8 @@ class Command(unittest.TestCase):
         return subprocess.Popen([MILLRACE, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
                                 preexec_fn=hear, env={**os.environ, **{name: str(value) for name, value in variables.items()}})
 
-    def good(self, *words):
-        done = self.run_command(*words)
+    def good(self, *words, **limits):
+        done = self.run_command(*words, **limits)
         self.assertEqual(done.returncode, 0, f"{words}\n{done.stdout}{done.stderr}")
         return done.stdout
 

@@ -45,6 +45,17 @@ class Training(Command):
         self.assertEqual((self.folder / "grid.png").read_bytes()[:8], b"\x89PNG\r\n\x1a\n")
         self.bad(2, ["no/grid.png"], "eval", "--weights", "w.safetensors", "--data", "synthetic:64", "--grid", "no/grid.png")
 
+    def test_many_classes(self):
+        """A confusion matrix of 50,001 classes would take 20 GB."""
+        (self.folder / "photo.jpg").write_bytes(TINY_JPEG)
+        (self.folder / "photos.csv").write_text("photo.jpg,0\nphoto.jpg,50000\n" * 4)
+        self.good("train", "--data", "list:photos.csv", "--test-data", "list:photos.csv", "--model", "lenet5", "--epochs", 1,
+                  "--batch-size", 8, "--replicas", 2, "--save", "w.safetensors", memory_limit=8 << 30)
+        words = ["eval", "--weights", "w.safetensors", "--data", "list:photos.csv"]
+        self.assertIn("confusion: left out, there are 50001 classes; --json gives it for 1000 at most", self.good(*words, memory_limit=8 << 30))
+        result = json.loads(self.good(*words, "--json", memory_limit=8 << 30))
+        self.assertEqual((result["total"], len(result["class_accuracy"]), result["confusion"]), (8, 50001, None))
+
     def test_without_test_data(self):
         self.train("--data", "synthetic:64", "--log-json", "run.jsonl")
         self.assertIsNone(self.events("run.jsonl")[-1]["test_accuracy"])

@@ -123,7 +123,8 @@ TEST_F(CudaTraining, EvaluatesAsTheCpuDoes) {
                                                                   .threads = 1});
   Trainer cpu{make_small_net, kSgd, {.replicas = 1, .shards = 2}};
   Trainer gpu{make_small_net, kSgd, {.replicas = 2, .shards = 2, .devices = {kGpu}}};
-  const Evaluation expected = cpu.evaluate(loader), got = gpu.evaluate(loader);
+  const Evaluation expected = cpu.evaluate(loader, &nn::Module::operator(), {.confusion = true}),
+                   got = gpu.evaluate(loader, &nn::Module::operator(), {.confusion = true});
   EXPECT_EQ(got.total, expected.total);
   EXPECT_EQ(got.confusion, expected.confusion);
   EXPECT_NEAR(got.loss, expected.loss, 1e-4);
