@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 namespace {
@@ -110,7 +111,7 @@ class MpiCommunicator final : public MessageCommunicator {
         }
       });
     } catch (const std::exception& error) {
-      fmt::print(stderr, "millrace: MPI could not be ended: {}\n", error.what());
+      tell(fmt::format("millrace: MPI could not be ended: {}", error.what()));
     }
   }
 

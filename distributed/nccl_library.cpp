@@ -8,6 +8,7 @@
 
 #include "distributed/nccl_communicator.h"
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 namespace {
@@ -54,8 +55,8 @@ NcclLibrary load() {
   if (version >= kWindows) {
     MILLRACE_NCCL_WINDOW_FUNCTIONS(MILLRACE_LOAD)
   } else {
-    fmt::print(stderr, "nccl: version {} in {} is older than 2.28: gradients are summed without windows\n",
-               version_of(library), place);
+    tell(fmt::format("nccl: version {} in {} is older than 2.28: gradients are summed without windows",
+                     version_of(library), place));
   }
 #define MILLRACE_CHECK(name)                                             \
   if (library.name == nullptr) {                                         \

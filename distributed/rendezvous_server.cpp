@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 namespace {
@@ -140,8 +141,7 @@ void RendezvousServer::greet(Connection& connection, const std::string& hello) {
 
 void RendezvousServer::refuse(Connection& connection, const std::string& reason) {
   if (++refused_ <= 10) {
-    fmt::print(stderr, "millrace: rank 0 refused a connection from {}: {}\n", connection.socket.peer(),
-               reason);
+    tell(fmt::format("millrace: rank 0 refused a connection from {}: {}", connection.socket.peer(), reason));
   }
   std::string bytes = Frame{Frame::Kind::refused, reason}.to_bytes();
   send_some(connection.socket, bytes);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 namespace {
@@ -167,7 +168,7 @@ Socket connect_to(const std::string& host, int port, std::chrono::steady_clock::
         throw;
       }
       if (!std::exchange(said, true)) {
-        fmt::print(stderr, "millrace: {}; asking again until the timeout\n", unknown.what());
+        tell(fmt::format("millrace: {}; asking again until the timeout", unknown.what()));
       }
     }
     for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {

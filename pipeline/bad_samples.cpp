@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 
@@ -29,9 +30,9 @@ BadSampleReport print_bad_samples() {
     }
     const std::string instead =
         bad.substitute < 0 ? "masked" : fmt::format("sample {} comes instead", bad.substitute);
-    fmt::print(stderr, "bad sample {} in epoch {} ({}): {}\n", bad.id, bad.epoch, instead, bad.reason);
+    tell(fmt::format("bad sample {} in epoch {} ({}): {}", bad.id, bad.epoch, instead, bad.reason));
     if (++printed == kMost) {
-      fmt::print(stderr, "further bad samples are counted and not printed\n");
+      tell("further bad samples are counted and not printed");
     }
   };
 }

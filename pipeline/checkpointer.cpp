@@ -4,6 +4,7 @@
 
 #include "pipeline/checkpoint.h"
 #include "pipeline/checkpoint_folder.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 
@@ -39,7 +40,7 @@ CheckpointerOptions checked(CheckpointerOptions options) {
         options.keep, every.steps, every.epochs, every.seconds);
   }
   if (!options.say) {
-    options.say = [](const std::string& sentence) { fmt::print(stderr, "{}\n", sentence); };
+    options.say = tell;
   }
   return options;
 }

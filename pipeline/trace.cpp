@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "dataio/file.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 
@@ -27,7 +28,7 @@ Trace::~Trace() {
   try {
     write();
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    tell(fmt::format("millrace: {}", error.what()));
   }
 }
 

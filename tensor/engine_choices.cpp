@@ -10,6 +10,7 @@
 
 #include "tensor/error.h"
 #include "tensor/new_file.h"
+#include "tensor/tell.h"
 
 namespace millrace {
 
@@ -171,7 +172,7 @@ void EngineChoices::save() {
 
 void EngineChoices::warn(std::string_view what) {
   if (!std::exchange(warned_, true)) {
-    fmt::print(stderr, "millrace: warning: {}\n", what);
+    tell(fmt::format("millrace: warning: {}", what));
   }
 }
 
