@@ -1,6 +1,11 @@
 #include "app/interruption.h"
 
+#include <atomic>
+#include <cerrno>
 #include <csignal>
+#include <cstdint>
+#include <cstdio>
+#include <ctime>
 #include <pthread.h>
 #include <thread>
 #include <unistd.h>
@@ -11,18 +16,35 @@ namespace {
 
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 
-volatile std::sig_atomic_t noted = 0;
+std::atomic<int> noted = 0;
+std::atomic<std::int64_t> first_milliseconds = 0;  // when the first signal came
+
+std::int64_t milliseconds_now() {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);  // which a handler may call
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1'000'000;
+}
+
+void note_if_first(int signal) {
+  int none = 0;
+  noted.compare_exchange_strong(none, signal);
+}
 
 void note(int signal) {
-  noted = signal;
-  for (const int each : kSignals) {
-    std::signal(each, SIG_DFL);
+  constexpr std::int64_t kSameRequest = 1000;
+  const std::int64_t now = milliseconds_now();
+  std::int64_t first = 0;
+  if (!first_milliseconds.compare_exchange_strong(first, now) && now - first > kSameRequest) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);  // it takes effect when this handler returns
   }
+  note_if_first(signal);
 }
 
 }  // namespace
 
 void note_signals() {
+  note_closed_output();
   for (const int each : kSignals) {
     struct sigaction action {};
     action.sa_handler = note;
@@ -48,6 +70,15 @@ void note_signals() {
   pthread_sigmask(SIG_BLOCK, &heard_elsewhere, nullptr);
 }
 
+void note_closed_output() { std::signal(SIGPIPE, SIG_IGN); }
+
 int noted_signal() { return noted; }
+
+void show(const std::string& text) {
+  const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+  if (!is_written && errno == EPIPE) {
+    note_if_first(SIGPIPE);
+  }
+}
 
 }  // namespace millrace::app

@@ -16,10 +16,17 @@ class Interrupted : public std::runtime_error {
   int exit_code_;
 };
 
-/// From the first call on, one SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at
-/// once.
+/// From the first call on, SIGINT, SIGTERM and SIGHUP are only noted, and so is a closed standard output.
+/// Those within a second of the first signal are the same request, since `timeout` sends two and a terminal
+/// may send what a launcher passes on; a later one ends the process at once.
 void note_signals();
-/// The signal that was noted, or 0.
+/// From the first call on, writing to a pipe that nobody reads ends no process; `show` notes it.
+void note_closed_output();
+/// The signal that was noted first, SIGPIPE for a closed standard output, or 0.
 int noted_signal();
+
+/// Prints on standard output, at once. What cannot be printed ends nothing: a full disk is told of when the
+/// command ends.
+void show(const std::string& text);
 
 }  // namespace millrace::app

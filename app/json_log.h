@@ -5,8 +5,6 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "tensor/error.h"
-
 namespace millrace::app {
 
 using Json = nlohmann::ordered_json;
@@ -17,9 +15,10 @@ std::string to_line(const Json& object);
 /// One JSON object a line, each written out at once. Without a path it swallows everything.
 class JsonLog {
  public:
-  /// Truncates an existing file, or appends to it. @throws InputError naming the path and the reason.
+  /// Truncates an existing file, or appends to it, on a line of its own. @throws InputError naming the path
+  /// and the reason.
   explicit JsonLog(const std::filesystem::path& path, bool append = false);
-  /// @throws MachineError when the line cannot be written.
+  /// A line that cannot be written is told of on standard error, and is the last one: a log ends no training.
   void write(const Json& object);
 
  private:

@@ -5,9 +5,11 @@
 
 #include "app/commands.h"
 #include "app/exit_code.h"
+#include "app/interruption.h"
 #include "app/local_ranks.h"
 #include "app/options.h"
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 namespace millrace::app {
 
@@ -38,12 +40,13 @@ void launch(const LaunchOptions& o) {
     throw InputError("launch: got --min-ranks {} for {}, expected at most as many", o.min_ranks,
                      counted(o.ranks, "rank"));
   }
+  note_closed_output();
   std::vector<std::string> words = o.words;
   int ranks = o.ranks;
   for (int restart = 0;; ++restart) {
     const LocalRanks::Outcome outcome = LocalRanks(ranks, words).wait();
     if (outcome.code != 0) {
-      fmt::print(stderr, "millrace: {}; all ended\n", outcome.what);
+      tell(fmt::format("millrace: {}; all ended", outcome.what));
     }
     // Wrong input is wrong again.
     if (outcome.code == 0 || outcome.stopped || outcome.code == kWrongInput || restart == o.restarts) {
@@ -58,8 +61,7 @@ void launch(const LaunchOptions& o) {
     if (has(words, "--checkpoint") && !has(words, "--resume")) {
       words.insert(words.end(), {"--resume", "auto"});
     }
-    fmt::print(stderr, "millrace: restart {} of {} with {}\n", restart + 1, o.restarts,
-               counted(ranks, "rank"));
+    tell(fmt::format("millrace: restart {} of {} with {}", restart + 1, o.restarts, counted(ranks, "rank")));
   }
 }
 

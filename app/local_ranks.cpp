@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include "app/exit_code.h"
+#include "app/interruption.h"
 #include "distributed/socket.h"
 #include "tensor/error.h"
+#include "tensor/tell.h"
 
 extern char** environ;
 
@@ -130,13 +132,14 @@ void LocalRanks::start(int rank, const std::vector<std::string>& words, int list
     if (rank == 0) {
       fcntl(listener, F_SETFD, 0);
     }
+    std::signal(SIGPIPE, SIG_DFL);
     sigprocmask(SIG_SETMASK, &mask_before_, nullptr);
     execve("/proc/self/exe", argument.data(), environment.data());
     _exit(127);
   }
   ranks_.push_back(child);
-  outputs_.push_back({.pipe = out[0], .rank = rank, .to = stdout});
-  outputs_.push_back({.pipe = err[0], .rank = rank, .to = stderr});
+  outputs_.push_back({.pipe = out[0], .rank = rank});
+  outputs_.push_back({.pipe = err[0], .rank = rank, .is_error = true});
   ::close(out[1]);
   ::close(err[1]);
 }
@@ -176,10 +179,10 @@ void LocalRanks::read_from(Output& output) {
   }
   std::size_t end = 0;
   while ((end = output.begun.find('\n')) != std::string::npos) {
-    fmt::print(output.to, "[{}] {}\n", output.rank, output.begun.substr(0, end));
+    const std::string line = fmt::format("[{}] {}", output.rank, output.begun.substr(0, end));
+    output.is_error ? tell(line) : show(line + "\n");
     output.begun.erase(0, end + 1);
   }
-  std::fflush(output.to);
 }
 
 void LocalRanks::take_signals() {
@@ -189,6 +192,9 @@ void LocalRanks::take_signals() {
       outcome_.stopped = true;
       signal_all(static_cast<int>(info.ssi_signo));
     }
+  }
+  if (noted_signal() == SIGPIPE && !std::exchange(outcome_.stopped, true)) {  // nobody reads what they print
+    signal_all(SIGTERM);
   }
 }
 

@@ -23,7 +23,7 @@ class LocalRanks {
   struct Outcome {
     int code = 0;          ///< 0, or that of the rank that failed first; when that was killed 3, or 128 + the
                            ///< signal that was passed on.
-    bool stopped = false;  ///< A signal to this process, passed on, made them end.
+    bool stopped = false;  ///< A signal to this process, passed on, or its closed output made them end.
     bool killed = false;   ///< That rank was, by a signal that did not come from here.
     std::string what = {};  ///< "rank 2 ended with exit code 1"
   };
@@ -37,7 +37,7 @@ class LocalRanks {
   struct Output {
     int pipe;
     int rank;
-    FILE* to;
+    bool is_error = false;   // standard error, not standard output
     std::string begun = {};  // a line without its end
   };
   void start(int rank, const std::vector<std::string>& words, int listener, int port,

@@ -126,7 +126,8 @@ int run(int argc, char** argv) {
     fmt::print(stderr, "{}\n", explain(app, error));
     return kWrongInput;
   }
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+  // Of a reader that is gone, as `| head` is, `train` and `launch` have heard.
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && noted_signal() != SIGPIPE) {
     return fail(kMachineFailed, "cannot write to standard output; is the disk full?");
   }
   return kDone;

@@ -23,10 +23,11 @@ void Progress::update(std::int64_t step, std::int64_t images, std::optional<doub
   constexpr std::int64_t kWidth = 30;
   const auto filled = static_cast<std::size_t>(kWidth * step / std::max<std::int64_t>(steps_, 1));
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  fmt::print(stderr, "\r{} [{}{}] {}/{}{}  {} images/s\033[K", title_, std::string(filled, '='),
-             std::string(kWidth - filled, ' '), step, steps_, loss ? fmt::format("  loss {:.3f}", *loss) : "",
-             with_commas(static_cast<double>(images) / std::max(seconds, 1e-9)));
-  std::fflush(stderr);
+  const std::string bar = fmt::format("\r{} [{}{}] {}/{}{}  {} images/s\033[K", title_,
+                                      std::string(filled, '='), std::string(kWidth - filled, ' '), step,
+                                      steps_, loss ? fmt::format("  loss {:.3f}", *loss) : "",
+                                      with_commas(static_cast<double>(images) / std::max(seconds, 1e-9)));
+  std::fputs(bar.c_str(), stderr);  // fmt's print would throw where the terminal is gone
   drawn_ = true;
 }
 
@@ -34,8 +35,7 @@ void Progress::clear() {
   if (!drawn_) {
     return;
   }
-  fmt::print(stderr, "\r\033[K");
-  std::fflush(stderr);
+  std::fputs("\r\033[K", stderr);
   drawn_ = false;
 }
 

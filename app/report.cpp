@@ -5,9 +5,11 @@
 #include <fmt/core.h>
 #include <utility>
 
+#include "app/interruption.h"
 #include "app/measure.h"
 #include "app/options.h"
 #include "app/statistics.h"
+#include "tensor/tell.h"
 
 namespace millrace::app {
 
@@ -16,7 +18,7 @@ Report::Report(JsonLog& log, double epochs, std::int64_t steps_per_epoch, std::i
 
 void Report::initialized() {
   const double seconds = seconds_since(start_);
-  fmt::print("initialized in {:.1f} s\n", seconds);
+  show(fmt::format("initialized in {:.1f} s\n", seconds));
   log_.write({{"event", "initialized"}, {"seconds", seconds}});
 }
 
@@ -51,8 +53,7 @@ void Report::count(const StepResult& result) {
     return;
   }
   progress_->clear();
-  fmt::print("[{}, {:5}] loss: {:.3f}\n", epoch_, step_, recent_.mean());
-  std::fflush(stdout);
+  show(fmt::format("[{}, {:5}] loss: {:.3f}\n", epoch_, step_, recent_.mean()));
   log_.write({{"event", "step"}, {"epoch", epoch_}, {"step", step_}, {"loss", recent_.mean()}});
   recent_ = Sum();
 }
@@ -61,7 +62,7 @@ void Report::say(const std::string& sentence) {
   if (progress_) {
     progress_->clear();
   }
-  fmt::print(stderr, "millrace: {}\n", sentence);
+  tell(fmt::format("millrace: {}", sentence));
   log_.write({{"event", "message"}, {"text", sentence}});
 }
 
@@ -79,10 +80,9 @@ void Report::end_epoch(std::optional<double> idle_seconds) {
   const double speed = static_cast<double>(whole_.images) / seconds;
   progress_.reset();
   const double idle = idle_seconds ? *idle_seconds - std::exchange(idle_seconds_, *idle_seconds) : 0;
-  fmt::print("epoch {}: loss {:.4f}, {} images/s{}{}\n", epoch_, whole_.mean(), with_commas(speed),
-             first_step_ > 0 ? fmt::format(", from step {} on", first_step_) : "",
-             idle_seconds ? fmt::format(", GPU waited {:.1f} %", 100 * idle / seconds) : "");
-  std::fflush(stdout);
+  show(fmt::format("epoch {}: loss {:.4f}, {} images/s{}{}\n", epoch_, whole_.mean(), with_commas(speed),
+                   first_step_ > 0 ? fmt::format(", from step {} on", first_step_) : "",
+                   idle_seconds ? fmt::format(", GPU waited {:.1f} %", 100 * idle / seconds) : ""));
   log_.write({{"event", "epoch"},
               {"epoch", epoch_},
               {"steps", step_ - first_step_},
@@ -95,9 +95,8 @@ void Report::end_epoch(std::optional<double> idle_seconds) {
 
 void Report::evaluated(const Evaluation& evaluation, double seconds, bool views) {
   (views ? accuracy_of_views_ : accuracy_) = evaluation.accuracy();
-  fmt::print("epoch {}: test loss {:.4f}, test accuracy {:.2f} %{}\n", epoch_, evaluation.loss,
-             100 * evaluation.accuracy(), views ? " over six views" : "");
-  std::fflush(stdout);
+  show(fmt::format("epoch {}: test loss {:.4f}, test accuracy {:.2f} %{}\n", epoch_, evaluation.loss,
+                   100 * evaluation.accuracy(), views ? " over six views" : ""));
   log_.write({{"event", "eval"},
               {"epoch", epoch_},
               {"loss", evaluation.loss},
@@ -111,9 +110,9 @@ void Report::evaluated(const Evaluation& evaluation, double seconds, bool views)
 void Report::finish(const std::string& weights_hash, const LoaderStatistics& loader) {
   const double seconds = seconds_since(start_);
   const double speed = static_cast<double>(images_) / std::max(training_seconds_, 1e-9);
-  fmt::print("trained {} in {:.1f} s, {} images/s; weights {}\n", counted(epoch_, "epoch"), seconds,
-             with_commas(speed), weights_hash);
-  fmt::print("loader {}\n", loader.verdict());
+  show(fmt::format("trained {} in {:.1f} s, {} images/s; weights {}\n", counted(epoch_, "epoch"), seconds,
+                   with_commas(speed), weights_hash));
+  show(fmt::format("loader {}\n", loader.verdict()));
   log_.write({{"event", "end"},
               {"epochs", epoch_},
               {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},

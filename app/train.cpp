@@ -3,7 +3,6 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <limits>
-#include <map>
 
 #include "app/checkpoints.h"
 #include "app/commands.h"
@@ -11,6 +10,7 @@
 #include "app/interruption.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "app/outputs.h"
 #include "app/processes.h"
 #include "app/report.h"
 #include "dataio/subset.h"
@@ -41,7 +41,7 @@ struct TrainOptions {
   ProcessChoice processes;
   std::uint64_t seed = 0;
   std::int64_t log_every = 2000;
-  std::filesystem::path log_json, save, trace;
+  OutputChoice outputs;
 };
 
 LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& trainer) {
@@ -54,8 +54,8 @@ LoaderOptions training_loader(const TrainOptions& o, const TrainerOptions& train
   options.local_shards = local_shards(trainer).count;
   options.threads = o.compute.threads;
   options.reader_threads = o.reading.threads();
-  if (!o.trace.empty()) {
-    options.trace = std::make_shared<Trace>(o.trace);
+  if (!o.outputs.trace.empty()) {
+    options.trace = std::make_shared<Trace>(o.outputs.trace);
   }
   options.seed = o.seed;
   o.bad_samples.apply(options);
@@ -82,18 +82,18 @@ ModelDescription describe_model(const TrainOptions& o, const Loader& loader) {
 void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader& loader, JsonLog& log) {
   const Recipe& recipe = o.recipe;
   const int processes = trainer.processes->size();
-  fmt::print("{}{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
-             processes > 1 ? fmt::format("{} processes, each ", processes) : "",
-             counted(trainer.replicas, "replica"), to_string(trainer.devices),
-             counted(trainer.shards, "shard"), trainer.shards);
-  fmt::print("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", recipe.model, o.data,
-             counted(loader.dataset().size(), "image"), loader.image_shape(),
-             loader.dataset().info().classes.size(), recipe.batch_size,
-             counted(loader.steps_per_epoch(), "step"), counted(loader.options().threads, "loader thread"));
+  show(fmt::format("{}{} on {}, {}: --shards {} repeats these bits on any number of replicas\n",
+                   processes > 1 ? fmt::format("{} processes, each ", processes) : "",
+                   counted(trainer.replicas, "replica"), to_string(trainer.devices),
+                   counted(trainer.shards, "shard"), trainer.shards));
+  show(fmt::format("{} on {}: {} of {}, {} classes, batch {}, {} an epoch, {}\n", recipe.model, o.data,
+                   counted(loader.dataset().size(), "image"), loader.image_shape(),
+                   loader.dataset().info().classes.size(), recipe.batch_size,
+                   counted(loader.steps_per_epoch(), "step"),
+                   counted(loader.options().threads, "loader thread")));
   if (!recipe.name.empty()) {
-    fmt::print("recipe {}: {}\n", recipe.name, recipe.summary());
+    show(fmt::format("recipe {}: {}\n", recipe.name, recipe.summary()));
   }
-  std::fflush(stdout);
   log.write({{"event", "start"},
              {"version", kVersion},
              {"processor", processor_name()},
@@ -114,8 +114,7 @@ void announce(const TrainOptions& o, const TrainerOptions& trainer, const Loader
 
 void announce_resumed(const fs::path& from, const Trainer& trainer, const Loader& loader, JsonLog& log) {
   const LoaderState at = loader.state();
-  fmt::print("resumed from {}: epoch {}, step {}\n", from.string(), at.epoch + 1, at.step);
-  std::fflush(stdout);
+  show(fmt::format("resumed from {}: epoch {}, step {}\n", from.string(), at.epoch + 1, at.step));
   log.write({{"event", "resume"},
              {"checkpoint", from.string()},
              {"epoch", at.epoch + 1},
@@ -176,6 +175,16 @@ void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
   parts.report.evaluated(evaluation, seconds_since(start), views);
 }
 
+/// The checkpoint of the last step, before evaluations and other files, which may fail. One that cannot be
+/// written is tried again after them, and is an error then.
+void keep_finished(const Parts& parts) {
+  try {
+    parts.checkpointer->save(parts.trainer, parts.loader);
+  } catch (const std::exception& error) {
+    parts.report.say(error.what());
+  }
+}
+
 /// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
 /// is the finished network.
 void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
@@ -188,7 +197,7 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
       parts.trainer.finish();
     }
     if (parts.checkpointer != nullptr) {
-      parts.checkpointer->after_step(parts.trainer, parts.loader);
+      steps == 0 ? keep_finished(parts) : parts.checkpointer->after_step(parts.trainer, parts.loader);
     }
     leave_if_asked(parts, parts.loader);
     if (steps == 0) {
@@ -212,18 +221,11 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
   }
 }
 
-void check_differ(const std::vector<std::pair<const char*, fs::path>>& files) {
-  std::map<fs::path, const char*> seen;
-  for (const auto& [option, path] : files) {
-    if (path.empty()) {
-      continue;
-    }
-    const auto [other, is_new] = seen.emplace(fs::weakly_canonical(fs::absolute(path)), option);
-    if (!is_new) {
-      throw InputError("{} and {} are both {}; give each a file of its own", other->second, option,
-                       path.string());
-    }
+void end_report(const Parts& parts) {
+  if (const std::int64_t bad = agree(parts.processes, 0, parts.loader).bad_samples; bad > 0) {
+    show(fmt::format("{} of the training data could not be read, over all epochs\n", counted(bad, "sample")));
   }
+  parts.report.finish(parts.trainer.weights_hash(), parts.loader.statistics());
 }
 
 void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
@@ -231,17 +233,8 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     throw InputError(
         "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
   }
-  if (!o.save.empty()) {
-    check_can_write(o.save);
-  }
-  if (!o.log_json.empty()) {
-    check_can_write(o.log_json, true);
-  }
-  if (!o.trace.empty()) {
-    check_can_write(o.trace);
-  }
+  o.outputs.check();
   o.checkpoints.check();
-  check_differ({{"--save", o.save}, {"--log-json", o.log_json}, {"--trace", o.trace}});
   note_signals();
   TrainerOptions trainer_options = o.compute.resolve(o.recipe.batch_size, o.seed, processes);
   std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
@@ -279,7 +272,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
                          model.transforms, o.recipe.views ? ", --tta" : "")
            : "none";
   require_same(*processes, shared);
-  JsonLog log(o.log_json, o.checkpoints.resumes());
+  JsonLog log(o.outputs.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
   Report report(log, o.recipe.epochs, an_epoch, o.log_every);
   const Say say = [&](const std::string& sentence) { report.say(sentence); };
@@ -298,19 +291,18 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   if (test && o.recipe.views) {
     evaluate(parts, nn::average_over_views, true);
   }
-  if (!o.save.empty()) {
-    save_model(o.save, trainer.module(), model);
-  }
-  if (const std::int64_t bad = agree(*processes, 0, loader).bad_samples; bad > 0) {
-    fmt::print("{} of the training data could not be read, over all epochs\n", counted(bad, "sample"));
-  }
-  report.finish(trainer.weights_hash(), loader.statistics());
-  if (loader.options().trace) {
-    loader.options().trace->write();
-  }
-  if (checkpointer && trainer.steps() > first) {
-    checkpointer->save(trainer, loader);
-  }
+  write_all({[&] {
+               if (checkpointer && trainer.steps() > first) {
+                 checkpointer->save(trainer, loader);
+               }
+             },
+             [&] {
+               if (!o.outputs.save.empty()) {
+                 save_model(o.outputs.save, trainer.module(), model);
+               }
+             },
+             [&] { end_report(parts); }},
+            say);
 }
 
 /// Joins the other processes, if there are any, and tells them of mistakes; rank 0 alone writes.
@@ -319,7 +311,7 @@ void train_together(TrainOptions o) {
   const Place& place = processes->place();
   if (place.rank > 0) {
     silence_output();
-    o.save = o.log_json = o.trace = fs::path();
+    o.outputs = {};
     o.checkpoints = {};
   }
   if (o.compute.threads == 0) {
@@ -385,9 +377,7 @@ void add_train(CLI::App& app) {
   o.checkpoints.add_to(command);
   o.compute.add_to(command, true);
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
-  command.add_option("--log-json", o.log_json, "Write one JSON object a line to this file");
-  command.add_option("--trace", o.trace, "Write a Chrome trace of the loading here (Perfetto opens it)");
-  command.add_option("--save", o.save, "Write the trained model here (safetensors)");
+  o.outputs.add_to(command);
   o.processes.add_to(command);
   const CLI::Option* views = command.get_option("--tta");
   command.callback([options, views] {

@@ -6,7 +6,6 @@ import random
 import re
 import struct
 import subprocess
-import unittest
 
 from command import Command, MILLRACE, picture, png, TINY_JPEG, main
 
@@ -205,10 +204,6 @@ class WrongPlaces(Command):
                  file_limit=4096)
         self.assertEqual((self.folder / "model.safetensors").read_bytes(), old)
         self.assertEqual([p.name for p in self.folder.iterdir()], ["model.safetensors"])
-
-    @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full")
-    def test_full_disk_at_log(self):
-        self.bad(1, ["/dev/full"], "train", "--data", "synthetic:64", "--log-json", "/dev/full")
 
     def test_full_disk_at_trace(self):
         self.bad(1, ["t.json"], "bench", "loader", "--data", "synthetic:64", "--batch-size", 8, "--seconds", 0.01,
