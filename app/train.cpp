@@ -175,16 +175,6 @@ void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
   parts.report.evaluated(evaluation, seconds_since(start), views);
 }
 
-/// The checkpoint of the last step, before evaluations and other files, which may fail. One that cannot be
-/// written is tried again after them, and is an error then.
-void keep_finished(const Parts& parts) {
-  try {
-    parts.checkpointer->save(parts.trainer, parts.loader);
-  } catch (const std::exception& error) {
-    parts.report.say(error.what());
-  }
-}
-
 /// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
 /// is the finished network.
 void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
@@ -196,8 +186,8 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
     if (--steps == 0) {
       parts.trainer.finish();
     }
-    if (parts.checkpointer != nullptr) {
-      steps == 0 ? keep_finished(parts) : parts.checkpointer->after_step(parts.trainer, parts.loader);
+    if (parts.checkpointer != nullptr && steps > 0) {
+      parts.checkpointer->after_step(parts.trainer, parts.loader);
     }
     leave_if_asked(parts, parts.loader);
     if (steps == 0) {
@@ -206,7 +196,8 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
   }
 }
 
-/// From where the loader stands to the end, which may be in the middle of an epoch.
+/// From where the loader stands to the end, which may be in the middle of an epoch. The finished network is
+/// kept before it is evaluated.
 void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss) {
   const auto& [trainer, loader, test, checkpointer, report, log, processes, max_bad_rate] = parts;
   const std::int64_t an_epoch = loader.steps_per_epoch();
@@ -215,7 +206,7 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
     run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, parts, loss);
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
-    if (test != nullptr) {
+    if (test != nullptr && (at.epoch + 1) * an_epoch < steps) {
       evaluate(parts, &nn::Module::operator(), false);
     }
   }
@@ -288,9 +279,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   }
   const Parts parts{trainer, loader, test.get(), checkpointer.get(), report, log, *processes, max_bad_rate};
   run_epochs(steps, parts, o.recipe.loss());
-  if (test && o.recipe.views) {
-    evaluate(parts, nn::average_over_views, true);
-  }
+  // Other ranks wait in the last of these, whatever becomes of rank 0's files.
   write_all({[&] {
                if (checkpointer && trainer.steps() > first) {
                  checkpointer->save(trainer, loader);
@@ -301,7 +290,15 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
                  save_model(o.outputs.save, trainer.module(), model);
                }
              },
-             [&] { end_report(parts); }},
+             [&] {
+               if (test) {
+                 evaluate(parts, &nn::Module::operator(), false);
+               }
+               if (test && o.recipe.views) {
+                 evaluate(parts, nn::average_over_views, true);
+               }
+               end_report(parts);
+             }},
             say);
 }
 

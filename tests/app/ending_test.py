@@ -103,8 +103,9 @@ class Ending(Command):
         self.images()
         (self.folder / "images" / "red" / "003.png").write_bytes(b"no picture")
         self.bad(2, ["003.png"], "train", "--data", self.images("good"), "--batch-size", 8, "--epochs", 1, "--test-data",
-                 f"images:{self.folder}/images", "--checkpoint", "kept")
+                 f"images:{self.folder}/images", "--checkpoint", "kept", "--save", "net")
         self.assertEqual(self.checkpoints(), ["step-000000006"])
+        self.good("eval", "--weights", "net", "--data", f"images:{self.folder}/good")
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "no /dev/full")
     def test_full_disk_at_log(self):
