@@ -55,6 +55,7 @@ std::array<std::byte, RecordHeader::kBytes> RecordHeader::encode() const {
   put(at + 68, width);
   put(at + 72, channels);
   put(at + 76, flags);
+  put(at + 80, fingerprint_definition);
   put(at + kBytes - 4, crc32c(std::span(bytes).first(kBytes - 4)));
   return bytes;
 }
@@ -94,6 +95,7 @@ RecordHeader RecordHeader::decode(std::span<const std::byte, kBytes> bytes, std:
   header.width = get<std::uint32_t>(at + 68);
   header.channels = get<std::uint32_t>(at + 72);
   header.flags = get<std::uint32_t>(at + 76);
+  header.fingerprint_definition = get<std::uint32_t>(at + 80);
   if (header.file_size != file_size) {
     throw InputError("records: {} has {} bytes, its header says {}; copy or convert it anew", path.string(),
                      file_size, header.file_size);

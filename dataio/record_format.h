@@ -30,6 +30,7 @@ struct RecordHeader {
   std::uint64_t fingerprint = 0;                      ///< Of the whole set, the same in all of its shards.
   std::uint32_t height = 0, width = 0, channels = 3;  ///< As in DatasetInfo.
   std::uint32_t flags = 0;
+  std::uint32_t fingerprint_definition = 0;  ///< 0 is the one that docs/records.md describes.
 
   std::uint64_t classes_offset() const;
   std::array<std::byte, kBytes> encode() const;

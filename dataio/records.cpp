@@ -153,7 +153,8 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
   for (std::size_t i = 0; i < files_.size(); ++i) {
     const RecordHeader& header = files_[i].header();
     const RecordHeader& head = files_[set].header();
-    const bool belongs = header.shards == head.shards && header.fingerprint == head.fingerprint;
+    const bool belongs = header.shards == head.shards && header.fingerprint == head.fingerprint &&
+                         header.fingerprint_definition == head.fingerprint_definition;
     if (!belongs || header.shard != i - set) {
       throw InputError(
           "records: {} is shard {} of {} (from 0), expected shard {} of the {} that belong with {}; "

@@ -188,6 +188,23 @@ TEST(Records, MissingShardsAreNamed) {
               HasSubstr("each once"));
 }
 
+TEST(Records, FingerprintsOfAnotherDefinitionAreNotTheSame) {
+  TemporaryFolder folder;
+  write(folder.path("a.mlr"), {.shard_size = 700});
+  const std::string path = folder.path(names(folder)[1]);
+  std::string file = content(path);
+  const auto head = std::as_bytes(std::span(file)).first<RecordHeader::kBytes>();
+  RecordHeader header = RecordHeader::decode(head, file.size(), path);
+  EXPECT_EQ(header.fingerprint_definition, 0u);
+  header.fingerprint_definition = 1;
+  const auto changed = header.encode();
+  EXPECT_EQ(RecordHeader::decode(changed, file.size(), path).fingerprint_definition, 1u);
+  file.replace(0, changed.size(), reinterpret_cast<const char*>(changed.data()), changed.size());
+  std::ofstream(path, std::ios::binary) << file;
+  EXPECT_THAT(input_error([&] { open_dataset("records:" + folder.path("a-*.mlr")); }),
+              AllOf(HasSubstr(path), HasSubstr("expected shard 1")));
+}
+
 TEST(Records, ClassesMustAgree) {
   TemporaryFolder folder;
   write(folder.path("a.mlr"));
