@@ -109,25 +109,45 @@ class Cifar final : public Dataset {
   const DatasetInfo& info() const override { return info_; }
 
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
-    const Part& part = parts_[static_cast<std::size_t>(index / records_)];
-    const auto row = static_cast<std::size_t>(index % records_);
+    const auto [part, row] = find(index);
     const auto record = part.file.read(part.begin + row * record_, record_, scratch);
     const std::int64_t label =
         part.labels.empty() ? std::to_integer<std::int64_t>(record[kind_.label_at]) : part.labels[row];
+    return {record.last(kPixels), Encoding::raw_chw, kSide, kSide, 3, checked(label, index)};
+  }
+
+  std::int64_t label(std::int64_t index) const override {
+    const auto [part, row] = find(index);
+    if (!part.labels.empty()) return checked(part.labels[row], index);
+    std::vector<std::byte> scratch;
+    const auto byte = part.file.read(part.begin + row * record_ + kind_.label_at, 1, scratch)[0];
+    return checked(std::to_integer<std::int64_t>(byte), index);
+  }
+
+  std::string describe(std::int64_t index) const override {
+    const auto [part, row] = find(index);
+    return fmt::format("{}, record {}", part.file.path().string(), row);
+  }
+
+ private:
+  void add_known(Hash& hash) const override { add_labels(hash); }
+
+  struct Place {
+    const Part& part;
+    std::size_t row;
+  };
+  Place find(std::int64_t index) const {
+    return {parts_[static_cast<std::size_t>(index / records_)], static_cast<std::size_t>(index % records_)};
+  }
+
+  std::int64_t checked(std::int64_t label, std::int64_t index) const {
     if (label < 0 || label >= static_cast<std::int64_t>(kind_.classes)) {
       throw InputError("{}: {} has the label {}, expected 0 to {}; the file is damaged", kind_.name,
                        describe(index), label, kind_.classes - 1);
     }
-    return {record.last(kPixels), Encoding::raw_chw, kSide, kSide, 3, label};
+    return label;
   }
 
-  std::string describe(std::int64_t index) const override {
-    return fmt::format("{}, record {}",
-                       parts_[static_cast<std::size_t>(index / records_)].file.path().string(),
-                       index % records_);
-  }
-
- private:
   std::vector<std::string> python_class_names(const fs::path& path) const {
     if (std::error_code error; !fs::exists(path, error)) return kind_.default_names;
     const MappedFile file(path);

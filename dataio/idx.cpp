@@ -156,6 +156,8 @@ class Idx final : public Dataset {
   }
 
  private:
+  void add_known(Hash& hash) const override { add_labels(hash); }
+
   IdxFile images_, labels_;
   DatasetInfo info_;
 };

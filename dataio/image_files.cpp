@@ -41,11 +41,17 @@ Sample ImageFiles::read(std::int64_t index, std::vector<std::byte>& scratch) con
   return {.bytes = bytes, .encoding = *encoding, .label = label(index)};
 }
 
-std::uint64_t ImageFiles::fingerprint() const {
+std::uint64_t ImageFiles::fingerprint(int version) const {
+  if (version != 1) return Dataset::fingerprint(version);
   Hash hash;
-  hash.add(size()).add(names_);
-  for (const std::int32_t label : labels_) hash.add(label);
+  hash.add(size());
+  add_known(hash);
   return hash.value();
+}
+
+void ImageFiles::add_known(Hash& hash) const {
+  hash.add(names_);
+  add_labels(hash);
 }
 
 std::span<const std::byte> ImageFiles::read_all(int file, std::int64_t index,

@@ -60,7 +60,8 @@ class Records final : public Dataset {
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override;
   std::int64_t label(std::int64_t index) const override;
   std::string describe(std::int64_t index) const override;
-  std::uint64_t fingerprint() const override { return fingerprint_; }
+  /// The header's, which covers all content.
+  std::uint64_t fingerprint(int = kFingerprintVersion) const override { return fingerprint_; }
   void will_need(std::span<const std::int64_t> indices) const override;
 
  private:

@@ -10,9 +10,9 @@
 
 namespace millrace {
 
-std::uint64_t Subset::fingerprint() const {
+std::uint64_t Subset::fingerprint(int version) const {
   Hash hash;
-  hash.add(static_cast<std::int64_t>(whole_->fingerprint())).add(size());
+  hash.add(static_cast<std::int64_t>(whole_->fingerprint(version))).add(size());
   for (const std::int64_t index : indices_) hash.add(index);
   return hash.value();
 }

@@ -21,7 +21,7 @@ class Subset final : public Dataset {
   }
   std::int64_t label(std::int64_t index) const override { return whole_->label(of_whole(index)); }
   std::string describe(std::int64_t index) const override { return whole_->describe(of_whole(index)); }
-  std::uint64_t fingerprint() const override;
+  std::uint64_t fingerprint(int version = kFingerprintVersion) const override;
   void will_need(std::span<const std::int64_t> indices) const override;
 
  private:

@@ -183,6 +183,8 @@ class Synthetic final : public Dataset {
   std::string describe(std::int64_t index) const override { return fmt::format("synthetic image {}", index); }
 
  private:
+  void add_known(Hash& hash) const override { add_labels(hash); }
+
   std::uint8_t* image(std::int64_t index) const {
     return images_.get() + static_cast<std::size_t>(index) * kBytes;
   }

@@ -161,7 +161,11 @@ std::optional<FoundCheckpoint> newest_checkpoint(const fs::path& place, const Sa
 
 void resume(const Checkpoint& from, const RunDescription& run, Trainer& trainer, Loader& loader,
             const Say& say) {
-  if (const std::string others = differences(from.run.options, "in the checkpoint", run.options, "now");
+  RunDescription::Values now = run.options;
+  if (const auto data = now.find("data"); data != now.end()) {  // as the checkpoint tells it
+    data->second = describe_data(loader.state(from.loader.fingerprint_version));
+  }
+  if (const std::string others = differences(from.run.options, "in the checkpoint", now, "now");
       !others.empty()) {
     throw InputError("resume: other options than the checkpoint's: {}; give the same", others);
   }

@@ -11,8 +11,8 @@ namespace millrace {
 
 namespace {
 
-constexpr std::uint32_t kFormat = 3;
-constexpr std::byte kChecksumTag{15 << 3 | 5};  // field 15, of 32 bits
+constexpr std::uint32_t kFormat = 4, kOldestFormat = 3;  // that differ in the loader's state
+constexpr std::byte kChecksumTag{15 << 3 | 5};           // field 15, of 32 bits
 constexpr std::size_t kChecksumBytes = 5;
 
 std::uint32_t checksum(std::string_view bytes) { return crc32c(std::as_bytes(std::span(bytes))); }
@@ -79,11 +79,11 @@ CheckpointState CheckpointState::from_bytes(std::span<const std::byte> bytes) {
   if (!state.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
     throw InputError("it is no message of proto/checkpoint.proto");
   }
-  if (state.version() != kFormat) {
+  if (state.version() < kOldestFormat || state.version() > kFormat) {
     throw OtherFormat(
-        "it has version {}, and this Millrace reads version {}; go on with the Millrace that wrote it, or "
-        "name another folder",
-        state.version(), kFormat);
+        "it has version {}, and this Millrace reads versions {} and {}; go on with the Millrace that wrote "
+        "it, or name another folder",
+        state.version(), kOldestFormat, kFormat);
   }
   CheckpointState result{.step = state.step(),
                          .loader = LoaderState::from_bytes(std::as_bytes(std::span(state.loader()))),

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <opencv2/core/utility.hpp>
-#include <optional>
 #include <utility>
 
 #include "pipeline/cores.h"
@@ -155,7 +154,8 @@ struct Loader::Impl {
   std::int64_t planned = -1, end = -1;  // the graph's next step and its last, counted over all epochs
   bool restored = false;                // and nothing taken or started since
   std::vector<SlabLease> gathered;      // shards of the next batch
-  std::optional<std::uint64_t> fingerprint;
+  int fingerprint_version = 0;          // of what follows; 0: none yet
+  std::uint64_t fingerprint = 0;
   LoaderStatistics consumer;  // its side alone
   Trace::Track* track;
   Trace::Clock::time_point since = Trace::Clock::now();
@@ -242,10 +242,11 @@ bool Loader::next(Batch& batch) {
 std::int64_t Loader::samples() const { return impl_->bad.samples(); }
 std::int64_t Loader::bad_samples() const { return impl_->bad.count(); }
 
-LoaderState Loader::state() const {
+LoaderState Loader::state(int fingerprint_version) const {
   const SamplerOptions& order = impl_->sampler.options();
-  if (!impl_->fingerprint) {
-    impl_->fingerprint = dataset().fingerprint();  // once: it may take long
+  if (impl_->fingerprint_version != fingerprint_version) {  // once: it may take long
+    impl_->fingerprint = dataset().fingerprint(fingerprint_version);
+    impl_->fingerprint_version = fingerprint_version;
   }
   return {.epoch = impl_->epoch,
           .step = impl_->step,
@@ -253,11 +254,12 @@ LoaderState Loader::state() const {
           .seed = order.seed,
           .batch_size = order.batch_size,
           .samples = impl_->sampler.samples(),
-          .fingerprint = *impl_->fingerprint};
+          .fingerprint_version = fingerprint_version,
+          .fingerprint = impl_->fingerprint};
 }
 
 void Loader::restore(const LoaderState& state) {
-  this->state().require_same_order(state);
+  this->state(state.fingerprint_version).require_same_order(state);
   if (state.step < 0 || state.step > steps_per_epoch()) {
     throw InputError("loader: the state is at step {} of an epoch, and this loader's have {}", state.step,
                      steps_per_epoch());

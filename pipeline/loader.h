@@ -125,8 +125,9 @@ class Loader {
   std::int64_t bad_samples() const;
 
   /// What was taken so far: the batches that `next` and the loops over an epoch gave, failed ones included,
-  /// not what is prepared.
-  LoaderState state() const;
+  /// not what is prepared. Its fingerprint is by the definition `fingerprint_version`, for comparison with an
+  /// older state.
+  LoaderState state(int fingerprint_version = Dataset::kFingerprintVersion) const;
   /// Goes on where a loader was when it gave `state`, with `next` or with `epoch(state.epoch)`; this one may
   /// have other threads, slabs, shards and local shards.
   /// @throws InputError when this loader's order, seed, batch size or data set is another; it names both.

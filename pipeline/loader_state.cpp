@@ -9,7 +9,8 @@ namespace millrace {
 
 namespace {
 
-constexpr std::uint64_t kMagic = 0x3154415453524C4D;  // "MLRSTAT1" as little-endian bytes
+constexpr std::uint64_t kMagic = 0x3054415453524C4D;  // "MLRSTAT0" as little-endian bytes
+constexpr int kDigit = 56;                            // where the fingerprint's version is added
 
 std::uint64_t checksum(std::span<const std::byte> bytes) {
   return Hash().add(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size())).value();
@@ -52,7 +53,7 @@ class Reader {
 std::array<std::byte, LoaderState::kBytes> LoaderState::to_bytes() const {
   std::array<std::byte, kBytes> bytes;
   Writer writer(bytes);
-  writer.put(kMagic);
+  writer.put(kMagic + (static_cast<std::uint64_t>(fingerprint_version) << kDigit));
   // The order's kind beside the version: 32 bits each.
   writer.put(static_cast<std::uint64_t>(order.kind) << 32 | static_cast<std::uint32_t>(permutation_version));
   writer.put(order.block_size);
@@ -72,10 +73,17 @@ LoaderState LoaderState::from_bytes(std::span<const std::byte> bytes) {
     throw InputError("loader state: got {} bytes, expected {}", bytes.size(), kBytes);
   }
   Reader reader(bytes);
-  if (reader.take() != kMagic) {
+  LoaderState state;
+  const std::uint64_t magic = reader.take(), version = (magic - kMagic) >> kDigit;
+  if (magic != kMagic + (version << kDigit) || version < 1 || version > 9) {
     throw InputError("loader state: these bytes are none; expected what to_bytes gave");
   }
-  LoaderState state;
+  if (version > std::uint64_t{Dataset::kFingerprintVersion}) {
+    throw InputError(
+        "loader state: it has a fingerprint of version {}, expected at most {}; a newer Millrace wrote it",
+        version, Dataset::kFingerprintVersion);
+  }
+  state.fingerprint_version = static_cast<int>(version);
   const std::uint64_t kind_and_version = reader.take(), kind = kind_and_version >> 32;
   state.permutation_version = static_cast<int>(kind_and_version);
   state.order.block_size = reader.take_signed();
@@ -109,6 +117,7 @@ void LoaderState::require_same_order(const LoaderState& other) const {
   same("seed", seed, other.seed);
   same("batch size", batch_size, other.batch_size);
   same("number of samples", samples, other.samples);
+  same("fingerprint version", fingerprint_version, other.fingerprint_version);
   same("data set fingerprint", fingerprint, other.fingerprint);
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "dataio/dataset.h"
 #include "dataio/order.h"
 
 namespace millrace {
@@ -20,12 +21,13 @@ struct LoaderState {
   OrderOptions order;
   std::uint64_t seed = 0;
   std::int64_t batch_size = 0, samples = 0;
+  int fingerprint_version = Dataset::kFingerprintVersion;
   std::uint64_t fingerprint = 0;  ///< Of the data set.
   bool operator==(const LoaderState&) const = default;
 
-  /// A fixed form, little-endian: "MLRSTAT1"; version and kind of order, 32 bits each; then 64 bits each of
-  /// block size, window, seed, epoch, step, batch size, samples, fingerprint, and the Hash of what stands
-  /// before.
+  /// A fixed form, little-endian: "MLRSTAT" and the digit of the fingerprint's version; version and kind of
+  /// order, 32 bits each; then 64 bits each of block size, window, seed, epoch, step, batch size, samples,
+  /// fingerprint, and the Hash of what stands before.
   std::array<std::byte, kBytes> to_bytes() const;
   /// @throws InputError when these are not the bytes of a state, or damaged.
   static LoaderState from_bytes(std::span<const std::byte> bytes);

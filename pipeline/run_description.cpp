@@ -75,26 +75,29 @@ RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescripti
   const TrainerOptions& t = trainer.options();
   const LoaderOptions& l = loader.options();
   RunDescription run{std::move(more), environment(t.devices[0])};
-  run.options.insert(
-      {{"network", describe(trainer.module())},
-       {"optimizer", trainer.optimizer().describe()},
-       {"average", t.lookahead ? nn::describe(*t.lookahead) : "none"},
-       {"type", std::string(name_of(t.dtype))},
-       {"tf32", gpu_arithmetic().tf32 ? "yes" : "no"},
-       {"shards", fmt::to_string(t.shards)},
-       {"sums", t.sums == SumOrder::tree ? "tree" : "engine"},
-       {"seed", fmt::to_string(t.seed)},
-       {"batch size", fmt::to_string(l.batch_size)},
-       {"data", fmt::format("{} samples {:016x}", loader.dataset().size(), loader.state().fingerprint)},
-       {"order", fmt::format("{}, seed {}", describe(l.order), l.seed)},
-       {"last batch", l.tail == Tail::pad ? "padded" : "dropped"},
-       {"transforms", l.transforms},
-       {"custom transforms", describe(l.custom_transforms)},
-       {"mean", fmt::format("{}", fmt::join(l.mean, ","))},
-       {"std", fmt::format("{}", fmt::join(l.std, ","))},
-       {"upright photographs", l.decode.exif_orientation ? "yes" : "no"},
-       {"bad samples", std::string(name_of(l.bad_samples))}});
+  run.options.insert({{"network", describe(trainer.module())},
+                      {"optimizer", trainer.optimizer().describe()},
+                      {"average", t.lookahead ? nn::describe(*t.lookahead) : "none"},
+                      {"type", std::string(name_of(t.dtype))},
+                      {"tf32", gpu_arithmetic().tf32 ? "yes" : "no"},
+                      {"shards", fmt::to_string(t.shards)},
+                      {"sums", t.sums == SumOrder::tree ? "tree" : "engine"},
+                      {"seed", fmt::to_string(t.seed)},
+                      {"batch size", fmt::to_string(l.batch_size)},
+                      {"data", describe_data(loader.state())},
+                      {"order", fmt::format("{}, seed {}", describe(l.order), l.seed)},
+                      {"last batch", l.tail == Tail::pad ? "padded" : "dropped"},
+                      {"transforms", l.transforms},
+                      {"custom transforms", describe(l.custom_transforms)},
+                      {"mean", fmt::format("{}", fmt::join(l.mean, ","))},
+                      {"std", fmt::format("{}", fmt::join(l.std, ","))},
+                      {"upright photographs", l.decode.exif_orientation ? "yes" : "no"},
+                      {"bad samples", std::string(name_of(l.bad_samples))}});
   return run;
+}
+
+std::string describe_data(const LoaderState& state) {
+  return fmt::format("{} samples {:016x}", state.samples, state.fingerprint);
 }
 
 std::string differences(const RunDescription::Values& here, std::string_view where_here,

@@ -22,6 +22,9 @@ struct RunDescription {
 /// the schedule.
 RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescription::Values more = {});
 
+/// The value of its option "data".
+std::string describe_data(const LoaderState& state);
+
 /// "shards: 4 here, 8 there" for each value that differs, joined by "; "; empty when none does.
 std::string differences(const RunDescription::Values& here, std::string_view where_here,
                         const RunDescription::Values& there, std::string_view where_there);

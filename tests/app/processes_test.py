@@ -172,6 +172,18 @@ class Processes(Command):
                 self.assertIn(word, errors[1])
                 self.assertIn(word, errors[0])
 
+    def test_other_data_of_the_same_size_is_named(self):
+        data = self.cifar10()
+        other = self.folder / "other"
+        shutil.copytree(self.folder / "cifar", other)
+        for name in "data_batch_1.bin", "test_batch.bin":
+            (other / name).write_bytes(b"\1" + (other / name).read_bytes()[1:])
+        self.RECIPE = [word for word in self.RECIPE if word not in ("--data", "synthetic:256")]
+        for option, named in ("--data", "data: 200 samples "), ("--test-data", "evaluation: 40 samples "):
+            both = ["--data", data] if option == "--test-data" else []
+            errors = self.errors_of([2, 2], [*both, option, data], [*both, option, f"cifar10:{other}"])
+            self.assertIn("the processes differ: " + named, errors[0])
+
     def test_mistakes_of_one_rank_are_told_to_the_others(self):
         for words in ["--tta"], ["--momentum", 0.9, "--optimizer", "adam"]:
             errors = self.errors_of([3, 2], [], words)

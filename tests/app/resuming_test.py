@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import random
+import shutil
 import signal
 import struct
 import time
@@ -141,6 +142,23 @@ class Resuming(Command):
                                ({"model": "resnet20"}, ["model: lenet5", "resnet20 now"]), ({"schedule": "cosine"}, ["constant", "cosine"]),
                                ({"dtype": "bf16"}, ["type: f32", "bf16 now"]), ({"mean": 0.4}, ["mean: 0.5", "0.4 now"])]:
             self.bad(2, ["other options", *named], *self.recipe(**changes), "--resume", "kept")
+
+    def test_other_data_of_the_same_size(self):
+        self.cifar10()
+        (self.folder / "idx").mkdir()
+        images, labels = self.folder / "idx/train-images-idx3-ubyte", self.folder / "idx/train-labels-idx1-ubyte"
+        images.write_bytes(struct.pack(">IIII", 0x803, 40, 28, 28) + bytes(40 * 28 * 28))
+        labels.write_bytes(struct.pack(">II", 0x801, 40) + bytes(40))
+        first, third = self.folder / "cifar/data_batch_1.bin", self.folder / "cifar/data_batch_3.bin"
+        for data, file, at in ("cifar10:cifar", first, 3000), ("cifar10:cifar", third, 7 * 3073), ("idx:idx", images, 16), ("idx:idx", labels, 47):
+            words = ["train", "--model", "lenet5", "--data", data, "--epochs", 1, "--batch-size", 10, "--checkpoint", "kept"]
+            self.good(*words)
+            self.good(*words, "--resume", "auto")
+            good = file.read_bytes()
+            file.write_bytes(good[:at] + b"\1" + good[at + 1:])
+            self.bad(2, ["data: ", " samples ", "in the checkpoint"], *words, "--resume", "auto")
+            file.write_bytes(good)
+            shutil.rmtree(self.folder / "kept")
 
     def test_wrong_words(self):
         self.bad(2, ["--checkpoint"], *self.RECIPE, "--resume", "auto")

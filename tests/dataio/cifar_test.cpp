@@ -155,6 +155,30 @@ TEST(Cifar100, ReadsTheBinaryFiles) {
       AllOf(HasSubstr("test.bin has 3000 bytes"), HasSubstr("multiple of 3074"), HasSubstr("30740000")));
 }
 
+TEST(CifarPickles, HaveTheFingerprintOfTheBinaryFiles) {
+  TemporaryFolder folder;
+  for (int i = 1; i <= 5; ++i) {
+    const char pixel = static_cast<char>(10 * i);
+    const std::string name = "data_batch_" + std::to_string(i);
+    folder.write("python/" + name, batch({i, 9}, pixel));
+    folder.write("binary/" + name + ".bin", static_cast<char>(i) + std::string(3072, pixel) + "\x09" +
+                                                std::string(3072, static_cast<char>(pixel + 1)));
+  }
+  EXPECT_EQ(open_dataset("cifar10:" + folder.path("python"))->fingerprint(),
+            open_dataset("cifar10:" + folder.path("binary"))->fingerprint());
+  folder.write("python/train",
+               pickled_dictionary({{"fine_labels", pickled_list<int>({99})},
+                                   {"coarse_labels", pickled_list<int>({19})},
+                                   {"data", pickled_array(1, 3072, std::string(3072, 'p'))}}));
+  folder.write("binary/train.bin", "\x13\x63" + std::string(3072, 'p'));
+  const auto of = [&](const std::string& name) {
+    return open_dataset("cifar100:" + folder.path(name))->fingerprint();
+  };
+  EXPECT_EQ(of("python"), of("binary"));
+  EXPECT_EQ(of("python,labels=coarse"), of("binary,labels=coarse"));
+  EXPECT_NE(of("binary,labels=coarse"), of("binary"));
+}
+
 TEST(CifarPickles, DamagedFilesAreNamed) {
   TemporaryFolder folder;
   const auto error = [&](const std::string& bytes) {

@@ -148,6 +148,20 @@ TEST(Idx, ReadsPlainAndGzippedFiles) {
   EXPECT_EQ(train->info().classes[3], "3");
 }
 
+TEST(Idx, GzippedFilesHaveTheFingerprintOfPlainOnes) {
+  TemporaryFolder folder;
+  const auto of = [&] { return open_dataset("idx:" + folder.path())->fingerprint(); };
+  folder.write("train-images-idx3-ubyte", idx_images(3));
+  folder.write("train-labels-idx1-ubyte", idx_labels({7, 0, 9}));
+  const std::uint64_t plain = of();
+  for (const std::string name : {"train-images-idx3-ubyte", "train-labels-idx1-ubyte"}) {
+    std::filesystem::remove(folder.path(name));
+  }
+  write_gzipped(folder, "train-images-idx3-ubyte.gz", idx_images(3));
+  write_gzipped(folder, "train-labels-idx1-ubyte.gz", idx_labels({7, 0, 9}));
+  EXPECT_EQ(of(), plain);
+}
+
 TEST(Idx, FashionIsKnownByItsFolder) {
   TemporaryFolder folder;
   folder.write("Fashion-MNIST/train-images-idx3-ubyte", idx_images(1));

@@ -388,6 +388,59 @@ TEST_F(CheckpointTest, FoldersThatCannotBeUsedAreRefused) {
               HasSubstr("0 to keep"));
 }
 
+/// A run on CIFAR-10's files with 4 pictures each, whose pixels are `pixel` and more.
+struct CifarRun {
+  CifarRun(const test::TemporaryFolder& folder, const std::string& name, char pixel)
+      : trainer{make_small_net, nn::SgdOptions{.learning_rate = 0.05}, {.shards = 2, .seed = 5}},
+        loader(open(folder, name, pixel),
+               {.batch_size = 4, .transforms = "normalize", .shards = 2, .threads = 1, .seed = 3}) {}
+
+  static std::shared_ptr<const Dataset> open(const test::TemporaryFolder& folder, const std::string& name,
+                                             char pixel) {
+    for (char i = 1; i <= 5; ++i) {
+      std::string bytes;
+      for (char k = 0; k < 4; ++k) bytes += k + std::string(3072, static_cast<char>(pixel + 10 * i + k));
+      folder.write(name + "/data_batch_" + std::to_string(i) + ".bin", bytes);
+    }
+    return open_dataset("cifar10:" + folder.path(name));
+  }
+  /// As in the checkpoint, whatever further options there are by now, on this run's data.
+  RunDescription description(const Checkpoint& from) const {
+    RunDescription run = from.run;
+    run.options.at("data") = describe_data(loader.state());
+    return run;
+  }
+
+  Trainer trainer;
+  Loader loader;
+};
+
+TEST_F(CheckpointTest, OneOfTheFormatBeforeIsCheckedByItsOwnFingerprint) {
+  const Checkpoint old = load_checkpoint(MILLRACE_TEST_FILES "/format-3/step-000000002");
+  EXPECT_EQ(old.loader.fingerprint_version, 1);
+  const auto go_on = [&](const Checkpoint& from, CifarRun run) {
+    const std::string refused = test::input_error(
+        [&] { resume(from, run.description(from), run.trainer, run.loader, [](const std::string&) {}); });
+    if (refused == "(no error)") {
+      EXPECT_EQ(run.trainer.steps(), 2);
+      EXPECT_EQ(run.loader.state().step, 2);
+      save_checkpoint(folder_, {run.trainer.state(), run.loader.state(), run.description(from)});
+    }
+    return refused;
+  };
+  temporary_.write("renamed/batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n");
+  EXPECT_THAT(go_on(old, {temporary_, "renamed", 0}),
+              AllOf(HasSubstr("data: 20 samples 991cb7b5552b94d6 in the checkpoint, 20 samples")))
+      << "the classes' names are all that the first fingerprint covers beside the size";
+  EXPECT_EQ(go_on(old, {temporary_, "cifar", 0}), "(no error)");
+
+  const Checkpoint written = load_checkpoint(folder_ / "step-000000002");
+  EXPECT_EQ(written.loader.fingerprint_version, 2);
+  EXPECT_EQ(go_on(written, {temporary_, "elsewhere", 0}), "(no error)");
+  EXPECT_EQ(go_on(written, {temporary_, "renamed", 0}), "(no error)");
+  EXPECT_THAT(go_on(written, {temporary_, "other", 1}), HasSubstr("data: 20 samples"));
+}
+
 TEST(CheckpointState, RefusesBytesThatAreNone) {
   CheckpointState state{.step = 7, .run = {{{"shards", "4"}}, {{"name \xff", "value \xff"}}}};
   state.files = {{"weights.safetensors", 9, 0x1234}};

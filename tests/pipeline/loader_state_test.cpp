@@ -33,6 +33,31 @@ TEST(LoaderState, IsAFewBytesThatComeBack) {
   EXPECT_EQ(std::to_integer<int>(bytes[48]), 41);
 }
 
+TEST(LoaderState, OneOfTheFirstFingerprintComesBackAsItWas) {
+  LoaderState first = kState;
+  first.fingerprint_version = 1;
+  const auto bytes = first.to_bytes();
+  EXPECT_EQ(std::to_integer<char>(bytes[7]), '1');
+  EXPECT_EQ(std::to_integer<char>(kState.to_bytes()[7]), '2');
+  EXPECT_EQ(LoaderState::from_bytes(bytes), first);
+  first.fingerprint_version = 3;
+  EXPECT_THAT(test::input_error([&] { LoaderState::from_bytes(first.to_bytes()); }),
+              HasSubstr("fingerprint of version 3"));
+}
+
+TEST(LoaderState, IsComparedByTheFingerprintThatItHas) {
+  Loader loader(open_dataset("synthetic:40"), {.batch_size = 8, .threads = 2});
+  LoaderState state = loader.state();
+  state.step = 3;
+  state.fingerprint_version = 1;
+  EXPECT_THAT(test::input_error([&] { loader.restore(state); }), HasSubstr("fingerprint"));
+  state.fingerprint = loader.dataset().fingerprint(1);
+  loader.restore(state);
+  EXPECT_EQ(loader.state().step, 3);
+  EXPECT_EQ(loader.state().fingerprint_version, 2);
+  EXPECT_EQ(loader.state().fingerprint, loader.dataset().fingerprint());
+}
+
 TEST(LoaderState, EveryDamagedBitIsSeen) {
   const auto good = kState.to_bytes();
   for (std::size_t bit = 0; bit < 8 * good.size(); ++bit) {
