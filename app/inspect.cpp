@@ -11,6 +11,7 @@
 #include "dataio/permutation.h"
 #include "dataio/records.h"
 #include "pipeline/decode.h"
+#include "pipeline/verify.h"
 
 namespace millrace::app {
 
@@ -132,29 +133,27 @@ void print(const Dataset& data, const std::string& name) {
   }
 }
 
-/// Reads every sample and the header of its image, and names each one that is damaged. @throws InputError
-/// when there is one.
+/// Names each sample that is damaged. @throws InputError when there is one.
 void verify(const Dataset& data, const std::string& name) {
-  std::int64_t damaged = 0;
-  std::vector<std::byte> scratch;
-  Decoder decoder;
   Progress progress("verifying", data.size());
-  for (std::int64_t i = 0; i < data.size(); ++i) {
-    try {
-      open(decoder, data, i, data.read(i, scratch));
-    } catch (const InputError& error) {
-      progress.clear();
-      fmt::print("damaged: {}\n", error.what());
-      ++damaged;
-    }
-    progress.update(i + 1, i + 1);
-  }
-  if (damaged > 0) {
-    throw InputError("{} of {} samples of {} are damaged; they are named above", damaged, data.size(), name);
-  }
+  const Verified verified =
+      millrace::verify(data, {.on_damaged =
+                                  [&](const std::string& reason) {
+                                    progress.clear();
+                                    fmt::print("damaged: {}\n", reason);
+                                  },
+                              .on_progress = [&](std::int64_t done) { progress.update(done, done); }});
   progress.clear();
-  fmt::print("verified: all {} samples can be read and have the right checksum, where the format has one\n",
-             commas(data.size()));
+  if (verified.damaged > 0) {
+    throw InputError("{} of {} samples of {} are damaged; they are named above", verified.damaged,
+                     data.size(), name);
+  }
+  const bool has_checksums = name.starts_with("records:") || name.starts_with("tfrecord:");
+  fmt::print("verified: all {} samples were read{}{}\n", commas(data.size()),
+             has_checksums ? " and have the right checksums" : "; their format has no checksums",
+             verified.decoded > 0
+                 ? fmt::format("; decoded whole: {} JPEG and PNG images", commas(verified.decoded))
+                 : "");
 }
 
 void inspect(const InspectOptions& o) {
@@ -176,7 +175,7 @@ void add_inspect(CLI::App& app) {
   InspectOptions& o = *options;
   CLI::App& command = *app.add_subcommand("inspect", "Show what a data set holds, and whether it is whole");
   command.add_option("DATA", o.data, fmt::format("A records file, or {}", kDatasetKinds))->required();
-  command.add_flag("--verify", o.verify, "Read every sample and name each damaged one");
+  command.add_flag("--verify", o.verify, "Read every sample, decode it whole, and name each damaged one");
   command.add_flag("--test", o.test, "Take the test part, where the data set has one");
   command.callback([options] { inspect(*options); });
 }

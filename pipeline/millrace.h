@@ -28,6 +28,7 @@
 #include "pipeline/run_description.h"
 #include "pipeline/trainer.h"
 #include "pipeline/transform.h"
+#include "pipeline/verify.h"
 #include "pipeline/whitening.h"
 #include "tensor/device.h"
 #include "tensor/error.h"

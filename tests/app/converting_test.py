@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """convert and inspect: converting_test.py MILLRACE [TEST...]"""
+import os
 import random
+import tarfile
 
 import records_reader
-from command import Command, picture, TINY_JPEG, main
+from command import Command, picture, png, TINY_JPEG, main
 
 
 class Converting(Command):
@@ -78,7 +80,7 @@ class Converting(Command):
 
     def test_verify_names_each_damaged_record(self):
         self.good("convert", "--from", "synthetic:20", "--to", "s.mlr")
-        self.assertIn("verified", self.good("inspect", "s.mlr", "--verify"))
+        self.assertIn("verified: all 20 samples were read and have the right checksums\n", self.good("inspect", "s.mlr", "--verify"))
         self.damage("s.mlr", 128 + 64 + 10)
         self.damage("s.mlr", 128 + 5 * 3136 + 100)
         done = self.run_command("inspect", "records:s.mlr", "--verify")
@@ -95,6 +97,37 @@ class Converting(Command):
         self.assertEqual(done.returncode, 2)
         self.assertIn("unreadable   1", done.stdout)
         self.assertIn("red/001.png: ", done.stdout)
+
+    def test_verify_decodes_whole_images(self):
+        folder = self.folder / "images" / "only"
+        folder.mkdir(parents=True)
+        rng = random.Random(2)
+        tile = png(64, 64, lambda x, y: [rng.randrange(256) for _ in range(3)])
+        for name, whole in ("a.jpg", TINY_JPEG), ("b.png", tile):
+            (folder / name).write_bytes(whole)
+        self.assertIn("all 2 samples were read; their format has no checksums; decoded whole: 2 JPEG and PNG images",
+                      self.good("inspect", "images:images", "--verify"))
+        cuts = {f"cut{i}.jpg": TINY_JPEG[:size] for i, size in enumerate([-40, -12, -2])}
+        cuts |= {f"cut{i}.png": tile[:size] for i, size in enumerate([len(tile) // 2, -12, -2], 3)}
+        for name, part in cuts.items():
+            (folder / name).write_bytes(part)
+        self.good("convert", "--from", "images:images", "--to", "a.mlr")
+        with tarfile.open(self.folder / "a.tar", "w") as tar:
+            tar.add(folder, "only")
+        with tarfile.open(self.folder / "w.tar", "w") as tar:
+            for name in sorted(os.listdir(folder)):
+                (self.folder / "label").write_text("0")
+                tar.add(folder / name, name)
+                tar.add(self.folder / "label", name[:-3] + "cls")
+        (self.folder / "a.csv").write_text("".join(f"images/only/{name},0\n" for name in sorted(os.listdir(folder))))
+        for data in "images:images", "images:a.tar", "tar:w.tar", "list:a.csv", "records:a.mlr":
+            done = self.run_command("inspect", data, "--verify")
+            self.assertEqual(done.returncode, 2, data)
+            damaged = [line for line in done.stdout.splitlines() if line.startswith("damaged: ")]
+            self.assertEqual(len(damaged), len(cuts), data)
+            for name, line in zip(sorted(cuts), damaged):
+                self.assertIn(name, line)
+            self.assertIn("6 of 8 samples", done.stderr)
 
     def test_training_checks_records_unless_told_otherwise(self):
         self.good("convert", "--from", "synthetic:20", "--to", "s.mlr")
