@@ -29,6 +29,12 @@ class MachineError : public Error {
       : Error(fmt::format(format, std::forward<Args>(args)...)) {}
 };
 
+/// A device has no memory left for what was asked; what needs less may still run.
+class OutOfMemory : public MachineError {
+ public:
+  using MachineError::MachineError;
+};
+
 /// A peer failed, aborted or stayed away for the timeout. Exit code 3.
 class CommunicatorError : public Error {
  public:

@@ -81,7 +81,7 @@ std::size_t fastest(const Convolution& c, const std::vector<ConvolutionPlan>& ca
       } catch (const cudnn::Failure& refused) {  // it was promised to run, and does not
         times[i] = std::numeric_limits<float>::infinity();
         failure = refused;
-      } catch (const MachineError&) {  // no memory for its workspace; what is worse comes back
+      } catch (const OutOfMemory&) {  // none for its workspace
       }
     }
   }
@@ -126,7 +126,7 @@ ConvolutionPlan make_plan(const Convolution& c, Device device) {
   if (candidates.size() > 1) {
     try {
       best = fastest(c, candidates, device);
-    } catch (const MachineError&) {  // no memory for a second copy: heuristics put the best one first
+    } catch (const OutOfMemory&) {  // none for a second copy: heuristics put the best one first
     }
   }
   engine_choices().add(key, candidates[best].choice());

@@ -57,23 +57,29 @@ cublasLtHandle_t handle(int device) {
   return place.get();
 }
 
-struct Types {
-  cudaDataType_t element, scale;
-  cublasComputeType_t compute;
-};
-
-Types types_of(DType dtype, bool tf32) {
+cudaDataType_t element_type(DType dtype) {
   switch (dtype) {
     case DType::f32:
-      return {CUDA_R_32F, CUDA_R_32F, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F};
+      return CUDA_R_32F;
     case DType::bf16:
-      return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+      return CUDA_R_16BF;
     case DType::f16:
-      return {CUDA_R_16F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+      return CUDA_R_16F;
     case DType::f64:
-      return {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
+      return CUDA_R_64F;
     default:
       throw InputError("matmul: got type {}, expected a floating type on the GPU: convert with to()", dtype);
+  }
+}
+
+/// Of what cuBLASLt has, what we need: factors of one type, and a product of theirs, or in f32 of half ones.
+void check_types(DType a, DType b, DType out) {
+  const bool widens = (a == DType::bf16 || a == DType::f16) && out == DType::f32;
+  if (a != b || (a != out && !widens)) {
+    throw InputError(
+        "matmul: got types {} and {} for a result in {}, expected one type, or two bf16 or two f16 for a "
+        "result in f32 (convert with to())",
+        a, b, out);
   }
 }
 
@@ -109,6 +115,7 @@ std::uint32_t alignment_of(const Tensor& x) {
 struct Product {
   Operation operation;
   Layout left, right, out;  ///< In cuBLASLt's order: left is b, right is a.
+  bool adds_bias = false;
   cublasLtMatmulAlgo_t algorithm{};
   std::size_t workspace_bytes = 0;
 };
@@ -123,9 +130,10 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t name
   check(cublasLtMatmulPreferenceSetAttribute(preference.get(), name, &value, sizeof value));
 }
 
-Layout layout_of(const Matrix& matrix, cudaDataType_t type, std::int64_t batches) {
-  Layout made = make<Layout>(cublasLtMatrixLayoutCreate, type, static_cast<std::uint64_t>(matrix.rows),
-                             static_cast<std::uint64_t>(matrix.columns), matrix.leading);
+Layout layout_of(const Matrix& matrix, DType dtype, std::int64_t batches) {
+  Layout made =
+      make<Layout>(cublasLtMatrixLayoutCreate, element_type(dtype), static_cast<std::uint64_t>(matrix.rows),
+                   static_cast<std::uint64_t>(matrix.columns), matrix.leading);
   const auto count = static_cast<std::int32_t>(batches);
   check(
       cublasLtMatrixLayoutSetAttribute(made.get(), CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof count));
@@ -134,9 +142,9 @@ Layout layout_of(const Matrix& matrix, cudaDataType_t type, std::int64_t batches
   return made;
 }
 
-/// The algorithm that cuBLASLt's heuristics put first. Split sums are added in f32 (f64) and in a fixed
-/// order.
-void choose_algorithm(Product& product, const Tensor& a, const Tensor& b, const Tensor& out) {
+/// The algorithm that cuBLASLt's heuristics put first; false when there is none. Split sums are added in f32
+/// (f64) and in a fixed order.
+bool choose_algorithm(Product& product, const Tensor& a, const Tensor& b, const Tensor& out) {
   const Preference preference = make<Preference>(cublasLtMatmulPreferenceCreate);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kLargestWorkspace);
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
@@ -147,36 +155,54 @@ void choose_algorithm(Product& product, const Tensor& a, const Tensor& b, const 
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(out));
   cublasLtMatmulHeuristicResult_t result{};
   int count = 0;
-  check(cublasLtMatmulAlgoGetHeuristic(handle(out.device().index), product.operation.get(),
-                                       product.left.get(), product.right.get(), product.out.get(),
-                                       product.out.get(), preference.get(), 1, &result, &count));
-  check(count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : result.state);
+  cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(
+      handle(out.device().index), product.operation.get(), product.left.get(), product.right.get(),
+      product.out.get(), product.out.get(), preference.get(), 1, &result, &count);
+  if (status == CUBLAS_STATUS_SUCCESS) {
+    status = count == 0 ? CUBLAS_STATUS_NOT_SUPPORTED : result.state;
+  }
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED) {
+    return false;
+  }
+  check(status);
   product.algorithm = result.algo;
   product.workspace_bytes = result.workspaceSize;
+  return true;
 }
 
 Product make_product(const Tensor& a, const Tensor& b, const void* bias, const Tensor& out, bool tf32) {
-  const Types types = types_of(out.dtype(), tf32);
+  const bool is_f64 = out.dtype() == DType::f64;
+  const cublasComputeType_t compute = is_f64 ? CUBLAS_COMPUTE_64F
+                                      : tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                             : CUBLAS_COMPUTE_32F;
   const std::int64_t m = out.size(-2), n = out.size(-1), batches = out.dim() == 3 ? out.size(0) : 1;
   const Matrix left = matrix_of(b), right = matrix_of(a);
   const auto transposed = [](const Matrix& matrix) { return matrix.is_plain ? CUBLAS_OP_N : CUBLAS_OP_T; };
-  Product product{.operation = make<Operation>(cublasLtMatmulDescCreate, types.compute, types.scale),
-                  .left = layout_of(left, types.element, batches),
-                  .right = layout_of(right, types.element, batches),
-                  .out = layout_of({true, n, m, n, m * n}, types.element, batches)};
+  Product product{
+      .operation = make<Operation>(cublasLtMatmulDescCreate, compute, is_f64 ? CUDA_R_64F : CUDA_R_32F),
+      .left = layout_of(left, b.dtype(), batches),
+      .right = layout_of(right, a.dtype(), batches),
+      .out = layout_of({true, n, m, n, m * n}, out.dtype(), batches)};
   set(product.operation, CUBLASLT_MATMUL_DESC_TRANSA, transposed(left));
   set(product.operation, CUBLASLT_MATMUL_DESC_TRANSB, transposed(right));
   if (bias != nullptr) {  // one number for each row of out^T; the choice depends on the address's alignment
     set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    product.adds_bias = choose_algorithm(product, a, b, out);
+    if (product.adds_bias) {
+      return product;
+    }
+    set(product.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
   }
-  choose_algorithm(product, a, b, out);
+  check(choose_algorithm(product, a, b, out) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED);
   return product;
 }
 
 ShapeKey key_of(const Tensor& a, const Tensor& b, bool biased, const Tensor& out, bool tf32) {
   const Matrix left = matrix_of(a), right = matrix_of(b);
   return {out.device().index,
+          static_cast<std::int64_t>(a.dtype()),
+          static_cast<std::int64_t>(b.dtype()),
           static_cast<std::int64_t>(out.dtype()),
           tf32,
           biased,
@@ -199,10 +225,10 @@ ShapeKey key_of(const Tensor& a, const Tensor& b, bool biased, const Tensor& out
 void run(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
   thread_local ShapeCache<Product> cache;
   const cudaStream_t stream = stream_of(out);
-  const bool tf32 = out.dtype() == DType::f32 && gpu_arithmetic().tf32;
+  const bool tf32 = a.dtype() == DType::f32 && gpu_arithmetic().tf32;
   Product& product = cache.find(key_of(a, b, bias.defined(), out, tf32),
                                 [&] { return make_product(a, b, bias.raw(), out, tf32); });
-  if (bias.defined()) {
+  if (product.adds_bias) {
     set(product.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(bias.raw()));
   }
   const Tensor workspace = empty({static_cast<std::int64_t>(product.workspace_bytes)},
@@ -216,12 +242,16 @@ void run(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
                        a.raw(), product.right.get(), zero, out.raw(), product.out.get(), out.raw(),
                        product.out.get(), &product.algorithm, workspace.raw(), product.workspace_bytes,
                        stream));
+  if (bias.defined() && !product.adds_bias) {
+    cuda::binary(BinaryOp::add, out, bias.expand(out.shape()), out);
+  }
 }
 
 }  // namespace
 
 void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
   assert(out.is_contiguous());
+  check_types(a.dtype(), b.dtype(), out.dtype());
   if (out.numel() == 0) {
     return;
   }
@@ -232,11 +262,8 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
     }
     return;
   }
-  if (a.dtype() != b.dtype()) {
-    throw InputError("matmul: got types {} and {}, expected one type (convert with to())", a.dtype(),
-                     b.dtype());
-  }
-  // cuBLASLt adds a bias of the result's type only, aligned as the one it chose an algorithm for.
+  // cuBLASLt adds a bias of the result's type only, also to half factors, aligned as the one it chose an
+  // algorithm for.
   Tensor added = bias.defined() ? bias.to(out.dtype()) : bias;
   if (added.defined() && alignment_of(added) < 16) {
     added = added.clone();
@@ -245,9 +272,9 @@ void matmul(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
   try {
     run(ordered(a), ordered(b), added, out);
   } catch (const Failure& failure) {
-    throw MachineError("matmul: {} {} x {}{} on {}: cuBLASLt {} says {}", a.dtype(), a.shape(), b.shape(),
-                       bias.defined() ? " + bias" : "", out.device().to_string(), cublasLtGetVersion(),
-                       cublasLtGetStatusString(failure.status));
+    throw MachineError("matmul: {} {} x {}{} in {} on {}: cuBLASLt {} says {}", a.dtype(), a.shape(),
+                       b.shape(), bias.defined() ? " + bias" : "", out.dtype(), out.device().to_string(),
+                       cublasLtGetVersion(), cublasLtGetStatusString(failure.status));
   }
 }
 

@@ -12,9 +12,8 @@ double mebibytes(std::size_t bytes) { return static_cast<double>(bytes) / (1 << 
 [[noreturn]] void throw_no_memory(std::size_t bytes, int device) {
   std::size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);
-  throw MachineError(
-      "allocate: no memory for {} bytes ({:.1f} MiB) on cuda:{}; {:.1f} of {:.1f} MiB are free", bytes,
-      mebibytes(bytes), device, mebibytes(free), mebibytes(total));
+  throw OutOfMemory("allocate: no memory for {} bytes ({:.1f} MiB) on cuda:{}; {:.1f} of {:.1f} MiB are free",
+                    bytes, mebibytes(bytes), device, mebibytes(free), mebibytes(total));
 }
 
 }  // namespace

@@ -25,8 +25,8 @@ inline constexpr int warpSize = 32;
 
 namespace millrace::emulator {
 
-/// Runs `thread` once for each thread of the grid, in stream order.
-cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> thread);
+/// Runs `thread`, which calls `kernel`, once for each thread of the grid, in stream order.
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread);
 
 void block_barrier(const std::source_location& where);
 void warp_barrier(unsigned mask, const std::source_location& where);
@@ -56,7 +56,8 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelExEmulated(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                        Arguments&&... arguments) {
   std::tuple<std::decay_t<Parameters>...> kept(std::forward<Arguments>(arguments)...);
-  return millrace::emulator::launch(*config, [kernel, kept] { std::apply(kernel, kept); });
+  return millrace::emulator::launch(*config, reinterpret_cast<const void*>(kernel),
+                                    [kernel, kept] { std::apply(kernel, kept); });
 }
 #define cudaLaunchKernelEx cudaLaunchKernelExEmulated
 

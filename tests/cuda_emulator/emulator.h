@@ -16,14 +16,18 @@ struct Counts {
   std::int64_t streams = 0;
   std::int64_t events = 0;
   std::int64_t launches = 0;
+  std::int64_t loads = 0;  // of kernels: at the first launch on a device since `unload`
   std::int64_t host_to_device = 0, device_to_host = 0, device_to_device = 0;  // copies, not bytes
   std::int64_t synchronizations = 0;  // calls that wait: for a stream, a device, an event, a pageable copy
 };
 Counts counts();
 
-/// The `nth` call of `call` from now on ("cudaMallocAsync") gives `error` and does nothing; kernels launch by
-/// "cudaLaunchKernelEx". One call at a time; an empty name takes it back.
-void fail(const char* call, cudaError_t error, int nth = 1);
+/// The `nth` call of `call` from now on ("cudaMallocAsync"), and those after it, `times` in all, give `error`
+/// and do nothing; kernels launch by "cudaLaunchKernelEx". One call at a time; an empty name takes it back.
+void fail(const char* call, cudaError_t error, int nth = 1, int times = 1);
+
+/// No kernel is loaded now.
+void unload();
 
 /// From now on all calls give `error`, as after a kernel that failed; cudaSuccess takes it back.
 void fail_always(cudaError_t error);

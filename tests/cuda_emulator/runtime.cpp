@@ -22,8 +22,10 @@ cudaError_t State::enter(const char* call) {
   if (always != cudaSuccess) {
     return always;
   }
-  if (failing == call && --calls_to_failure == 0) {
-    failing.clear();
+  if (failing == call && --calls_to_failure <= 0) {
+    if (--failures == 0) {
+      failing.clear();
+    }
     return failure;
   }
   return devices.empty() ? cudaErrorNoDevice : cudaSuccess;
@@ -51,12 +53,19 @@ Counts counts() {
   return result;
 }
 
-void fail(const char* call, cudaError_t error, int nth) {
+void fail(const char* call, cudaError_t error, int nth, int times) {
   State& all = state();
   const std::scoped_lock lock(all.mutex);
   all.failing = call;
   all.failure = error;
   all.calls_to_failure = nth;
+  all.failures = times;
+}
+
+void unload() {
+  State& all = state();
+  const std::scoped_lock lock(all.mutex);
+  all.loaded.clear();
 }
 
 void fail_always(cudaError_t error) {
@@ -77,7 +86,7 @@ int device_of(const void* pointer) {
 
 void run_grid(dim3 grid, dim3 threads, const std::function<void()>& body);  // block.cpp
 
-cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> thread) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
   return call("cudaLaunchKernelEx", [&] {
     const auto [grid, block] = std::pair(config.gridDim, config.blockDim);
     const auto size = std::uint64_t{block.x} * block.y * block.z;
@@ -90,7 +99,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> threa
     if (config.stream->device() != current_device()) {
       return cudaErrorInvalidResourceHandle;
     }
-    count(&Counts::launches);
+    {
+      const std::scoped_lock lock(state().mutex);
+      ++state().counts.launches;
+      state().counts.loads += state().loaded.emplace(current_device(), kernel).second ? 1 : 0;
+    }
     config.stream->push([grid, block, body = std::move(thread)] { run_grid(grid, block, body); });
     return cudaSuccess;
   });

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <cuda_runtime_api.h>
+#include <set>
 #include <utility>
 
 #include "internal.h"
@@ -25,9 +26,10 @@ struct State {
   std::map<const std::byte*, std::size_t> pinned;
   std::map<std::pair<cudaMemPool_t, int>, cudaMemAccessFlags> access;  // of other devices to a pool
   Counts counts;
+  std::set<std::pair<int, const void*>> loaded;  // kernels, by device
   std::string failing;
   cudaError_t failure = cudaSuccess, always = cudaSuccess;
-  int calls_to_failure = 0;
+  int calls_to_failure = 0, failures = 0;
 };
 State& state();
 

@@ -46,17 +46,20 @@ Tensor moved(const Tensor& x) {
   return Tensor(memory.to(kGpu).storage(), x.offset(), x.shape(), x.strides(), x.dtype());
 }
 
-void expect_product(const Tensor& a, const Tensor& b, const Tensor& bias, const Shape& shape) {
+void expect_product(const Tensor& a, const Tensor& b, const Tensor& bias, const Shape& shape, DType dtype) {
   Tensor expected = empty(shape, {.dtype = DType::f64});
   cpu::matmul(a.to(DType::f64), b.to(DType::f64), bias.defined() ? bias.to(DType::f64) : bias, expected);
-  Tensor out = empty(shape, {.dtype = a.dtype(), .device = kGpu});
+  Tensor out = empty(shape, {.dtype = dtype, .device = kGpu});
   MILLRACE_LAUNCH(kGpu, matmul, moved(a), moved(b), bias.defined() ? moved(bias) : bias, out);
   const std::vector<double> found = values(out.to(kCpu)), wanted = values(expected);
   for (std::size_t i = 0; i < wanted.size(); ++i) {
-    const double tolerance = 2 * test::epsilon(a.dtype()) * (1 + std::abs(wanted[i]));
+    const double tolerance = 2 * test::epsilon(dtype) * (1 + std::abs(wanted[i]));
     ASSERT_NEAR(found[i], wanted[i], tolerance)
-        << fmt::format("{} {} x {}, place {}", a.dtype(), a.shape(), b.shape(), i);
+        << fmt::format("{} {} x {} in {}, place {}", a.dtype(), a.shape(), b.shape(), dtype, i);
   }
+}
+void expect_product(const Tensor& a, const Tensor& b, const Tensor& bias, const Shape& shape) {
+  expect_product(a, b, bias, shape, a.dtype());
 }
 
 TEST_F(CudaMatmul, all_orders_types_and_sizes_agree_with_the_cpu) {
@@ -76,6 +79,28 @@ TEST_F(CudaMatmul, all_orders_types_and_sizes_agree_with_the_cpu) {
         }
       }
     }
+  }
+}
+
+/// As gradients of f32 weights are made of half activations, and their gradients.
+TEST_F(CudaMatmul, half_matrices_have_an_f32_product) {
+  std::mt19937_64 engine = test::random_engine();
+  const std::int64_t sizes[][3] = {{1, 1, 1}, {1, 7, 5}, {9, 1, 4}, {16, 24, 8}, {33, 10, 65}, {10, 84, 1}};
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    for (const auto& [m, n, k] : sizes) {
+      for (const Order left : {Order::plain, Order::transposed, Order::gapped}) {
+        const Tensor a = matrix({m, k}, left, dtype, engine), b = matrix({k, n}, Order::plain, dtype, engine);
+        expect_product(a, b, Tensor(), {m, n}, DType::f32);
+        expect_product(a, b, sample({n}, DType::f32, engine), {m, n}, DType::f32);
+        expect_product(a, b, Tensor(), {m, n});
+        expect_product(matrix({3, m, k}, left, dtype, engine),
+                       matrix({3, k, n}, Order::transposed, dtype, engine), Tensor(), {3, m, n}, DType::f32);
+      }
+    }
+    Tensor zero = full({2, 3}, 5, {.device = kGpu});
+    const TensorOptions options{.dtype = dtype, .device = kGpu};
+    MILLRACE_LAUNCH(kGpu, matmul, empty({2, 0}, options), empty({0, 3}, options), Tensor(), zero);
+    EXPECT_EQ(values(zero.to(kCpu)), std::vector<double>(6, 0));
   }
 }
 

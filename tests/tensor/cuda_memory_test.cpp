@@ -64,7 +64,7 @@ TEST_F(CudaMemory, TooMuchIsAnErrorThatSaysHowMuch) {
   try {
     empty({std::int64_t{1} << 50}, {.dtype = DType::u8, .device = kGpu});
     FAIL() << "a pebibyte was allocated";
-  } catch (const MachineError& error) {
+  } catch (const OutOfMemory& error) {
     EXPECT_THAT(error.what(), HasSubstr("allocate: no memory for 1125899906842624 bytes"));
     EXPECT_THAT(error.what(), HasSubstr("MiB are free"));
   }
