@@ -1,4 +1,5 @@
 #include "autograd/support.h"
+#include "tensor/operand.h"
 
 namespace millrace {
 
@@ -126,6 +127,7 @@ Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& p
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dParams& params) {
   const Tensor input = detail::image_input(x, "conv2d");
   check_weight(x.shape(), weight, bias, params);
+  check_operands("conv2d", {&input, &weight.data(), bias.defined() ? &bias.data() : &input});
   const Shape whole = out_shape(x.shape(), weight.shape(), params);
   if (!params.max_pool) {
     return convolve(input, x, weight, bias, params, whole);

@@ -1,4 +1,5 @@
 #include "autograd/support.h"
+#include "tensor/operand.h"
 
 namespace millrace {
 
@@ -54,6 +55,7 @@ void check_linear(const Variable& x, const Variable& weight, const Variable& bia
     throw InputError("linear: bias {} does not fit weight {}, expected [{}]", bias.shape(), weight.shape(),
                      weight.size(0));
   }
+  check_operands("linear", {&x.data(), &weight.data(), bias.defined() ? &bias.data() : &weight.data()});
   const bool half = (x.dtype() == DType::bf16 || x.dtype() == DType::f16) && weight.dtype() == DType::f32;
   if (!half && x.dtype() != weight.dtype()) {
     throw InputError("linear: got input {} and weight {}, expected one type, or bf16 or f16 and f32",

@@ -1,4 +1,5 @@
 #include "autograd/support.h"
+#include "tensor/operand.h"
 
 namespace millrace {
 
@@ -123,6 +124,7 @@ void check_cross_entropy(const Variable& logits, const Tensor& target, double sm
     throw InputError("cross_entropy: for logits {} expected a target i64 [{}] or probabilities {}, got {} {}",
                      logits.shape(), logits.size(0), logits.shape(), target.dtype(), target.shape());
   }
+  check_operands("cross_entropy", {&logits.data(), &target});
   if (!(smoothing >= 0 && smoothing <= 1)) {
     throw InputError("cross_entropy: got label smoothing {}, expected 0 to 1", smoothing);
   }

@@ -1,15 +1,20 @@
 #include <array>
 
 #include "autograd/support.h"
+#include "tensor/operand.h"
 
 namespace millrace {
 
 namespace {
 
-void check_vector(const Tensor& vector, std::string_view what, const Shape& x) {
-  if (vector.defined() && (vector.shape() != Shape{x[1]} || vector.dtype() != DType::f32)) {
+void check_vector(const Tensor& vector, std::string_view what, const Tensor& x) {
+  if (!vector.defined()) {
+    return;
+  }
+  check_operands("batch_norm", {&x, &vector});
+  if (vector.shape() != Shape{x.size(1)} || vector.dtype() != DType::f32) {
     throw InputError("batch_norm: got {} {} {}, expected f32 [{}] for input {}", what, vector.dtype(),
-                     vector.shape(), x[1], x);
+                     vector.shape(), x.size(1), x.shape());
   }
 }
 
@@ -18,8 +23,8 @@ void check_batch_norm(const Variable& x, const Variable& weight, const Variable&
   if (x.dim() != 4 && x.dim() != 2) {
     throw InputError("batch_norm: expected an input [N, C, H, W] or [N, C], got {}", x.shape());
   }
-  check_vector(detail::dense_value(weight), "weight", x.shape());
-  check_vector(detail::dense_value(bias), "bias", x.shape());
+  check_vector(detail::dense_value(weight), "weight", x.data());
+  check_vector(detail::dense_value(bias), "bias", x.data());
   if (options.max_pool && (x.dim() != 4 || x.size(2) < 2 || x.size(3) < 2)) {
     throw InputError("batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got {}",
                      x.shape());
@@ -30,8 +35,8 @@ void check_batch_norm(const Variable& x, const Variable& weight, const Variable&
   if (!options.mean.defined() || !options.var.defined()) {
     throw InputError("batch_norm: without training, mean and var must be given");
   }
-  check_vector(options.mean, "mean", x.shape());
-  check_vector(options.var, "var", x.shape());
+  check_vector(options.mean, "mean", x.data());
+  check_vector(options.var, "var", x.data());
 }
 
 void check_residual(const Variable& x, const Variable& residual, Activation activation) {
@@ -41,6 +46,7 @@ void check_residual(const Variable& x, const Variable& residual, Activation acti
   if (activation != Activation::relu) {
     throw InputError("batch_norm: a residual needs relu behind it; add it to the result instead");
   }
+  check_operands("batch_norm", {&x.data(), &residual.data()});
   if (residual.shape() != x.shape() || residual.dtype() != x.dtype()) {
     throw InputError("batch_norm: got a residual {} {}, expected {} {} as the input", residual.dtype(),
                      residual.shape(), x.dtype(), x.shape());
