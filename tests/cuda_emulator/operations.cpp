@@ -79,8 +79,9 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
 
 void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
                             Tensor& grad_weight, Tensor& grad_bias) {
-  enqueue({x, grad}, {grad_weight, grad_bias}, [params](const Tensors& in, Tensors& to) {
+  enqueue({x, grad}, {grad_weight, grad_bias}, [params, dtype = x.dtype()](const Tensors& in, Tensors& to) {
     cpu::conv2d_backward_weight(in[0], in[1], params, to[0], to[1]);
+    to[0].copy_(to[0].to(dtype));  // what cuDNN writes, with f16's largest number
   });
 }
 

@@ -184,6 +184,35 @@ TEST_F(CudaTraining, F16LearnsWithItsLossScaled) {
   EXPECT_LT(losses.back(), 0.9 * losses.front());
 }
 
+/// Sums over many samples are finite with the first scale, and are not lost below what f16 holds.
+TEST_F(CudaTraining, F16TakesItsFirstStep) {
+  for (const int samples : {128, 1024}) {
+    std::vector<Tensor> first_steps;
+    for (const DType dtype : {DType::f32, DType::f16}) {
+      Loader loader(open_dataset("synthetic:" + std::to_string(samples)),
+                    {.batch_size = samples, .transforms = "normalize", .dtype = DType::u8, .threads = 1});
+      Trainer trainer{make_small_net, kSgd, {.devices = {kGpu}, .dtype = dtype, .seed = 5}};
+      const nn::StateDict before = trainer.state().weights;
+      for (const Batch& batch : loader.epoch(0)) {
+        trainer.step(batch, sum_of_losses);
+        const Tensor weight = trainer.state().weights[0].second;
+        first_steps.push_back(weight - before[0].second);
+        trainer.step(batch, sum_of_losses);
+        trainer.step(batch, sum_of_losses);
+      }
+      const TrainerState state = trainer.state();
+      if (dtype == DType::f16) {
+        const auto& [name, scale] = state.optimizer.back();
+        ASSERT_EQ(name, "loss_scale");
+        EXPECT_EQ(scale.at({LossScale::good_steps}), 3) << samples;
+        EXPECT_EQ(scale.at({LossScale::scale}), LossScale::kFirst) << samples;
+      }
+    }
+    const Tensor error = first_steps[1] - first_steps[0];
+    EXPECT_LT(sum(error * error).item(), 1e-2 * sum(first_steps[0] * first_steps[0]).item()) << samples;
+  }
+}
+
 TEST_F(CudaTraining, WhatGpusGoOnFromIsPartOfTheState) {
   const TrainerOptions options{.replicas = 2, .shards = 2, .devices = {kGpu}, .dtype = DType::f16};
   Loader loader = make_loader(DType::u8, 2, 32);
@@ -256,7 +285,7 @@ TEST(LossScaling, HalvesAndSkipsOnOverflowAndDoublesAfterGoodSteps) {
     const auto at = [&](LossScale::Place place) { return state.at({place}); };
     update();
     EXPECT_EQ(at(LossScale::apply), 1);
-    EXPECT_EQ(at(LossScale::inverse), 0x1p-16);
+    EXPECT_EQ(at(LossScale::inverse), 1 / LossScale::kFirst);
     EXPECT_EQ(at(LossScale::good_steps), 1);
     for (const double bad : {INFINITY, -INFINITY, NAN}) {
       const double before = at(LossScale::scale);
@@ -270,8 +299,8 @@ TEST(LossScaling, HalvesAndSkipsOnOverflowAndDoublesAfterGoodSteps) {
     }
     state.set({LossScale::good_steps}, LossScale::kGrowth - 1);
     update();
-    EXPECT_EQ(at(LossScale::scale), 0x1p14);
-    EXPECT_EQ(at(LossScale::inverse), 0x1p-13) << "of the scale that these gradients had";
+    EXPECT_EQ(at(LossScale::scale), LossScale::kFirst / 4);
+    EXPECT_EQ(at(LossScale::inverse), 8 / LossScale::kFirst) << "of the scale that these gradients had";
     EXPECT_EQ(at(LossScale::good_steps), 0);
   }
 }
