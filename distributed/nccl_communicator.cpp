@@ -23,7 +23,11 @@ struct Piece {
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(std::unique_ptr<NcclLink> link, SumOrder sums) : link_(std::move(link)), sums_(sums) {}
+  NcclCommunicator(std::unique_ptr<NcclLink> link, SumOrder sums) : link_(std::move(link)), sums_(sums) {
+    if (sums_ == SumOrder::tree && size() > 1) {
+      load_kernels();
+    }
+  }
 
   int rank() const override { return link_->rank(); }
   int size() const override { return link_->size(); }
@@ -115,6 +119,15 @@ class NcclCommunicator final : public Communicator {
 
  private:
   static constexpr Device::Kind kCuda = Device::Kind::cuda;
+
+  /// At its first launch a kernel may wait for the GPU, and so for another rank: all of ours run once before.
+  void load_kernels() const {
+    for (const DType dtype : {DType::f32, DType::f64}) {
+      const Tensor zero = zeros({5}, {.dtype = dtype, .device = link_->device()});  // packs, and a rest
+      const std::vector<const std::byte*> addends(static_cast<std::size_t>(size()), zero.raw());
+      cuda::tree_sum(addends, std::vector{zero.raw()}, zero.numel(), dtype, current_stream(zero.device()));
+    }
+  }
 
   /// Returns the stream to enqueue on.
   Stream begin(Operation operation, const Tensor& tensor, const Stream& asked) {

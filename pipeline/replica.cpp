@@ -135,9 +135,13 @@ void Replica::synchronize() {
   switches_.set({on.data<std::uint8_t>(), mine.size()});
 }
 
-void Replica::step(const StepTask& task) {
+void Replica::begin(const StepTask& task) {
   step_ = {
       .number = task.step, .gradient_scale = 1.0 / static_cast<double>(task.valid), .control = loss_scale_};
+}
+
+void Replica::step(const StepTask& task) {
+  begin(task);
   if (subtrees_) {
     run_subtrees(task);
   } else {
@@ -152,7 +156,29 @@ void Replica::step(const StepTask& task) {
 }
 
 void Replica::rehearse(const StepTask& task) {
+  std::vector<std::pair<Tensor, Tensor>> kept;  // what a step changes, and how it was
+  for (const nn::StateDict& state : {nn::state_dict(*module_), optimizer_state(), average()}) {
+    for (const auto& [name, tensor] : state) {
+      kept.emplace_back(tensor, tensor.clone());
+    }
+  }
+  const Generator generator = nn::default_generator();
+  begin(task);
   run_shard(task, local_rank() * local_shards(options_).count / options_.replicas, false);
+  for (Tensor& partial : partials_) {
+    partial.copy_(flat_.gradients());
+    flat_.gradients().add_(partial);
+  }
+  update(0, flat_.gradients().numel());
+  step_if_finite();
+  flat_.apply_statistics(task.valid);
+  if (lookahead_) {
+    lookahead_->after_step(lookahead_->options().every);
+  }
+  for (auto& [tensor, before] : kept) {
+    tensor.copy_(before);
+  }
+  nn::default_generator() = generator;
   feeder_.end_step();
 }
 

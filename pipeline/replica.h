@@ -64,11 +64,13 @@ class Replica {
   double idle_seconds() { return feeder_.idle_seconds(); }
   /// Training modes and `requires_grad` as they are now.
   std::vector<std::uint8_t> switches() const { return switches_.state(); }
+  void set_switches(std::span<const std::uint8_t> state) { switches_.set(state); }
   /// Takes over the state dictionary, the switches and the optimizer's state (and the average) of replica 0;
   /// all replicas call it.
   void synchronize();
   void step(const StepTask& task);
-  /// One pass over a shard whose results are dropped: on a GPU, engines are chosen at the first one.
+  /// A step on one shard, without the others' gradients, after which all is as it was: on a GPU, engines are
+  /// chosen and kernels loaded by the first one.
   void rehearse(const StepTask& task);
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
   void drain() noexcept;
@@ -86,6 +88,7 @@ class Replica {
   }
 
  private:
+  void begin(const StepTask& task);
   void run_shard(const StepTask& task, int shard, bool last);
   Tensor run_pass(const LossFunction& loss_function, const Batch& batch, bool last);
   void run_shards(const StepTask& task);

@@ -1,6 +1,8 @@
 #include "pipeline/trainer.h"
 
+#include <algorithm>
 #include <exception>
+#include <list>
 #include <mutex>
 #include <utility>
 
@@ -49,6 +51,7 @@ struct Trainer::Impl {
     });
     changed = communicators[0]->size() > 1;
     switches = replica(0)->switches();
+    add_losses();
   }
 
   std::unique_ptr<Replica>& replica(int r) { return replicas[static_cast<std::size_t>(r)]; }
@@ -109,24 +112,31 @@ struct Trainer::Impl {
     }
   }
 
-  /// Memory for the losses of a step. What nobody reads any more is used again, once nothing is on its way
-  /// there; so far the host may run ahead of GPUs.
-  std::shared_ptr<TravellingLosses> free_losses() {
-    for (const auto& losses : travelling) {
-      if (losses.use_count() == 1 && (losses->is_there() || travelling.size() >= kMostAhead)) {
-        losses->wait();
-        losses->shards.zero_();
-        return losses;
-      }
+  /// Makes places for the losses of the next steps, in one block of pinned memory.
+  void add_losses() {
+    const std::int64_t shards = peers.shards().count;
+    const auto bytes = static_cast<std::size_t>(kMostAhead * shards) * sizeof(double);
+    const Tensor block(Storage::allocate_pinned(bytes), 0, {kMostAhead, shards}, {shards, 1}, DType::f64);
+    for (std::int64_t i = 0; i < kMostAhead; ++i) {
+      auto& losses = travelling.emplace_back(std::make_shared<TravellingLosses>());
+      losses->shards = block.select(0, i);
+      losses->arrived.resize(replicas.size());
+      losses->group = communicators;
     }
-    auto losses = std::make_shared<TravellingLosses>();
-    const std::int64_t count = peers.shards().count;
-    losses->shards = Tensor(Storage::allocate_pinned(static_cast<std::size_t>(count) * sizeof(double)), 0,
-                            {count}, {1}, DType::f64);
-    losses->shards.zero_();
-    losses->arrived.resize(replicas.size());
-    losses->group = communicators;
-    return travelling.emplace_back(std::move(losses));
+  }
+
+  /// The place that was used longest ago of those that nobody reads any more, once nothing is on its way
+  /// there: so far the host may run ahead of GPUs. There are more only where a caller keeps all unread.
+  std::shared_ptr<TravellingLosses> free_losses() {
+    auto place = std::ranges::find_if(travelling, [](const auto& losses) { return losses.use_count() == 1; });
+    if (place == travelling.end()) {
+      add_losses();
+      place = std::prev(travelling.end(), kMostAhead);
+    }
+    travelling.splice(travelling.end(), travelling, place);
+    travelling.back()->wait();
+    travelling.back()->shards.zero_();
+    return travelling.back();
   }
 
   /// Before anything that all processes do: gives everybody rank 0's network, where a caller had one in
@@ -166,6 +176,9 @@ struct Trainer::Impl {
     if (now != switches) {
       replica(0)->optimizer().flat().check_trainable();
       switches = std::move(now);
+      for (const auto& one : replicas) {
+        one->set_switches(switches);
+      }
       changed = communicators[0]->size() > 1;
       forget_recorded();
     }
@@ -183,11 +196,15 @@ struct Trainer::Impl {
     engines_restored = false;
   }
 
-  /// Before the first step, so that it is done on agreed engines as well.
+  /// For each new form of a shard, before ranks do anything together on GPUs: choosing an engine and loading
+  /// a kernel may wait for the GPU, and that for a sum in which another rank's thread has yet to join.
   void rehearse(const StepTask& task) {
-    if (on_gpus_of_peers() && !std::exchange(rehearsed, true)) {
+    const Shape& form = task.batch.shard(0).field("image").shape();
+    if (communicators[0]->size() > 1 && options.devices[0].is_cuda() &&
+        std::ranges::find(rehearsed, form) == rehearsed.end()) {
+      notice_switches();
+      rehearsed.push_back(form);
       together([&](int r) { replica(r)->rehearse(task); });
-      agree_on_engines();
     }
   }
 
@@ -200,7 +217,7 @@ struct Trainer::Impl {
   void end_step() { peers.set_step(++steps); }
 
   class EvaluationMode;
-  static constexpr std::size_t kMostAhead = 64;  // steps
+  static constexpr std::int64_t kMostAhead = 64;  // steps
 
   const TrainerOptions options;
   Peers peers;
@@ -209,10 +226,11 @@ struct Trainer::Impl {
   std::int64_t steps = 0;
   bool changed = false;
   std::vector<std::uint8_t> switches;  // of replica 0, as all replicas have them
-  bool rehearsed = false, engines_restored = false;
-  std::size_t engines_agreed = 0;  // how many
-  std::vector<double> losses;      // of an evaluation
-  std::vector<std::shared_ptr<TravellingLosses>> travelling;
+  bool engines_restored = false;
+  std::vector<Shape> rehearsed;                             // the forms of shards
+  std::size_t engines_agreed = 0;                           // how many
+  std::vector<double> losses;                               // of an evaluation
+  std::list<std::shared_ptr<TravellingLosses>> travelling;  // the one used last at the end
   std::mutex failure_mutex;
   std::exception_ptr failed;
   std::string failure;  // what it said
@@ -268,7 +286,11 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
         batch.shards(), impl_->peers.shards().count);
   }
   impl_->check_images(batch);
-  const std::int64_t valid = impl_->begin(batch.valid());
+  const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
+  StepTask task{.batch = batch, .loss = loss, .valid = batch.valid(), .step = steps(), .losses = *losses};
+  impl_->rehearse(task);
+  const std::int64_t valid = task.valid = impl_->begin(batch.valid());
+  task.step = steps();
   if (valid == 0) {  // all of its samples were bad
     if (impl_->options.lookahead) {
       impl_->together([&](int r) { impl_->replica(r)->lookahead()->after_step(steps() + 1); });
@@ -276,9 +298,6 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
     impl_->end_step();
     return {};
   }
-  const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
-  const StepTask task{.batch = batch, .loss = loss, .valid = valid, .step = steps(), .losses = *losses};
-  impl_->rehearse(task);
   impl_->together([&](int r) { impl_->replica(r)->step(task); });
   impl_->end_step();
   if (impl_->peers.size() == 1) {

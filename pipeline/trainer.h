@@ -52,7 +52,7 @@ struct TrainerOptions {
 };
 
 /// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its
-/// own thread.
+/// own thread; several on GPUs once more for each new form of a shard, before the step, to rehearse it.
 using LossFunction = std::function<Variable(nn::Module& net, const Batch& batch)>;
 
 struct StepResult {

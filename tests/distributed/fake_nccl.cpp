@@ -171,6 +171,12 @@ ncclResult_t add(const char* name, ncclComm_t handle, cudaStream_t stream, Opera
   if (!call->pending.empty()) {
     misuse(std::string(name) + " before the last call has settled");
   }
+  {
+    const std::lock_guard lock(state().mutex);
+    if (state().plan.seen) {
+      state().plan.seen(name);
+    }
+  }
   auto& [on, operations] = group.calls[handle];
   on = stream;
   operations.push_back(std::move(operation));

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "distributed/nccl_library.h"
@@ -20,9 +22,10 @@ enum class Fault {
 
 struct Plan {
   Fault fault = Fault::none;
-  int rank = 0;               ///< Who goes wrong...
-  int nth = 1;                ///< ...in his n-th group of calls.
-  bool out_of_order = false;  ///< Later ranks are done first.
+  int rank = 0;                                     ///< Who goes wrong...
+  int nth = 1;                                      ///< ...in his n-th group of calls.
+  bool out_of_order = false;                        ///< Later ranks are done first.
+  std::function<void(std::string_view call)> seen;  ///< Told of each operation: "ncclBroadcast".
 };
 
 /// Groups made from now on use it, and this happens; misuses are counted anew.

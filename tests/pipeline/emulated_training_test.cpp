@@ -1,5 +1,7 @@
 // What only an emulated GPU can show: that nothing waits, and several GPUs.
+#include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <cuda_runtime_api.h>
 #include <gmock/gmock.h>
 
@@ -124,16 +126,135 @@ TEST(EmulatedTraining, ProcessesGiveTheBitsOfOne) {
 
 TEST(EmulatedTraining, ProcessesTakeOverTheEnginesOfRank0) {
   fake_nccl::install();
-  // Each of the two, which share them here, takes all over once before the first step, and at its beginning
-  // where there are any.
+  // Each of the two, which share them here, takes all over once at the beginning, where there are any.
   EngineChoices one("");
   one.add("of this test", {});
   for (int round = 0; round < 2; ++round) {
     const std::uint64_t before = engine_choices().generation();
-    const int exchanges = engine_choices().size() > 0 ? 2 : 1;
+    const int exchanges = engine_choices().size() > 0 ? 1 : 0;
     hash_over_processes(2, gpus(2), 1, DType::f32);
     EXPECT_EQ(engine_choices().generation(), before + 2 * exchanges);
     engine_choices().import(one.bytes());
+  }
+}
+
+/// All that a training keeps, on so many GPUs of one process: with more than one, the first step is
+/// rehearsed.
+TrainerState trained_state(int count, const nn::OptimizerOptions& optimizer, DType dtype) {
+  Loader loader = make_loader();
+  Trainer trainer{make_small_net,
+                  optimizer,
+                  {.replicas = count,
+                   .shards = 4,
+                   .devices = gpus(count),
+                   .dtype = dtype,
+                   .lookahead = nn::LookaheadOptions{.every = 2}}};
+  for (const Batch& batch : loader.epoch(0)) {
+    trainer.step(batch, sum_of_losses);
+  }
+  return trainer.state();
+}
+
+void expect_equal(const nn::StateDict& got, const nn::StateDict& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    const auto& [name, tensor] = expected[i];
+    EXPECT_EQ(got[i].first, name);
+    EXPECT_EQ(std::memcmp(got[i].second.contiguous().raw(), tensor.contiguous().raw(), tensor.bytes()), 0)
+        << name;
+  }
+}
+
+TEST(EmulatedTraining, ARehearsedStepLeavesAllAsItWas) {
+  fake_nccl::install();
+  for (const nn::OptimizerOptions& optimizer :
+       {nn::OptimizerOptions(kSgd), nn::OptimizerOptions(nn::AdamWOptions{}),
+        nn::OptimizerOptions(nn::RmsPropOptions{.momentum = 0.5, .centered = true})}) {
+    for (const DType dtype : {DType::f32, DType::f16}) {
+      SCOPED_TRACE(nn::describe(optimizer) + " in " + std::string(name_of(dtype)));
+      const TrainerState one = trained_state(1, optimizer, dtype), two = trained_state(2, optimizer, dtype);
+      EXPECT_EQ(two.steps, one.steps);
+      expect_equal(two.weights, one.weights);
+      expect_equal(two.optimizer, one.optimizer);
+      expect_equal(two.average, one.average);
+    }
+  }
+  EXPECT_THAT(fake_nccl::misuses(), testing::IsEmpty());
+}
+
+/// At its first launch a kernel is loaded, for which CUDA may wait until the GPU is idle: for a sum, then,
+/// that another thread would have to join.
+TEST(EmulatedTraining, AllKernelsAreLoadedBeforeTheFirstSum) {
+  for (const DType dtype : {DType::f32, DType::f16}) {
+    std::int64_t loaded = -1;
+    std::atomic<int> passes = 0;
+    fake_nccl::install({.seen = [&](std::string_view call) {
+      if (call != "ncclBroadcast" && loaded < 0) {
+        loaded = emulator::counts().loads;
+      }
+    }});
+    emulator::unload();
+    Loader loader = make_loader();
+    Trainer trainer{make_small_net,
+                    kSgd,
+                    {.replicas = 2,
+                     .shards = 4,
+                     .devices = gpus(2),
+                     .dtype = dtype,
+                     .lookahead = nn::LookaheadOptions{.every = 2},
+                     .bucket_bytes = 256}};
+    const LossFunction counted = [&](nn::Module& net, const Batch& batch) {
+      ++passes;
+      return sum_of_losses(net, batch);
+    };
+    for (const Batch& batch : loader.epoch(0)) {
+      trainer.step(batch, counted);
+    }
+    EXPECT_GT(loaded, 0) << name_of(dtype);
+    EXPECT_EQ(emulator::counts().loads, loaded) << name_of(dtype);
+    EXPECT_EQ(passes, 2 + 4 * 4) << name_of(dtype)
+                                 << ": once for each replica, and four steps on four shards";
+  }
+  fake_nccl::install();
+}
+
+TEST(EmulatedTraining, PinnedMemoryIsTakenAtTheStart) {
+  Loader loader = make_loader();
+  Batch batch;
+  auto epoch = loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 4, .devices = gpus(1)}};
+  const std::int64_t before = emulator::counts().pinned;
+  std::vector<StepResult> results;
+  std::vector<double> losses;
+  for (int i = 0; i < 70; ++i) {  // some are never read, some late: no place is used twice at a time
+    results.push_back(trainer.step(batch, sum_of_losses));
+    if (i >= 40) {
+      losses.push_back(results[static_cast<std::size_t>(i - 40)].loss);
+    }
+  }
+  EXPECT_EQ(emulator::counts().pinned, before);
+  Trainer again{make_small_net, kSgd, {.replicas = 2, .shards = 4, .devices = gpus(1)}};
+  for (const double loss : losses) {
+    EXPECT_EQ(double{again.step(batch, sum_of_losses).loss}, loss);
+  }
+}
+
+/// Whoever keeps all losses unread has them all the same.
+TEST(EmulatedTraining, UnreadLossesAreKept) {
+  Loader loader = make_loader();
+  Batch batch;
+  auto epoch = loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  Trainer unread{make_small_net, kSgd, {.replicas = 1, .shards = 4, .devices = gpus(1)}};
+  Trainer read{make_small_net, kSgd, {.replicas = 1, .shards = 4, .devices = gpus(1)}};
+  std::vector<StepResult> results;
+  for (int i = 0; i < 150; ++i) {
+    results.push_back(unread.step(batch, sum_of_losses));
+  }
+  for (int i = 0; i < 150; ++i) {
+    const double loss = read.step(batch, sum_of_losses).loss;
+    EXPECT_EQ(double{results[static_cast<std::size_t>(i)].loss}, loss) << i;
   }
 }
 
