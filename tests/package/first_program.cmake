@@ -1,19 +1,28 @@
-# Writes the first ```cpp and the ```cmake block of README to FOLDER as first.cpp and CMakeLists.txt.
+# Writes the two ```cpp blocks of README to FOLDER as first.cpp and own_network.cpp, and its ```cmake block as CMakeLists.txt,
+# with a line for the second.
 file(READ ${README} text)
 
-function(code_block language variable)
+# The first block of `language` in `text`, which goes on behind it.
+macro(take_block language variable)
   string(FIND "${text}" "```${language}\n" begin)
   if(begin EQUAL -1)
-    message(FATAL_ERROR "${README} has no ```${language} block")
+    message(FATAL_ERROR "${README} lacks a ```${language} block for ${variable}")
   endif()
-  string(SUBSTRING "${text}" ${begin} -1 rest)
-  string(REGEX REPLACE "^```${language}\n" "" rest "${rest}")
-  string(FIND "${rest}" "```" end)
-  string(SUBSTRING "${rest}" 0 ${end} rest)
-  set(${variable} "${rest}" PARENT_SCOPE)
-endfunction()
+  string(SUBSTRING "${text}" ${begin} -1 text)
+  string(REGEX REPLACE "^```${language}\n" "" text "${text}")
+  string(FIND "${text}" "```" end)
+  string(SUBSTRING "${text}" 0 ${end} ${variable})
+  string(SUBSTRING "${text}" ${end} -1 text)
+endmacro()
 
-code_block(cpp program)
-code_block(cmake project)
-file(WRITE ${FOLDER}/first.cpp "${program}")
-file(WRITE ${FOLDER}/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)\nproject(first LANGUAGES CXX)\n${project}")
+take_block(cpp first)
+take_block(cpp own_network)
+take_block(cmake project)
+file(WRITE ${FOLDER}/first.cpp "${first}")
+file(WRITE ${FOLDER}/own_network.cpp "${own_network}")
+file(WRITE ${FOLDER}/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)
+project(first LANGUAGES CXX)
+${project}
+add_executable(own_network own_network.cpp)
+target_link_libraries(own_network PRIVATE millrace::millrace)
+")
