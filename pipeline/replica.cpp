@@ -133,6 +133,7 @@ void Replica::synchronize() {
   communicator_.broadcast(on, 0, current_stream(device_));
   on = on.to(kCpu);
   switches_.set({on.data<std::uint8_t>(), mine.size()});
+  forget_recorded();  // of a process whose own network has not changed, too
 }
 
 void Replica::begin(const StepTask& task) {

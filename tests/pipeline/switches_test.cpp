@@ -91,6 +91,39 @@ TEST(Switches, ReachAllProcesses) {
   }
 }
 
+/// In the middle of an epoch, where each process has recorded its steps.
+TEST(Switches, ReachRecordedStepsOfAllProcesses) {
+  const auto train = [](TrainerOptions options, bool changes) {
+    options.shards = 4;
+    options.seed = 5;
+    options.replay = true;
+    const auto make = [] {
+      auto net = std::make_unique<SmallNet>();
+      net->drop.eval();  // its masks cannot be recorded
+      return net;
+    };
+    Trainer trainer{make, kSgd, options};
+    Loader loader = make_loader(local_shards(trainer.options()));
+    SmallNet& net = net_of(trainer);
+    for (int epoch = 0; epoch < 3; ++epoch) {
+      for (const Batch& batch : loader.epoch(epoch)) {
+        trainer.step(batch, sum_of_losses);
+        if (trainer.steps() == 6 && changes) {
+          freeze(net);
+        }
+      }
+    }
+    return trainer.weights_hash();
+  };
+  const std::string one = train({.replicas = 1}, true);
+  EXPECT_NE(train({.replicas = 1}, false), one);
+  const auto errors = on_process_threads(2, {}, [&](const std::shared_ptr<ProcessGroup>& processes) {
+    EXPECT_EQ(train({.replicas = 1, .processes = processes}, processes->rank() == 0), one)
+        << processes->rank();
+  });
+  EXPECT_THAT(errors, testing::Each(""));
+}
+
 TEST(Switches, FrozenLayersStayAsTheyAre) {
   for (const nn::OptimizerOptions& optimizer :
        {nn::OptimizerOptions(kSgd), nn::OptimizerOptions(nn::AdamWOptions{.weight_decay = 0.1})}) {
