@@ -1,5 +1,6 @@
 #include "dataio/image_files.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -44,13 +45,20 @@ Sample ImageFiles::read(std::int64_t index, std::vector<std::byte>& scratch) con
 std::uint64_t ImageFiles::fingerprint(int version) const {
   if (version != 1) return Dataset::fingerprint(version);
   Hash hash;
-  hash.add(size());
-  add_known(hash);
+  hash.add(size()).add(names_);
+  add_labels(hash);
   return hash.value();
 }
 
 void ImageFiles::add_known(Hash& hash) const {
-  hash.add(names_);
+  if (std::ranges::none_of(starts_, [&](std::size_t start) { return names_[start] == '/'; })) {
+    hash.add(names_);
+  } else {
+    for (std::int64_t i = 0; i < size(); ++i) {  // of an absolute path, as lists may have, only the last part
+      const std::string_view path = name(i);
+      hash.add(path.starts_with('/') ? path.substr(path.rfind('/') + 1) : path);
+    }
+  }
   add_labels(hash);
 }
 

@@ -162,6 +162,20 @@ TEST(Fingerprint, OfFilesCoversNamesLabelsAndBytes) {
             Hash().add(2).add(names).add(0).add(1).value());
 }
 
+TEST(Fingerprint, OfAListOfAbsolutePathsDoesNotDependOnWhereTheFilesLie) {
+  TemporaryFolder folder;
+  const auto list = [&](const std::string& name, const std::string& second) {
+    const std::string pictures = folder.path(name + "/pictures");
+    folder.write(name + "/pictures/1.jpg", kJpeg + "1");
+    folder.write(name + "/pictures/" + second, kJpeg + "2");
+    folder.write(name + "/list.csv", pictures + "/1.jpg,0\n" + pictures + "/" + second + ",1\n");
+    return of("list:" + folder.path(name + "/list.csv"));
+  };
+  const std::uint64_t here = list("here", "2.jpg");
+  EXPECT_EQ(list("there", "2.jpg"), here);
+  EXPECT_NE(list("renamed", "3.jpg"), here);
+}
+
 TEST(Fingerprint, OfShardsDoesNotDependOnHowTheyWereCut) {
   TemporaryFolder folder;
   const auto sample = [](const std::string& key, const std::string& label, const std::string& bytes) {
