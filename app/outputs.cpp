@@ -24,7 +24,9 @@ void OutputChoice::check() const {
       continue;
     }
     check_can_write(path, path == log_json);
-    const auto [other, is_new] = seen.emplace(fs::weakly_canonical(fs::absolute(path)), option);
+    std::error_code no_place;  // as of /dev/stdout where that is a pipe
+    const fs::path whole = fs::absolute(path), place = fs::weakly_canonical(whole, no_place);
+    const auto [other, is_new] = seen.emplace(no_place ? whole : place, option);
     if (!is_new) {
       throw InputError("{} and {} are both {}; give each a file of its own", other->second, option,
                        path.string());

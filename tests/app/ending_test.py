@@ -134,6 +134,13 @@ class Ending(Command):
         lines = (self.folder / "log").read_text()[limit:].splitlines()[1:]
         self.assertEqual([json.loads(line)["event"] for line in lines], ["start", "resume", "end"])
 
+    def test_log_to_a_pipe(self):
+        """train --log-json /dev/stdout | ..., or >(...) of a shell"""
+        done = self.run_command(*self.KEEPING, "--log-json", "/dev/stdout")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout.splitlines()[-1])["event"], "end")
+        self.assertEqual(self.checkpoints(), [self.LAST])
+
     def test_trace_that_cannot_be_written(self):
         for launch in [], LAUNCH:
             with self.subTest(launch=launch):
