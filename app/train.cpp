@@ -279,9 +279,10 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   }
   const Parts parts{trainer, loader, test.get(), checkpointer.get(), report, log, *processes, max_bad_rate};
   run_epochs(steps, parts, o.recipe.loss());
+  const bool is_kept = trainer.steps() == first && !checkpoints_in(o.checkpoints.folder).empty();
   // Other ranks wait in the last of these, whatever becomes of rank 0's files.
   write_all({[&] {
-               if (checkpointer && trainer.steps() > first) {
+               if (checkpointer && !is_kept) {
                  checkpointer->save(trainer, loader);
                }
              },

@@ -74,6 +74,14 @@ class Ending(Command):
                 (self.folder / "kept" / self.LAST).rmdir()
                 (self.folder / "net").unlink()
 
+    def test_finished_run_that_goes_on_in_another_folder(self):
+        self.good(*self.RECIPE, "--checkpoint", "first")
+        for launch in [], LAUNCH:
+            with self.subTest(launch=launch):
+                self.good(*launch, *self.KEEPING, "--resume", "first")
+                self.assertEqual(self.checkpoints(), [self.LAST])
+                (self.folder / "kept").rename(self.folder / f"kept of {len(launch)}")
+
     def test_checkpoint_that_cannot_be_written(self):
         for launch in [], LAUNCH:
             with self.subTest(launch=launch):
