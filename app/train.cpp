@@ -344,9 +344,15 @@ void add_recipe(CLI::App& command, TrainOptions& o) {
       ->check(in_range(0, 1));
   command.add_option("--transform", recipe.transforms,
                      "Applied to training images, e.g. random_crop:4,horizontal_flip,normalize");
+  const std::function<std::string(const std::string&)> is_there = [](const std::string& word) {
+    return word.empty() ? "got nothing, expected a number" : "";  // which would be read as 0
+  };
   command.add_option("--mean", recipe.mean, "Of the pixels, in [0, 1]: one value, or one a channel")
-      ->delimiter(',');
-  command.add_option("--std", recipe.std, "Likewise, their standard deviation")->delimiter(',');
+      ->delimiter(',')
+      ->check(is_there);
+  command.add_option("--std", recipe.std, "Likewise, their standard deviation")
+      ->delimiter(',')
+      ->check(is_there);
   command.add_flag(
       "--tta", recipe.views,
       "At the end, measure accuracy once more, with scores averaged over six views of each image");

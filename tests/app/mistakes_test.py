@@ -43,6 +43,7 @@ class WrongWords(Command):
     def test_numbers_that_make_no_sense(self):
         for option, value in [("--mean", "nan"), ("--std", "inf"), ("--std", "1e-45")]:
             self.bad(2, ["mean", "standard deviation"], "train", "--data", "synthetic:64", f"{option}={value}")
+        self.bad(2, ["--mean: got nothing"], "train", "--data", "synthetic:64", "--mean", "")
         self.bad(2, ["mean 125", "deviation 60", "mean 0.49", "deviation 0.235"],
                  "train", "--data", "synthetic:64", "--mean", 125, "--std", 60)
         self.bad(2, ["mean 124,116,104 ", "mean 0.486,0.455,0.408 "],
