@@ -21,6 +21,7 @@ struct Part {
   std::int64_t begin, end;
   double rate;  // of the schedule
   const OptimizerStep& step;
+  std::int64_t frozen_steps;  // of its parameters
 
   Tensor of(const Tensor& buffer) const { return buffer.narrow(0, begin, end - begin); }
   /// Undefined where the options need no such buffer.
@@ -52,7 +53,7 @@ template <typename AdamLike>
 void update_adam(const AdamLike& options, double weight_decay, double shrink, const Part& part) {
   Tensor weights = part.of(part.flat.weights()), exp_avg = part.state("exp_avg"),
          exp_avg_sq = part.state("exp_avg_sq");
-  const auto taken = static_cast<double>(part.step.number + 1);
+  const auto taken = static_cast<double>(part.step.number + 1 - part.frozen_steps);
   const auto missing = [&](double beta) { return 1 - std::pow(beta, taken); };  // to a whole average
   const AdamStep step{
       .gradient = part.gradient(weight_decay),
@@ -128,7 +129,8 @@ void update(const MuonOptions& options, const Part& part) {
   for (const auto& slot : part.flat.slots()) {
     const std::int64_t end = slot.offset + slot.size;
     if (part.begin < end && end <= part.end) {
-      update_slot(options, slot, {part.flat, part.buffers, slot.offset, end, part.rate, part.step});
+      update_slot(options, slot,
+                  {part.flat, part.buffers, slot.offset, end, part.rate, part.step, part.frozen_steps});
     }
   }
 }
@@ -136,7 +138,10 @@ void update(const MuonOptions& options, const Part& part) {
 }  // namespace
 
 Optimizer::Optimizer(FlatParameters& flat, const OptimizerOptions& options, Schedule schedule)
-    : flat_(&flat), groups_{{options, std::move(schedule)}}, group_of_(flat.slots().size()) {
+    : flat_(&flat),
+      groups_{{options, std::move(schedule)}},
+      group_of_(flat.slots().size()),
+      frozen_steps_(zeros({std::ssize(flat.slots())}, {.dtype = DType::i64})) {
   check(options);
   arrange();
 }
@@ -200,20 +205,24 @@ void Optimizer::step_run(const Run& run, std::int64_t begin, std::int64_t end, c
   const Group& group = groups_[run.group];
   const Schedule& schedule = group.schedule ? group.schedule : groups_[0].schedule;
   const double rate = schedule ? schedule(step.number) : 1;
-  for (std::size_t first = run.first, last = first; first < run.last; first = ++last) {
-    for (; last < run.last && slots[last].parameter.requires_grad(); ++last) {
+  auto* const frozen = frozen_steps_.data<std::int64_t>();
+  for (std::size_t first = run.first, last = first; first < run.last; first = last) {
+    if (!slots[first].parameter.requires_grad()) {
+      const std::int64_t slot_end = slots[first].offset + slots[first].size;
+      frozen[last++] += begin < slot_end && slot_end <= end ? 1 : 0;
+      continue;
+    }
+    for (; last < run.last && slots[last].parameter.requires_grad() && frozen[last] == frozen[first];
+         ++last) {
       if (slots[last].offset < end && slots[last].offset + slots[last].size > begin) {
         slots[last].parameter.data().storage()->bump_version();
       }
     }
     const std::int64_t from = std::max(begin, slots[first].offset),
                        to = std::min(end, last < run.last ? slots[last].offset : run.end);
-    if (first < last && from < to) {
-      std::visit(
-          [&](const auto& options) {
-            update(options, {*flat_, buffers_, from, to, rate, step});
-          },
-          group.options);
+    if (from < to) {
+      const Part part{*flat_, buffers_, from, to, rate, step, frozen[first]};
+      std::visit([&](const auto& options) { update(options, part); }, group.options);
     }
   }
 }
@@ -229,11 +238,19 @@ StateDict Optimizer::state_dict() const {
     }
   }
   state.emplace_back("step", steps_);
+  state.emplace_back("frozen_steps", frozen_steps_);
+  return state;
+}
+
+StateDict Optimizer::completed(StateDict state) const {
+  if (std::ranges::find(state, "frozen_steps", &StateDict::value_type::first) == state.end()) {
+    state.emplace_back("frozen_steps", zeros(frozen_steps_.shape(), {.dtype = DType::i64}));
+  }
   return state;
 }
 
 void Optimizer::load_state_dict(const StateDict& state) {
-  copy_by_name(state_dict(), state, "optimizer: this state does not fit");
+  copy_by_name(state_dict(), completed(state), "optimizer: this state does not fit");
 }
 
 std::string Optimizer::describe() const {

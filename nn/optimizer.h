@@ -31,7 +31,7 @@ struct OptimizerStep {
 /// each forward pass, as in PyTorch: the optimizer of a hand-written loop, which calls `zero_grad` and
 /// `step()`. A parameter without a gradient counts as one with a gradient of zero; one that is frozen
 /// (`set_requires_grad(false)`) stays as it is, with its momentum and its averages, until it is trainable
-/// again.
+/// again; Adam does not count the steps between.
 class Optimizer {
  public:
   /// `schedule` multiplies the learning rate; none leaves it as it is.
@@ -60,13 +60,17 @@ class Optimizer {
   FlatParameters& flat() { return *flat_; }
   /// PyTorch's names (momentum_buffer, exp_avg ...), each a buffer like `flat().weights()`.
   std::map<std::string, Tensor>& buffers() { return buffers_; }
-  /// What a step goes on from, as views: "conv1.weight.exp_avg" of each parameter, and "step", their number.
+  /// What a step goes on from, as views: "conv1.weight.exp_avg" of each parameter, "step", their number, and
+  /// "frozen_steps", i64 on the CPU, for how many of them each parameter was frozen.
   StateDict state_dict() const;
+  /// The state with "frozen_steps" of zero where it has none, as older ones.
+  StateDict completed(StateDict state) const;
   /// @throws InputError naming every missing, unexpected or wrongly shaped entry.
   void load_state_dict(const StateDict& state);
   /// Kind and options on one line, those of groups with the first and the last of their parameters.
   std::string describe() const;
   /// So many were taken.
+  const Tensor& frozen_steps() const { return frozen_steps_; }
   std::int64_t steps() const { return *steps_.data<std::int64_t>(); }
 
  private:
@@ -90,6 +94,7 @@ class Optimizer {
   std::vector<Run> runs_;
   std::map<std::string, Tensor> buffers_;
   Tensor steps_ = zeros({}, {.dtype = DType::i64});
+  Tensor frozen_steps_;  // by slot
 };
 
 /// The optimizers of hand-written loops: `nn::Adam optimizer(net, {.learning_rate = 0.001});`

@@ -126,14 +126,23 @@ void Replica::synchronize() {
   for (auto& [name, tensor] : average()) {
     communicator_.broadcast(tensor, 0, current_stream(device_));
   }
-  const std::vector<std::uint8_t> mine = switches_.state();
-  Tensor on = empty({std::ssize(mine)}, {.dtype = DType::u8});
-  std::ranges::copy(mine, on.data<std::uint8_t>());
-  on = on.to(device_);
-  communicator_.broadcast(on, 0, current_stream(device_));
-  on = on.to(kCpu);
-  switches_.set({on.data<std::uint8_t>(), mine.size()});
   forget_recorded();  // of a process whose own network has not changed, too
+}
+
+std::vector<double> Replica::host_state() const {
+  const std::vector<std::uint8_t> on = switches();
+  const Tensor frozen = optimizer_.frozen_steps();
+  std::vector<double> numbers(on.begin(), on.end());
+  numbers.insert(numbers.end(), frozen.data<std::int64_t>(), frozen.data<std::int64_t>() + frozen.numel());
+  return numbers;
+}
+
+void Replica::set_host_state(std::span<const double> numbers) {
+  Tensor frozen = optimizer_.frozen_steps();
+  const auto counts = numbers.last(static_cast<std::size_t>(frozen.numel()));
+  const auto on = numbers.first(numbers.size() - counts.size());
+  switches_.set(std::vector<std::uint8_t>(on.begin(), on.end()));
+  std::ranges::copy(counts, frozen.data<std::int64_t>());
 }
 
 void Replica::begin(const StepTask& task) {

@@ -64,9 +64,12 @@ class Replica {
   double idle_seconds() { return feeder_.idle_seconds(); }
   /// Training modes and `requires_grad` as they are now.
   std::vector<std::uint8_t> switches() const { return switches_.state(); }
-  void set_switches(std::span<const std::uint8_t> state) { switches_.set(state); }
-  /// Takes over the state dictionary, the switches and the optimizer's state (and the average) of replica 0;
-  /// all replicas call it.
+  /// What of a replica lies on the CPU alone: the switches, then for how many steps each parameter was
+  /// frozen.
+  std::vector<double> host_state() const;
+  void set_host_state(std::span<const double> numbers);
+  /// Takes over the state dictionary and the optimizer's state (and the average) of replica 0, but for what
+  /// lies on the CPU; all replicas call it.
   void synchronize();
   void step(const StepTask& task);
   /// A step on one shard, without the others' gradients, after which all is as it was: on a GPU, engines are

@@ -156,7 +156,13 @@ struct Trainer::Impl {
     }
     if (any_changed > 0) {
       steps = static_cast<std::int64_t>(all[1]);
-      together([&](int r) { replica(r)->synchronize(); });
+      const std::vector<double> everybodys = peers.all(replica(0)->host_state());
+      const auto first =
+          std::span(everybodys).first(everybodys.size() / static_cast<std::size_t>(peers.size()));
+      together([&](int r) {
+        replica(r)->set_host_state(first);
+        replica(r)->synchronize();
+      });
       changed = false;
       switches = replica(0)->switches();
     }
@@ -177,9 +183,10 @@ struct Trainer::Impl {
       replica(0)->optimizer().flat().check_trainable();
       switches = std::move(now);
       for (const auto& one : replicas) {
-        one->set_switches(switches);
+        one->set_host_state(replica(0)->host_state());
       }
       changed = communicators[0]->size() > 1;
+      rehearsed.clear();  // other kernels may follow
       forget_recorded();
     }
   }
@@ -203,8 +210,10 @@ struct Trainer::Impl {
     if (communicators[0]->size() > 1 && options.devices[0].is_cuda() &&
         std::ranges::find(rehearsed, form) == rehearsed.end()) {
       notice_switches();
-      rehearsed.push_back(form);
       together([&](int r) { replica(r)->rehearse(task); });
+      if (task.batch.valid() == task.batch.shards() * form[0]) {  // else some pass may have been empty
+        rehearsed.push_back(form);
+      }
     }
   }
 
@@ -384,7 +393,8 @@ void Trainer::restore(const TrainerState& state) {
   impl_->forget_recorded();
   Replica& replica = *impl_->replica(0);
   nn::load_state_dict(replica.module(), state.weights);
-  nn::copy_by_name(replica.optimizer_state(), state.optimizer, "optimizer: this state does not fit");
+  nn::copy_by_name(replica.optimizer_state(), replica.optimizer().completed(state.optimizer),
+                   "optimizer: this state does not fit");
   nn::copy_by_name(replica.average(), state.average, "trainer: this average of the weights does not fit");
   impl_->steps = state.steps;
 }

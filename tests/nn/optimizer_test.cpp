@@ -226,6 +226,43 @@ TEST(Optimizer, AFrozenParameterStaysAsItIs) {
   }
 }
 
+/// As in PyTorch: with a constant gradient each of Adam's updates is one learning rate, whenever it begins.
+TEST(Optimizer, AdamDoesNotCountStepsOfAFrozenParameter) {
+  for (const OptimizerOptions& options :
+       {OptimizerOptions(nn::AdamOptions{.learning_rate = 0.1}),
+        OptimizerOptions(nn::AdamWOptions{.learning_rate = 0.1, .weight_decay = 0})}) {
+    Pair net({16}, {16});
+    nn::FlatParameters flat(net);
+    Optimizer optimizer(flat, options);
+    flat.gradients().fill_(1);
+    const auto step = [&](std::int64_t number) {  // in parts, one of which ends within a parameter
+      optimizer.step_part(0, 24, {.number = number});
+      optimizer.step_part(24, 32, {.number = number});
+    };
+    step(0);
+    net.weight.set_requires_grad(false);
+    for (int i = 1; i < 1000; ++i) {
+      step(i);
+    }
+    net.weight.set_requires_grad(true);
+    Pair other({16}, {16});
+    nn::FlatParameters other_flat(other);
+    Optimizer resumed(other_flat, options);
+    resumed.load_state_dict(optimizer.state_dict());
+    nn::load_state_dict(other, nn::state_dict(net));
+    other_flat.gradients().fill_(1);
+    step(1000);
+    resumed.step({.number = 1000});
+    EXPECT_NEAR(net.weight.data().at({3}), -0.2, 1e-4) << nn::describe(options);
+    EXPECT_NEAR(net.bias.data().at({3}), -0.1 * 1001, 0.01) << nn::describe(options);
+    expect_same_bits(other.weight.data(), net.weight.data(), nn::describe(options));
+    nn::StateDict older = optimizer.state_dict();
+    std::erase_if(older, [](const auto& entry) { return entry.first == "frozen_steps"; });
+    resumed.load_state_dict(older);
+    EXPECT_EQ(resumed.frozen_steps().at({0}), 0);
+  }
+}
+
 TEST(Optimizer, AParameterThatWasFrozenWhenItWasMadeIsNamed) {
   nn::Linear layer(4, 5);
   layer.bias.set_requires_grad(false);
@@ -302,11 +339,11 @@ TEST(Optimizer, KeepsTheStateThatItsGroupsNeed) {
   optimizer.group("bias", nn::RmsPropOptions{.centered = true});
   EXPECT_THAT(names(optimizer.state_dict()),
               testing::ElementsAre("bias.square_avg [5]", "bias.grad_avg [5]",
-                                   "weight.momentum_buffer [3, 4]", "step []"));
+                                   "weight.momentum_buffer [3, 4]", "step []", "frozen_steps [2]"));
   optimizer.group("bias", nn::AdamOptions{});
   EXPECT_THAT(names(optimizer.state_dict()),
               testing::ElementsAre("bias.exp_avg [5]", "bias.exp_avg_sq [5]", "weight.momentum_buffer [3, 4]",
-                                   "step []"));
+                                   "step []", "frozen_steps [2]"));
   EXPECT_EQ(optimizer.buffers().size(), 3U);
   EXPECT_EQ(optimizer.describe(),
             "Adam, learning rate 0.001, first beta 0.9, second beta 0.999, eps 1e-08, weight decay 0 of bias "

@@ -1,6 +1,7 @@
 // Training modes and frozen parameters that a caller changes in the trainer's network.
 #include <cstring>
 #include <gmock/gmock.h>
+#include <optional>
 
 #include "nn/state.h"
 #include "tests/dataio/temporary_folder.h"
@@ -41,28 +42,54 @@ void freeze(SmallNet& net) {
   net.drop.eval();
 }
 
-/// Four steps as made, four with layers frozen and in evaluation mode, an evaluation, four more.
-Trained train_partly(const TrainerOptions& options, bool changes) {
-  Trainer trainer{make_small_net, kSgd, options};
-  Loader loader = make_loader(local_shards(trainer.options()));
+/// Four steps as made, four with layers frozen and in evaluation mode, four with one of them trainable again,
+/// with an evaluation behind each four. The last are taken by another trainer if `resumes`.
+Trained train_partly(const TrainerOptions& options, bool changes,
+                     const nn::OptimizerOptions& optimizer = kSgd, bool resumes = false) {
+  std::optional<Trainer> place(std::in_place, make_small_net, optimizer, options);
+  Trainer* trainer = &*place;
+  Loader loader = make_loader(local_shards(trainer->options()));
   Loader test(open_dataset("synthetic:40", {.train = false}), [&] {
-    LoaderOptions o = loading(local_shards(trainer.options()));
+    LoaderOptions o = loading(local_shards(trainer->options()));
     o.tail = Tail::pad;
     return o;
   }());
   Trained result;
-  SmallNet& net = net_of(trainer);
+  SmallNet* net = &net_of(*trainer);
   for (int epoch = 0; epoch < 3; ++epoch) {
     if (epoch == 1 && changes) {
-      freeze(net);
+      freeze(*net);
+    }
+    if (epoch == 2 && resumes) {
+      const TrainerState state = trainer->state();
+      place.emplace(make_small_net, optimizer, options);
+      trainer = &*place;
+      trainer->restore(state);
+      net = &net_of(*trainer);
+      freeze(*net);
+    }
+    if (epoch == 2 && changes) {
+      net->conv1.weight.set_requires_grad(true);
     }
     for (const Batch& batch : loader.epoch(epoch)) {
-      result.losses.push_back(trainer.step(batch, sum_of_losses).loss);
+      result.losses.push_back(trainer->step(batch, sum_of_losses).loss);
     }
-    result.losses.push_back(trainer.evaluate(test).loss);
+    result.losses.push_back(trainer->evaluate(test).loss);
   }
-  result.hash = trainer.weights_hash();
+  result.hash = trainer->weights_hash();
   return result;
+}
+
+/// Adam's steps depend on how long a parameter was frozen.
+TEST(Switches, AreThoseOfAnUndisturbedRunAfterAResume) {
+  const nn::AdamOptions adam{.learning_rate = 0.01};
+  const auto train = [&](int replicas, bool resumes) {
+    return train_partly({.replicas = replicas, .shards = 4, .seed = 5}, true, adam, resumes);
+  };
+  const Trained one = train(1, false);
+  EXPECT_EQ(train(4, false), one);
+  EXPECT_EQ(train(1, true), one);
+  EXPECT_EQ(train(4, true), one);
 }
 
 TEST(Switches, ReachAllReplicas) {
