@@ -60,6 +60,7 @@ class ConvolutionGraph {
   std::vector<ConvolutionPlan> candidates(std::size_t most) const;
   /// The plan of a choice made before; nothing when it cannot run here or is not allowed now.
   std::optional<ConvolutionPlan> plan_of(const EngineChoice& choice) const;
+  const cudnn::Descriptor& descriptor() const { return graph_; }
 
  private:
   bool allows(const cudnn::Descriptor& engine) const;

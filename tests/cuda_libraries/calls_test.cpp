@@ -1,20 +1,18 @@
-// What matmul.cpp and conv2d.cpp ask of cuBLASLt and cuDNN, which are fakes here.
+// What matmul.cpp and conv2d.cpp do with what cuBLASLt and cuDNN answer.
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <map>
 
 #include "autograd/ops.h"
 #include "emulator.h"
-#include "fake_cublaslt.h"
-#include "fake_cudnn.h"
+#include "library_fixtures.h"
+#include "tensor/arithmetic.h"
 #include "tensor/kernels.h"
-#include "tests/tensor/on_cuda.h"
 
 namespace millrace::test {
 namespace {
 
 using testing::HasSubstr;
-using testing::IsEmpty;
 
 /// The fake's engines are nothing to keep for the user.
 [[maybe_unused]] const int kNoFile = unsetenv("XDG_CACHE_HOME") + unsetenv("HOME");
@@ -25,16 +23,7 @@ Tensor product(const Tensor& a, const Tensor& b, const Tensor& bias, DType dtype
   return out;
 }
 
-/// After every test: none read beyond its memory.
-class CudaMatmulCalls : public CudaTest {
- protected:
-  void TearDown() override {
-    fake_cublaslt::refuse_biases(false);
-    EXPECT_THAT(fake_cublaslt::overruns(), IsEmpty());
-  }
-};
-
-TEST_F(CudaMatmulCalls, EachOfEqualShapesAndOtherTypesHasAnAlgorithmOfItsOwn) {
+TEST_F(CublasLt, EachOfEqualShapesAndOtherTypesHasAnAlgorithmOfItsOwn) {
   std::mt19937_64 engine = random_engine();
   const Tensor a = sample({5, 6}, DType::f32, engine), b = sample({6, 7}, DType::f32, engine);
   const std::vector<double> expected = values(matmul(a, b));  // exact in f32: eighths
@@ -53,7 +42,7 @@ TEST_F(CudaMatmulCalls, EachOfEqualShapesAndOtherTypesHasAnAlgorithmOfItsOwn) {
   }
 }
 
-TEST_F(CudaMatmulCalls, TypesThatItCannotMultiplyAreRefusedWithASentence) {
+TEST_F(CublasLt, TypesThatItCannotMultiplyAreRefusedWithASentence) {
   const auto x = [](DType dtype) { return ones({4, 4}, {.dtype = dtype, .device = kGpu}); };
   const auto refusal = [&](DType a, DType b, DType out) {
     return input_error([&] { product(x(a), x(b), Tensor(), out); });
@@ -66,7 +55,7 @@ TEST_F(CudaMatmulCalls, TypesThatItCannotMultiplyAreRefusedWithASentence) {
   EXPECT_THAT(refusal(DType::i32, DType::i32, DType::i32), HasSubstr("expected a floating type on the GPU"));
 }
 
-TEST_F(CudaMatmulCalls, ABiasWithoutAnAlgorithmIsAddedBehindTheProduct) {
+TEST_F(CublasLt, ABiasWithoutAnAlgorithmIsAddedBehindTheProduct) {
   std::mt19937_64 engine = random_engine();
   fake_cublaslt::refuse_biases(true);
   for (const DType dtype : kFloatingTypes) {
@@ -81,7 +70,7 @@ TEST_F(CudaMatmulCalls, ABiasWithoutAnAlgorithmIsAddedBehindTheProduct) {
 }
 
 /// An f32 gradient of half factors may have a bias, in f32.
-TEST_F(CudaMatmulCalls, ABiasIsOfTheResultsType) {
+TEST_F(CublasLt, ABiasIsOfTheResultsType) {
   std::mt19937_64 engine = random_engine();
   const Tensor a = sample({3, 8}, DType::bf16, engine), b = sample({8, 4}, DType::bf16, engine),
                bias = sample({4}, DType::f32, engine) + 0x1p-12;
@@ -90,7 +79,7 @@ TEST_F(CudaMatmulCalls, ABiasIsOfTheResultsType) {
 }
 
 /// As in a training in bf16 or f16: its gradients are those of f32.
-TEST_F(CudaMatmulCalls, LinearMakesItsF32GradientsOfHalfMatrices) {
+TEST_F(CublasLt, LinearMakesItsF32GradientsOfHalfMatrices) {
   std::mt19937_64 engine = random_engine();
   const Tensor x = sample({6, 9}, DType::f32, engine), w = sample({4, 9}, DType::f32, engine),
                b = sample({4}, DType::f32, engine), grad = sample({6, 4}, DType::f32, engine);
@@ -104,34 +93,31 @@ TEST_F(CudaMatmulCalls, LinearMakesItsF32GradientsOfHalfMatrices) {
   }
 }
 
-/// The fake's engines run as the test says, by number: how often did each?
-class CudaConv2dEngines : public CudaTest {
- protected:
-  void TearDown() override { fake_cudnn::on_run({}); }
+/// A convolution whose shape no other test has, so that an engine is chosen for it.
+void convolve(std::int64_t size) {
+  const Tensor x = ones({1, 1, size, size}, {.device = kGpu}), weight = ones({1, 1, 3, 3}, {.device = kGpu});
+  Tensor out = empty({1, 1, size - 2, size - 2}, {.device = kGpu});
+  cuda::conv2d_forward(x, weight, Tensor(), {}, out);
+}
 
-  /// A convolution whose shape no other test has, so that an engine is chosen for it.
-  void convolve(std::int64_t size) {
-    const Tensor x = ones({1, 1, size, size}, {.device = kGpu}),
-                 weight = ones({1, 1, 3, 3}, {.device = kGpu});
-    Tensor out = empty({1, 1, size - 2, size - 2}, {.device = kGpu});
-    cuda::conv2d_forward(x, weight, Tensor(), {}, out);
-  }
+/// The fake's engines run as the test says, by number.
+TEST_F(CudnnExecution, OneThatDoesNotRunIsLeftOut) {
+  fake_cudnn::name_all_engines(true);
   std::map<int, int> runs;
-};
-
-TEST_F(CudaConv2dEngines, OneThatDoesNotRunIsLeftOut) {
   fake_cudnn::on_run([&](int engine) {
     ++runs[engine];
     return engine == 0 ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
   });
   convolve(11);
   EXPECT_EQ(runs[0], 2) << "once a round";
-  EXPECT_EQ(runs[1] + runs[2], 2 * 2 * 5 + 1);
+  EXPECT_EQ(runs[4] + runs[6], 2 * 2 * 5 + 1);
 }
 
-TEST_F(CudaConv2dEngines, OneWithoutMemoryIsLeftOut) {
+TEST_F(CudnnExecution, OneWithoutMemoryIsLeftOut) {
+  fake_cudnn::name_all_engines(true);
+  std::map<int, int> runs;
   fake_cudnn::on_run([&](int engine) {
-    if (engine == 0 && ++runs[engine] == 5) {  // engine 1's workspace is next; asked for twice
+    if (engine == 0 && ++runs[engine] == 5) {  // engine 4's workspace is next; asked for twice
       emulator::fail("cudaMallocAsync", cudaErrorMemoryAllocation, 1, 2);
     }
     return CUDNN_STATUS_SUCCESS;
@@ -140,7 +126,9 @@ TEST_F(CudaConv2dEngines, OneWithoutMemoryIsLeftOut) {
 }
 
 /// As from a kernel that failed: the device may be lost, and whoever runs on must hear of it.
-TEST_F(CudaConv2dEngines, AnErrorOfTheDeviceIsNoLackOfMemory) {
+TEST_F(CudnnExecution, AnErrorOfTheDeviceIsNoLackOfMemory) {
+  fake_cudnn::name_all_engines(true);
+  std::map<int, int> runs;
   for (const char* call : {"cudaEventRecord", "cudaEventSynchronize", "cudaMallocAsync"}) {
     fake_cudnn::on_run([&](int) {
       if (runs[0]++ == 0) {
@@ -160,11 +148,75 @@ TEST_F(CudaConv2dEngines, AnErrorOfTheDeviceIsNoLackOfMemory) {
 }
 
 /// Also where the stand-ins of what is timed are made.
-TEST_F(CudaConv2dEngines, OnlyAMissingCopyEndsTheTiming) {
+TEST_F(CudnnExecution, OnlyAMissingCopyEndsTheTiming) {
+  fake_cudnn::name_all_engines(true);
   convolve(14);  // weights are converted once
   emulator::fail("cudaMemsetAsync", cudaErrorIllegalAddress);
   EXPECT_THROW(convolve(15), MachineError);
   emulator::fail("", cudaSuccess);
+}
+
+/// Half of the epilogues with a bias have no algorithm, by a seed.
+TEST_F(CublasLt, BiasesRefusedByChanceAreAddedBehindTheProduct) {
+  std::mt19937_64 engine = random_engine();
+  fakes::refusing_seed() = engine() | 1;
+  int asked = 0, products = 0;
+  for (std::int64_t size = 1; size <= 40; ++size) {
+    const DType dtype = kFloatingTypes[size % 4];
+    const Tensor a = sample({3, size}, dtype, engine), b = sample({size, 5}, dtype, engine),
+                 bias = sample({5}, DType::f32, engine);
+    const int before = fake_cublaslt::counts().heuristics;
+    const Tensor out = product(a.to(kGpu), b.to(kGpu), bias.to(kGpu), dtype);
+    asked += fake_cublaslt::counts().heuristics - before;
+    ++products;
+    const Tensor expected = matmul(a.to(DType::f64), b.to(DType::f64)) + bias.to(DType::f64);
+    expect_close(out, expected.to(dtype), 2 * epsilon(dtype), name_of(dtype));
+  }
+  EXPECT_GT(asked, products) << "none was refused, seed " << seed();
+  EXPECT_LT(asked, 2 * products) << "all were refused, seed " << seed();
+}
+
+/// A third of the plans are not made and a third of the others do not run, by a seed.
+TEST_F(CudnnExecution, EnginesRefusedByChanceAreReplaced) {
+  std::mt19937_64 engine = random_engine();
+  fakes::refusing_seed() = engine() | 1;
+  const int before = fake_cudnn::refusals();
+  std::int64_t size = 20;  // no other test has these
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (const GpuArithmetic arithmetic :
+         {GpuArithmetic{}, GpuArithmetic{.tf32 = true}, GpuArithmetic{.deterministic = true}}) {
+      set_gpu_arithmetic(arithmetic);
+      for (int again = 0; again < 3; ++again) {
+        const TensorOptions image{dtype, kCpu, MemoryFormat::channels_last};
+        const auto drawn = [&](const Shape& shape) { return sample(shape, DType::f32, engine); };
+        const std::int64_t side = size++;
+        const Tensor x = drawn({1, 2, 4, side}), weight = drawn({3, 2, 3, 3}), grad = drawn({1, 3, 2, side - 2});
+        const auto moved_image = [&](const Tensor& one) {
+          Tensor made = empty(one.shape(), image);
+          made.copy_(one);
+          return made.to(kGpu);
+        };
+        const auto results = [&](Device device, const Tensor& x, const Tensor& weight, const Tensor& grad) {
+          const TensorOptions there{x.dtype(), device, MemoryFormat::channels_last};
+          std::vector<Tensor> made = {empty(grad.shape(), there), empty(x.shape(), there),
+                                      empty(weight.shape(), {.device = device})};
+          Tensor none;
+          MILLRACE_LAUNCH(device, conv2d_forward, x, weight, Tensor(), Conv2dParams{}, made[0]);
+          MILLRACE_LAUNCH(device, conv2d_backward_data, grad, weight, Conv2dParams{}, made[1]);
+          MILLRACE_LAUNCH(device, conv2d_backward_weight, x, grad, Conv2dParams{}, made[2], none);
+          return made;
+        };
+        const auto found = results(kGpu, moved_image(x), weight.to(kGpu), moved_image(grad));
+        const auto plain = [](const Tensor& one) { return one.contiguous(MemoryFormat::channels_last); };
+        const auto expected = results(kCpu, plain(x), weight, plain(grad));
+        for (std::size_t i = 0; i < found.size(); ++i) {
+          expect_close(found[i].to(DType::f32), expected[i], 4 * epsilon(dtype), name_of(dtype));
+        }
+      }
+    }
+  }
+  set_gpu_arithmetic({});
+  EXPECT_GT(fake_cudnn::refusals(), before) << "none was refused, seed " << seed();
 }
 
 }  // namespace

@@ -1,10 +1,7 @@
 #pragma once
 
-#include <string>
-#include <vector>
-
-/// cuBLASLt on emulated GPUs: it takes what the real one is documented to take, reads and writes memory by
-/// what each layout says, and no more of it than was allocated.
+/// cuBLASLt on emulated GPUs: it takes what the real one is documented to take (cublaslt_rules.h), reads and
+/// writes device memory by what each layout says, on the stream, and computes in double.
 namespace millrace::fake_cublaslt {
 
 /// From now on there are no algorithms with a bias in the epilogue.
@@ -14,7 +11,5 @@ struct Counts {
   int heuristics = 0, products = 0;
 };
 Counts counts();
-/// What was asked of it that would have gone beyond an allocation.
-std::vector<std::string> overruns();
 
 }  // namespace millrace::fake_cublaslt
