@@ -190,7 +190,8 @@ TEST_F(CudnnExecution, EnginesRefusedByChanceAreReplaced) {
         const TensorOptions image{dtype, kCpu, MemoryFormat::channels_last};
         const auto drawn = [&](const Shape& shape) { return sample(shape, DType::f32, engine); };
         const std::int64_t side = size++;
-        const Tensor x = drawn({1, 2, 4, side}), weight = drawn({3, 2, 3, 3}), grad = drawn({1, 3, 2, side - 2});
+        const Tensor x = drawn({1, 2, 4, side}), weight = drawn({3, 2, 3, 3}),
+                     grad = drawn({1, 3, 2, side - 2});
         const auto moved_image = [&](const Tensor& one) {
           Tensor made = empty(one.shape(), image);
           made.copy_(one);

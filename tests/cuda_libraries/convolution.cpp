@@ -129,7 +129,8 @@ void Convolution::run(void* x_data, void* weight_data, void* y_data) const {
   const auto read_unless = [&](Result which, const ConvolutionTensor& tensor, const void* data) {
     return which == result ? Rows<float>{} : read(tensor, data, kept);
   };
-  Rows<float> images = read_unless(Result::x, x, x_data), filters = read_unless(Result::weight, weight, weight_data),
+  Rows<float> images = read_unless(Result::x, x, x_data),
+              filters = read_unless(Result::weight, weight, weight_data),
               gradients = read_unless(Result::y, y, y_data);
   const ConvolutionTensor& to = result == Result::y ? y : result == Result::x ? x : weight;
   Rows<double> sums{pixels(to), to.sizes[1]};

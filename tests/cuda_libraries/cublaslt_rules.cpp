@@ -67,9 +67,7 @@ std::size_t Layout::bytes() const {
   return static_cast<std::size_t>(elements() + (batches - 1) * batch_stride) * fakes::size_of(data_type());
 }
 
-std::int64_t Problem::k() const {
-  return static_cast<std::int64_t>(columns_of(a, operation.transposes_a));
-}
+std::int64_t Problem::k() const { return static_cast<std::int64_t>(columns_of(a, operation.transposes_a)); }
 
 std::string Problem::text() const {
   const auto matrix = [](const Layout& one) {
@@ -92,13 +90,12 @@ cublasStatus_t status_of(const Problem& p) {
   });
   const bool typed = std::ranges::any_of(kTypes, [&](const TypeRow& row) {
     return op.compute == row.compute && op.scale == row.scale && p.a.data_type() == row.factors &&
-           p.b.data_type() == row.factors && p.c.data_type() == row.result &&
-           p.d.data_type() == row.result &&
+           p.b.data_type() == row.factors && p.c.data_type() == row.result && p.d.data_type() == row.result &&
            (!op.adds_bias() || op.bias_data_type(p.d.data_type()) == row.bias);
   });
-  const bool known = op.pointer_mode == CUBLASLT_POINTER_MODE_HOST && op.transposes_c == CUBLAS_OP_N &&
-                     std::ranges::find(kEpilogues, static_cast<cublasLtEpilogue_t>(op.epilogue)) !=
-                         std::end(kEpilogues);
+  const bool known =
+      op.pointer_mode == CUBLASLT_POINTER_MODE_HOST && op.transposes_c == CUBLAS_OP_N &&
+      std::ranges::find(kEpilogues, static_cast<cublasLtEpilogue_t>(op.epilogue)) != std::end(kEpilogues);
   return known_order && typed && known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 

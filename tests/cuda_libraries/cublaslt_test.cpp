@@ -19,10 +19,10 @@ using test::kGpu;
 
 constexpr cudaDataType kFloating[] = {CUDA_R_16F, CUDA_R_16BF, CUDA_R_32F, CUDA_R_64F};
 constexpr cublasComputeType_t kComputes[] = {
-    CUBLAS_COMPUTE_16F,          CUBLAS_COMPUTE_16F_PEDANTIC,  CUBLAS_COMPUTE_32F,
-    CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_COMPUTE_32F_FAST_16F,  CUBLAS_COMPUTE_32F_FAST_16BF,
+    CUBLAS_COMPUTE_16F,           CUBLAS_COMPUTE_16F_PEDANTIC, CUBLAS_COMPUTE_32F,
+    CUBLAS_COMPUTE_32F_PEDANTIC,  CUBLAS_COMPUTE_32F_FAST_16F, CUBLAS_COMPUTE_32F_FAST_16BF,
     CUBLAS_COMPUTE_32F_FAST_TF32, CUBLAS_COMPUTE_64F,          CUBLAS_COMPUTE_64F_PEDANTIC,
-    CUBLAS_COMPUTE_32I,          CUBLAS_COMPUTE_32I_PEDANTIC};
+    CUBLAS_COMPUTE_32I,           CUBLAS_COMPUTE_32I_PEDANTIC};
 
 /// Bytes on the GPU, which are numbers of a type.
 Tensor on_gpu(const std::vector<double>& numbers, cudaDataType type) {
@@ -282,8 +282,8 @@ TEST_F(CublasLt, EpiloguesThatStandInNoRowAreRefused) {
   Call call;
   for (std::uint32_t epilogue = 0; epilogue < 512; ++epilogue) {
     call.epilogue = epilogue;
-    const bool known = std::ranges::find(kEpilogues, static_cast<cublasLtEpilogue_t>(epilogue)) !=
-                       std::end(kEpilogues);
+    const bool known =
+        std::ranges::find(kEpilogues, static_cast<cublasLtEpilogue_t>(epilogue)) != std::end(kEpilogues);
     EXPECT_EQ(call.ask(), known ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED) << epilogue;
   }
 }

@@ -23,10 +23,11 @@ std::vector<AttributeRow> operation_rows(cudnnBackendDescriptorType_t operation,
 
 std::vector<AttributeRow> all_rows() {
   constexpr auto tensor = CUDNN_BACKEND_TENSOR_DESCRIPTOR, window = CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR,
-                 graph = CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, heuristics = CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR,
-                 engine = CUDNN_BACKEND_ENGINE_DESCRIPTOR, knob = CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR,
-                 config = CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, plan = CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
-                 pack = CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, device = CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR;
+                 graph = CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR,
+                 heuristics = CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, engine = CUDNN_BACKEND_ENGINE_DESCRIPTOR,
+                 knob = CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, config = CUDNN_BACKEND_ENGINECFG_DESCRIPTOR,
+                 plan = CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, pack = CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR,
+                 device = CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR;
   constexpr auto descriptor = CUDNN_TYPE_BACKEND_DESCRIPTOR;
   std::vector<AttributeRow> rows = {
       {tensor, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, 1, true},

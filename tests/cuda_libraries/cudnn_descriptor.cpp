@@ -149,7 +149,8 @@ void Descriptor::set(cudnnBackendAttributeName_t name, cudnnBackendAttributeType
            fmt::format("attribute {} given as type {}, expected {}", int{name}, int{given}, int{row->type}));
   }
   if (count < row->least || count > row->most) {
-    refuse(fmt::format("{} values of attribute {}, expected {} to {}", count, int{name}, row->least, row->most));
+    refuse(
+        fmt::format("{} values of attribute {}, expected {} to {}", count, int{name}, row->least, row->most));
   }
   Value value{given, count, std::vector<std::byte>(bytes_of(given) * static_cast<std::size_t>(count)), {}};
   std::memcpy(value.bytes.data(), from, value.bytes.size());

@@ -74,14 +74,15 @@ class Descriptor {
   template <typename T>
   void put(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t given, const std::vector<T>& list) {
     const auto* const first = reinterpret_cast<const std::byte*>(list.data());
-    values[name] = {given, static_cast<std::int64_t>(list.size()), {first, first + list.size() * sizeof(T)}, {}};
+    values[name] = {
+        given, static_cast<std::int64_t>(list.size()), {first, first + list.size() * sizeof(T)}, {}};
   }
 
   cudnnBackendDescriptorType_t type;
   bool finalized = false;
   std::map<cudnnBackendAttributeName_t, Value> values;
-  std::shared_ptr<void> real;    ///< The real library's; null where calls are not passed on.
-  Shared graph;                  ///< That it is about: of heuristics, engines, their settings and plans.
+  std::shared_ptr<void> real;  ///< The real library's; null where calls are not passed on.
+  Shared graph;                ///< That it is about: of heuristics, engines, their settings and plans.
 };
 
 /// The one convolution of a graph. @throws Refusal.

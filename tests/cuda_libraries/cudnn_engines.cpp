@@ -14,7 +14,12 @@ const std::vector<Engine> kEngines = {
     {0, CUDNN_HEUR_MODE_A, {}, {}, 4096, true},
     {1, CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, 512, true},
     {2, CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION}, {}, 0, true},
-    {3, CUDNN_HEUR_MODE_A, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, 0, true},
+    {3,
+     CUDNN_HEUR_MODE_A,
+     {CUDNN_NUMERICAL_NOTE_TENSOR_CORE},
+     {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION},
+     0,
+     true},
     {4, CUDNN_HEUR_MODE_B, {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC}, {}, 1 << 16, false},
     {5, CUDNN_HEUR_MODE_B, {CUDNN_NUMERICAL_NOTE_WINOGRAD}, {}, 0, true},
     {6, CUDNN_HEUR_MODE_FALLBACK, {}, {}, 1024, false},
@@ -38,9 +43,7 @@ const Engine* find_engine(std::int64_t index) {
   return found == kEngines.end() ? nullptr : &*found;
 }
 
-[[noreturn]] void refuse(std::string reason) {
-  throw Refusal{CUDNN_STATUS_NOT_SUPPORTED, std::move(reason)};
-}
+[[noreturn]] void refuse(std::string reason) { throw Refusal{CUDNN_STATUS_NOT_SUPPORTED, std::move(reason)}; }
 
 std::string problem_of(const Descriptor& graph) {
   const fakes::Convolution c = convolution_of(graph);

@@ -158,7 +158,9 @@ const std::vector<Rule>& rules() {
          return tensor(api, {plain})->set<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, {1});
        }},
       {"another type", CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE,
-       [plain](const Api& api) { return tensor(api, {plain})->set<float>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1}); }},
+       [plain](const Api& api) {
+         return tensor(api, {plain})->set<float>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1});
+       }},
       {"two values for one", CUDNN_STATUS_BAD_PARAM,
        [plain](const Api& api) {
          return tensor(api, {plain})->set<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1, 2});
@@ -305,9 +307,9 @@ struct Execution {
            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA}}},
         {Result::weight,
          {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-          {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
+          {CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
+           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+           CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
            CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA}}}};
     const auto& [type, names] = all.at(c.result);
     Descriptor operation(type);
@@ -390,7 +392,8 @@ fakes::Convolution convolution_of(const Case& one, Result result, cudaDataType t
 std::vector<double> expected_of(const fakes::Convolution& c, const std::array<std::vector<double>, 3>& all) {
   const auto at = [](const fakes::ConvolutionTensor& t, std::int64_t a, std::int64_t b, std::int64_t i,
                      std::int64_t j) {
-    return static_cast<std::size_t>(a * t.strides[0] + b * t.strides[1] + i * t.strides[2] + j * t.strides[3]);
+    return static_cast<std::size_t>(a * t.strides[0] + b * t.strides[1] + i * t.strides[2] +
+                                    j * t.strides[3]);
   };
   const std::size_t result = c.result == Result::x ? 0 : c.result == Result::weight ? 1 : 2;
   std::vector<double> sums(all.at(result).size());
@@ -410,9 +413,8 @@ std::vector<double> expected_of(const fakes::Convolution& c, const std::array<st
                 const std::int64_t channel = k / (c.y.sizes[1] / groups) * c.weight.sizes[1] + i;
                 const std::array<std::size_t, 3> places = {
                     at(c.x, n, channel, h, w),
-                    c.flips_weights
-                        ? at(c.weight, k, i, c.weight.sizes[2] - 1 - r, c.weight.sizes[3] - 1 - s)
-                        : at(c.weight, k, i, r, s),
+                    c.flips_weights ? at(c.weight, k, i, c.weight.sizes[2] - 1 - r, c.weight.sizes[3] - 1 - s)
+                                    : at(c.weight, k, i, r, s),
                     at(c.y, n, k, p, q)};
                 double product = 1;
                 for (std::size_t one = 0; one < 3; ++one) {
@@ -512,10 +514,18 @@ const BadRun kBadRuns[] = {
        run.alignments = {4, 4, 4};
        run.pointers[0] = host.data();
      }},
-    {"no image", CUDNN_STATUS_BAD_PARAM_NULL_POINTER, [](Execution& run, auto&) { run.pointers[0] = nullptr; }},
-    {"an id twice", CUDNN_STATUS_BAD_PARAM, [](Execution& run, auto&) { run.ids = {1, 2, 2}; }},
-    {"an unknown id", CUDNN_STATUS_BAD_PARAM, [](Execution& run, auto&) { run.ids = {1, 2, 4}; }},
-    {"no workspace", CUDNN_STATUS_BAD_PARAM_NULL_POINTER, [](Execution& run, auto&) { run.workspace = nullptr; }},
+    {"no image", CUDNN_STATUS_BAD_PARAM_NULL_POINTER,
+     [](Execution& run, auto&) { run.pointers[0] = nullptr; }},
+    {"an id twice", CUDNN_STATUS_BAD_PARAM,
+     [](Execution& run, auto&) {
+       run.ids = {1, 2, 2};
+     }},
+    {"an unknown id", CUDNN_STATUS_BAD_PARAM,
+     [](Execution& run, auto&) {
+       run.ids = {1, 2, 4};
+     }},
+    {"no workspace", CUDNN_STATUS_BAD_PARAM_NULL_POINTER,
+     [](Execution& run, auto&) { run.workspace = nullptr; }},
     {"too little workspace", CUDNN_STATUS_EXECUTION_FAILED,
      [](Execution& run, auto&) { run.workspace = static_cast<std::byte*>(run.workspace) + 256; }},
     {"the result over an image", CUDNN_STATUS_BAD_PARAM,
@@ -563,8 +573,8 @@ TEST_F(CudnnExecution, ConvolutionsWaitForTheirStream) {
 TEST_F(CudnnExecution, TensorCoresKeepTenBitsOfF32) {
   for (const auto& [engine, expected] : {std::pair(0, 1 + 0x1p-12), std::pair(1, 1.0)}) {
     Execution run;
-    run.c = convolution_of({{1, 1, 1, 1}, {1, 1, 1, 1}, {0, 0}, {0, 0}, {1, 1}, {1, 1}}, Result::y, CUDA_R_32F,
-                           true);
+    run.c = convolution_of({{1, 1, 1, 1}, {1, 1, 1, 1}, {0, 0}, {0, 0}, {1, 1}, {1, 1}}, Result::y,
+                           CUDA_R_32F, true);
     std::mt19937_64 unused(1);
     Filled filled(run.c, unused);
     filled.give(run);

@@ -33,7 +33,7 @@ struct Handle {
 
 /// What the fake writes into cublasLtMatmulAlgo_t, which callers copy around.
 struct Algorithm {
-  std::uint64_t problem;                     // hash of what it was chosen for
+  std::uint64_t problem;                    // hash of what it was chosen for
   std::array<std::uint32_t, 5> alignments;  // that A, B, C, D and the bias must have
   std::uint32_t splits_in_result;
   std::uint64_t workspace;
@@ -254,9 +254,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulPreference_t preference, int asked,
                                               cublasLtMatmulHeuristicResult_t* results, int* count) {
   ++state().heuristics;
-  const auto needed = {static_cast<const void*>(handle), static_cast<const void*>(operation),
-                       static_cast<const void*>(a),      static_cast<const void*>(b),
-                       static_cast<const void*>(c),      static_cast<const void*>(d),
+  const auto needed = {static_cast<const void*>(handle),    static_cast<const void*>(operation),
+                       static_cast<const void*>(a),         static_cast<const void*>(b),
+                       static_cast<const void*>(c),         static_cast<const void*>(d),
                        static_cast<const void*>(preference)};
   if (std::ranges::find(needed, nullptr) != needed.end() || asked < 1 || results == nullptr ||
       count == nullptr) {
@@ -288,10 +288,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
                               cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
                               const cublasLtMatmulAlgo_t* algo, void* workspace, size_t workspace_bytes,
                               cudaStream_t stream) {
-  const auto needed = {static_cast<const void*>(handle),   static_cast<const void*>(operation),
-                       static_cast<const void*>(a_layout), static_cast<const void*>(b_layout),
-                       static_cast<const void*>(c_layout), static_cast<const void*>(d_layout),
-                       static_cast<const void*>(stream),   alpha, beta};  // of streams, the default one is not there
+  const auto needed = {static_cast<const void*>(handle),
+                       static_cast<const void*>(operation),
+                       static_cast<const void*>(a_layout),
+                       static_cast<const void*>(b_layout),
+                       static_cast<const void*>(c_layout),
+                       static_cast<const void*>(d_layout),
+                       static_cast<const void*>(stream),
+                       alpha,
+                       beta};  // of streams, the default one is not there
   if (std::ranges::find(needed, nullptr) != needed.end()) {
     return CUBLAS_STATUS_INVALID_VALUE;
   }

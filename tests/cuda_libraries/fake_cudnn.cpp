@@ -175,8 +175,8 @@ std::array<void*, 3> pointers_of(const Descriptor& graph, const fakes::Convoluti
     }
     if (!fakes::is_held({"", pointers[i], bytes[i]}, device)) {  // the real one would find out on the device
       fail(CUDNN_STATUS_EXECUTION_FAILED,
-           fmt::format("tensor {} of {} bytes lies in no one allocation of device {}", operands[i].id, bytes[i],
-                       device));
+           fmt::format("tensor {} of {} bytes lies in no one allocation of device {}", operands[i].id,
+                       bytes[i], device));
     }
   }
   const auto result = static_cast<std::size_t>(c.result == fakes::Convolution::Result::y   ? 2
@@ -236,8 +236,8 @@ void execute(const Handle* handle, cudnnBackendDescriptor_t given_plan, cudnnBac
     const std::lock_guard lock(state().mutex);
     asked = state().answer;
   }
-  const cudnnStatus_t status = asked ? asked(plan.real == nullptr ? static_cast<int>(engine_of(plan)) : 0)
-                                     : CUDNN_STATUS_SUCCESS;
+  const cudnnStatus_t status =
+      asked ? asked(plan.real == nullptr ? static_cast<int>(engine_of(plan)) : 0) : CUDNN_STATUS_SUCCESS;
   if (status != CUDNN_STATUS_SUCCESS || refuses_to_run(plan)) {
     fail(status == CUDNN_STATUS_SUCCESS ? CUDNN_STATUS_EXECUTION_FAILED : status, "a test has it refused");
   }

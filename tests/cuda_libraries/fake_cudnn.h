@@ -16,7 +16,8 @@ void on_run(std::function<cudnnStatus_t(int engine)> answer);
 
 /// Descriptors made from now on are the installed cuDNN's as well: what it refuses is refused, its heuristics
 /// name the engines, and it finalizes the plans, for the device that is described (JSON in cuDNN's words) in
-/// the place of the handle's. Running stays the fake's. An empty text ends it. @returns false without a cuDNN.
+/// the place of the handle's. Running stays the fake's. An empty text ends it. @returns false without a
+/// cuDNN.
 bool pass_on(std::string_view device);
 
 /// What was refused by a seed (MILLRACE_REFUSE_LIBRARIES, or fakes::refusing_seed) since the start.
