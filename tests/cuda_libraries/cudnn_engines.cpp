@@ -98,7 +98,7 @@ Shared config_descriptor(const Shared& graph, const Engine& engine, std::int64_t
   auto made = std::make_shared<Descriptor>(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
   made->put(CUDNN_ATTR_ENGINECFG_ENGINE, engine_descriptor(graph, engine));
   made->put(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, choice);
-  made->graph = graph;
+  finalize_engines(*made);
   made->finalized = true;
   return made;
 }
@@ -130,7 +130,7 @@ void finalize_engine(Descriptor& engine) {
   engine.put(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE, found->behavior);
 }
 
-void finalize_config(const Descriptor& config) {
+void finalize_config(Descriptor& config) {
   if (config.has(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)) {
     for (const Shared& choice : config.values.at(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES).descriptors) {
       const auto value = choice->one<std::int64_t>(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE);
@@ -140,6 +140,11 @@ void finalize_config(const Descriptor& config) {
       }
     }
   }
+  const auto index =
+      config.child(CUDNN_ATTR_ENGINECFG_ENGINE)->one<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
+  config.put<std::int64_t>(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
+                           {find_engine(index)->workspace});
+  config.put<std::int32_t>(CUDNN_ATTR_ENGINECFG_SHARED_MEMORY_USED, CUDNN_TYPE_INT32, {0});
 }
 
 void finalize_plan(Descriptor& plan) {
