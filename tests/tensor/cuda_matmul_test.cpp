@@ -124,6 +124,30 @@ TEST_F(CudaMatmul, a_bias_may_begin_anywhere) {
   }
 }
 
+TEST_F(CudaMatmul, factors_may_begin_anywhere) {
+  std::mt19937_64 engine = test::random_engine();
+  for (const DType dtype : test::kFloatingTypes) {
+    const Tensor many = sample({80}, dtype, engine);
+    const auto from = [&](std::int64_t first, const Shape& shape) {
+      return many.narrow(0, first, shape[0] * shape[1]).view(shape);
+    };
+    for (const std::int64_t first : {0, 1, 2, 3}) {
+      expect_product(from(first, {5, 8}), from(0, {8, 8}), Tensor(), {5, 8});
+      expect_product(from(0, {5, 8}), from(first, {8, 8}), Tensor(), {5, 8});
+    }
+  }
+}
+
+/// Which bf16 does not hold.
+TEST_F(CudaMatmul, tf32_keeps_ten_bits) {
+  set_gpu_arithmetic({.tf32 = true});
+  const Tensor a = full({4, 8}, 1 + 0x1p-9, {.device = kGpu}), b = ones({8, 4}, {.device = kGpu});
+  Tensor out = empty({4, 4}, {.device = kGpu});
+  MILLRACE_LAUNCH(kGpu, matmul, a, b, Tensor(), out);
+  EXPECT_EQ(values(out.to(kCpu)), std::vector<double>(16, 8 * (1 + 0x1p-9)));
+  set_gpu_arithmetic({});
+}
+
 TEST_F(CudaMatmul, one_matrix_serves_all_batches) {
   std::mt19937_64 engine = test::random_engine();
   const Tensor one = sample({1, 5, 6}, DType::f32, engine);
