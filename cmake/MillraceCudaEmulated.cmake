@@ -12,10 +12,16 @@ found no cuda_runtime_api.h or cudnn.h: set MILLRACE_CUDA_INCLUDE_DIR and MILLRA
 configure without MILLRACE_CUDA_EMULATED")
 endif()
 
+# Each load and store of a kernel asks tests/cuda_emulator/access.cpp; a sanitizer of the whole build asks by itself.
+set(MILLRACE_EMULATED_CHECKS)
+if(NOT MILLRACE_SANITIZE)
+  set(MILLRACE_EMULATED_CHECKS -fsanitize=kernel-address,alignment -fno-sanitize-recover=alignment)
+endif()
+
 # Has a C++ compiler read the CUDA sources among a folder's.
 function(millrace_emulate_cuda sources)
   set(kernels ${${sources}})
   list(FILTER kernels INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${kernels} PROPERTIES LANGUAGE CXX
-    COMPILE_OPTIONS "-include;${emulator_folder}/device.h;-Wno-unknown-pragmas;-Wno-maybe-uninitialized")
+    COMPILE_OPTIONS "-include;${emulator_folder}/device.h;-Wno-unknown-pragmas;-Wno-maybe-uninitialized;${MILLRACE_EMULATED_CHECKS}")
 endfunction()

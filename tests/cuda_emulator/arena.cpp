@@ -26,10 +26,15 @@ constexpr bool kProtect = false;
 constexpr std::size_t kAddresses = std::size_t{512} << 30;
 constexpr bool kProtect = true;
 #endif
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr bool kNote = false;  // the address sanitizer knows by itself
+#else
+constexpr bool kNote = true;
+#endif
+constexpr std::size_t kMostDevices = 16;
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kGuard = 64;
 constexpr std::size_t kKeptBytes = std::size_t{16} << 20;
-constexpr int kFill = 0xff;  // not a number in all floating types
 
 std::size_t pages_for(std::size_t bytes) { return (bytes + kGuard + kPage - 1) / kPage * kPage; }
 
@@ -44,6 +49,14 @@ void give_back(void* data, std::size_t bytes) {
     kept_bytes -= kept.front().second;
     kept.pop_front();
   }
+}
+
+void* reserve(std::size_t bytes, int protection) {
+  void* base = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) {
+    die(fmt::format("cannot reserve {} bytes of addresses", bytes));
+  }
+  return base;
 }
 
 struct sigaction previous_action;
@@ -67,17 +80,24 @@ void watch_faults() {
 }  // namespace
 
 void die(const std::string& message) {
-  fmt::print(stderr, "cuda emulator: {}\n", message);
+  fmt::print(stderr, "cuda emulator: {} (MILLRACE_EMULATOR_SEED={})\n", message, seed());
   std::fflush(stderr);
   std::abort();
 }
 
-Arena::Arena() {
-  void* base = mmap(nullptr, kAddresses, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) {
-    die(fmt::format("cannot reserve {} bytes of addresses", kAddresses));
+Arena::Arena(std::size_t device) {
+  if (device >= kMostDevices) {
+    die(fmt::format("there can be {} devices", kMostDevices));
   }
-  base_ = static_cast<std::byte*>(base);
+  if (device == 0) {
+    addresses_.base = static_cast<std::byte*>(reserve(kMostDevices * kAddresses, PROT_NONE));
+    if (kNote) {
+      addresses_.bytes = kMostDevices * kAddresses;
+      addresses_.valid =
+          static_cast<std::uint8_t*>(reserve(addresses_.bytes / kUnit, PROT_READ | PROT_WRITE));
+    }
+  }
+  base_ = addresses_.base + device * kAddresses;
   if (kProtect) {
     [[maybe_unused]] static const bool watched = (watch_faults(), true);
   } else {
@@ -135,8 +155,39 @@ std::size_t Arena::live() const {
   return live_.size();
 }
 
+std::string Arena::describe(const void* data) const {
+  const std::scoped_lock lock(placed_mutex_);
+  const auto* place = static_cast<const std::byte*>(data);
+  const auto next = placed_.upper_bound(place);
+  if (next != placed_.begin()) {
+    const auto [begin, bytes] = *std::prev(next);
+    if (place < begin + pages_for(bytes)) {
+      return fmt::format("{} bytes behind an allocation of {}",
+                         place - begin - static_cast<std::ptrdiff_t>(bytes) + 1, bytes);
+    }
+  }
+  return next != placed_.end() && next->first - place <= static_cast<std::ptrdiff_t>(kPage)
+             ? fmt::format("{} bytes before an allocation of {}", next->first - place, next->second)
+             : "in memory that was freed, or is not allocated yet";
+}
+
+void Arena::note(void* data, std::size_t bytes, bool valid) {
+  if (!kNote) {
+    return;
+  }
+  std::uint8_t* const units = addresses_.valid + (static_cast<std::byte*>(data) - addresses_.base) / kUnit;
+  std::memset(units, valid ? kUnit : 0, bytes / kUnit);
+  if (bytes % kUnit != 0) {
+    units[bytes / kUnit] = static_cast<std::uint8_t>(valid ? bytes % kUnit : 0);
+  }
+  const std::scoped_lock lock(placed_mutex_);
+  valid ? void(placed_.emplace(static_cast<std::byte*>(data), bytes))
+        : void(placed_.erase(static_cast<std::byte*>(data)));
+}
+
 void Arena::prepare(void* data, std::size_t bytes) {
   std::memset(data, kFill, pages_for(bytes));
+  note(data, bytes, true);
   ASAN_POISON_MEMORY_REGION(static_cast<std::byte*>(data) + bytes, pages_for(bytes) - bytes);
 }
 
@@ -151,6 +202,7 @@ void Arena::clear(void* data, std::size_t bytes) {
     }
   }
   std::memset(data, kFill, bytes);
+  note(data, bytes, false);
   ASAN_POISON_MEMORY_REGION(data, whole);
   used_.fetch_sub(bytes, std::memory_order_relaxed);
   give_back(data, whole);

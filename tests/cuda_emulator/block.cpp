@@ -2,6 +2,7 @@
 #include <array>
 #include <fmt/format.h>
 #include <memory>
+#include <numeric>
 #include <string_view>
 #include <vector>
 
@@ -23,28 +24,47 @@ void after_others(void*) {}
 #endif
 
 /// The threads of one block. They run one after the other until each waits or ends, then those run on whom
-/// nothing holds; every other block goes from the last thread to the first, so that order does not hide
-/// errors.
+/// nothing holds. Blocks come in a random order, and half of them go from the last thread to the first, so
+/// that order does not hide errors.
 class Block {
  public:
-  void run_grid(dim3 grid, dim3 block, const std::function<void()>& body) {
+  /// The error of the kernel, which was left then.
+  cudaError_t run_grid(const void* kernel, dim3 grid, dim3 block, const std::function<void()>& body) {
+    kernel_ = kernel;
     gridDim = grid;
     blockDim = block;
     body_ = &body;
     size_ = static_cast<int>(block.x * block.y * block.z);
+    error_ = cudaSuccess;
     ++grids_;
-    for (unsigned z = 0; z < grid.z; ++z) {
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) {
-          blockIdx = {x, y, z};
-          backward_ = ((x + grids_) & 1) != 0;
-          run_block();
-        }
-      }
+    const std::uint64_t blocks = std::uint64_t{grid.x} * grid.y * grid.z;
+    const std::uint64_t first = random_bits(grids_, 0) % blocks, step = coprime_to(blocks);
+    for (std::uint64_t i = 0, place = first; i < blocks && error_ == cudaSuccess;
+         ++i, place = (place + step) % blocks) {
+      blockIdx = {static_cast<unsigned>(place % grid.x), static_cast<unsigned>(place / grid.x % grid.y),
+                  static_cast<unsigned>(place / grid.x / grid.y)};
+      backward_ = (random_bits(grids_, place) & 1) != 0;
+      poison_shared();
+      run_block();
     }
+    kernel_ = nullptr;
+    return error_;
   }
 
+  bool is_running() const { return kernel_ != nullptr; }
   int lane() const { return current_ % warpSize; }
+
+  /// Leaves the kernel for good: what is on its threads' stacks is never taken down.
+  void abandon(cudaError_t error) {
+    error_ = error;
+    suspend();
+  }
+
+  /// "kernel NAME, block (0, 0, 0), thread (0, 0, 0)"
+  std::string place() const {
+    return fmt::format("kernel {}, block ({}, {}, {}), thread ({}, {}, {})", name_of(kernel_), blockIdx.x,
+                       blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+  }
 
   void barrier(const std::source_location& where) {
     void* order = &barrier_order_[barriers_ & 1];
@@ -72,6 +92,13 @@ class Block {
       fail(fmt::format("thread {} is not in its own mask {:#x}", current_, mask));
     }
     const int first = current_ - lane();
+    for (int i = first; i < first + warpSize; ++i) {
+      const bool absent = i >= size_ || threads_[i].state == State::ended;
+      if (absent && (mask >> (i % warpSize) & 1) != 0) {
+        fail(fmt::format("the mask {:#x} names lane {} of the warp, which {}", mask, i % warpSize,
+                         i >= size_ ? "is not there" : "has ended"));
+      }
+    }
     if (all_here(first, mask)) {
       same_place(first, std::min(size_, first + warpSize), mask);
       give_results(first, mask);
@@ -100,6 +127,14 @@ class Block {
     std::uint64_t value = 0, result = 0;
   };
 
+  std::uint64_t coprime_to(std::uint64_t count) const {
+    std::uint64_t number = random_bits(grids_, 1) % count;
+    while (std::gcd(number, count) != 1) {
+      ++number;
+    }
+    return number;
+  }
+
   int nth(int step) const { return backward_ ? size_ - 1 - step : step; }
 
   void run_block() {
@@ -120,6 +155,11 @@ class Block {
           make_current(nth(step));
           thread.fiber->enter();
           moved = true;
+        }
+        if (error_ != cudaSuccess) {
+          std::ranges::for_each(fibers_, [](auto& fiber) { static_cast<void>(fiber.release()); });
+          fibers_.clear();
+          return;
         }
       }
       if (!moved) {
@@ -221,8 +261,8 @@ class Block {
   }
 
   [[noreturn]] void fail(std::string_view what) const {
-    std::string message =
-        fmt::format("block ({}, {}, {}) of {} threads: {}:", blockIdx.x, blockIdx.y, blockIdx.z, size_, what);
+    std::string message = fmt::format("kernel {}, block ({}, {}, {}) of {} threads: {}:", name_of(kernel_),
+                                      blockIdx.x, blockIdx.y, blockIdx.z, size_, what);
     std::string before;
     for (int i = 0; i < size_; ++i) {
       const Thread& thread = threads_[i];
@@ -240,6 +280,8 @@ class Block {
     die(message);
   }
 
+  const void* kernel_ = nullptr;
+  cudaError_t error_ = cudaSuccess;
   const std::function<void()>* body_ = nullptr;
   int size_ = 0, current_ = 0, started_ = 0, ended_ = 0, waiting_ = 0;
   unsigned grids_ = 0, barriers_ = 0;
@@ -258,8 +300,18 @@ Block& block() {
 
 }  // namespace
 
-void run_grid(dim3 grid, dim3 threads, const std::function<void()>& body) {
-  block().run_grid(grid, threads, body);
+cudaError_t run_grid(const void* kernel, dim3 grid, dim3 threads, const std::function<void()>& body) {
+  return block().run_grid(kernel, grid, threads, body);
+}
+
+void fault(cudaError_t error, const std::string& what) {
+  if (!block().is_running()) {
+    die(what);
+  }
+  if (!faults_are_errors()) {
+    die(fmt::format("{}: {}", block().place(), what));
+  }
+  block().abandon(error);
 }
 
 int lane() { return block().lane(); }

@@ -3,7 +3,8 @@
 // What a .cu file needs when a C++ compiler reads it: included before its first line (-include). The
 // toolkit's headers leave these words alone when they are defined already.
 #undef __shared__
-#define __shared__ static thread_local  // a block runs on one thread; blocks of other streams have their own
+// A block runs on one thread; blocks of other streams have their own. By the tag symbols.cpp finds them.
+#define __shared__ static thread_local __attribute__((abi_tag("device_shared")))
 #define __launch_bounds__(...)
 
 #include <algorithm>
@@ -165,10 +166,11 @@ inline float __logf(float x) { return std::log(x); }
 inline float __fdividef(float a, float b) { return a / b; }
 inline float __frcp_rn(float x) { return 1 / x; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline double __dadd_rn(double a, double b) { return a + b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
+// Never fused with what comes before or behind.
+inline float __fadd_rn(float a, float b) { return __builtin_assoc_barrier(a + b); }
+inline float __fmul_rn(float a, float b) { return __builtin_assoc_barrier(a * b); }
+inline double __dadd_rn(double a, double b) { return __builtin_assoc_barrier(a + b); }
+inline double __dmul_rn(double a, double b) { return __builtin_assoc_barrier(a * b); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }

@@ -2,9 +2,11 @@
 #include "emulator.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "device.h"
@@ -147,8 +149,7 @@ __global__ void reverse(int* data, bool synced) {
 TEST_F(Emulator, AMissingSyncGivesWrongNumbers) {
   for (const bool synced : {true, false}) {
     std::vector<int> numbers(64);
-    std::iota(numbers.begin(), numbers.end(),
-              synced ? 1 : 100);  // shared memory keeps what the last block left
+    std::iota(numbers.begin(), numbers.end(), 1);
     int* data = allocate<int>(64);
     expect_success(cudaMemcpyAsync(data, numbers.data(), 256, cudaMemcpyHostToDevice, stream_));
     expect_success(launch(1, 64, reverse, data, synced));
@@ -159,6 +160,49 @@ TEST_F(Emulator, AMissingSyncGivesWrongNumbers) {
 }
 #endif
 
+template <typename T>
+__global__ void read_shared(T* out, bool writes) {
+  __shared__ T kept[4];
+  if (writes) {
+    kept[threadIdx.x] = 1;
+  }
+  out[blockIdx.x * 4 + threadIdx.x] = kept[threadIdx.x];
+}
+
+TEST_F(Emulator, EachBlockFindsSharedMemoryPoisoned) {
+  float* out = allocate<float>(12);
+  for (const bool writes : {true, false}) {
+    expect_success(launch(3, 4, read_shared<float>, out, writes));
+    for (const float value : fetch(out, 12)) {
+      EXPECT_EQ(std::isnan(value), !writes) << value;
+    }
+  }
+  free(out);
+}
+
+__global__ void note_order(int* next, int* order) { order[blockIdx.x] = atomicAdd(next, 1); }
+
+TEST_F(Emulator, BlocksRunInARandomOrder) {
+  constexpr int kBlocks = 1000;
+  int *next = allocate<int>(1), *order = allocate<int>(kBlocks);
+  std::vector<std::vector<int>> orders;
+  for (int launches = 0; launches < 2; ++launches) {
+    expect_success(cudaMemsetAsync(next, 0, sizeof(int), stream_));
+    expect_success(launch(kBlocks, 1, note_order, next, order));
+    orders.push_back(fetch(order, kBlocks));
+  }
+  EXPECT_NE(orders[0], orders[1]);
+  std::vector<int> all(kBlocks);
+  std::iota(all.begin(), all.end(), 0);
+  for (std::vector<int>& got : orders) {
+    EXPECT_NE(got, all);
+    std::sort(got.begin(), got.end());
+    EXPECT_EQ(got, all) << "each block once";
+  }
+  free(next);
+  free(order);
+}
+
 __global__ void some_sync() {
   if (threadIdx.x < 40) {
     __syncthreads();
@@ -167,6 +211,19 @@ __global__ void some_sync() {
 __global__ void some_shuffle(int* out) {
   if (threadIdx.x < 20) {
     *out = __shfl_xor_sync(0xffffffff, 1, 1);
+  }
+}
+__global__ void shuffle_all(int* out) { *out = __shfl_xor_sync(0xffffffff, 1, 1); }
+__global__ void ballot_of_some(unsigned* out) {
+  if (threadIdx.x % 2 == 0) {
+    *out = __ballot_sync(0x55555555, 1);
+  } else if (threadIdx.x < 20) {
+    __syncwarp(0xffffffff);
+  }
+}
+__global__ void sync_in_a_loop() {
+  for (unsigned i = 0; i <= threadIdx.x; ++i) {
+    __syncthreads();
   }
 }
 __global__ void two_places(int* out) {
@@ -185,7 +242,16 @@ TEST_F(Emulator, ThreadsThatDoNotMeetAreNamed) {
       ".*from thread 40 on: has ended");
   int* out = allocate<int>(1);
   EXPECT_DEATH((launch(1, 32, some_shuffle, out), cudaStreamSynchronize(stream_)),
-               "for its warp\n.*20 on: has ended");
+               "kernel emulator_test: some_shuffle, block .*(for its warp\n.*20 on: has ended|0xffffffff "
+               "names lane 20 of the warp, "
+               "which has ended)");
+  EXPECT_DEATH((launch(1, 20, shuffle_all, out), cudaStreamSynchronize(stream_)),
+               "0xffffffff names lane 20 of the warp, which is not there");
+  EXPECT_DEATH(
+      (launch(1, 32, ballot_of_some, reinterpret_cast<unsigned*>(out)), cudaStreamSynchronize(stream_)),
+      "has ended");
+  EXPECT_DEATH((launch(1, 32, sync_in_a_loop), cudaStreamSynchronize(stream_)),
+               "0 on: has ended\n.*1 on: waits at .*, for its block");
   EXPECT_DEATH((launch(1, 32, two_places, out), cudaStreamSynchronize(stream_)), "wait at different places");
   free(out);
 }
@@ -245,20 +311,52 @@ TEST_F(Emulator, PinnedMemoryIsReadLateAndPageableAtOnce) {
   free(out);
 }
 
+TEST_F(Emulator, DelaysShowAMissingEvent) {
+  int *from = allocate<int>(1), *to = allocate<int>(1);
+  cudaEvent_t event = nullptr;
+  expect_success(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+  expect_success(cudaStreamSynchronize(stream_));
+  for (const bool waits : {true, false}) {
+    int late = 0;
+    for (int i = 1; i <= 1000; ++i) {
+      expect_success(launch(1, 1, write_number, from, i));
+      expect_success(cudaEventRecord(event, stream_));
+      std::this_thread::sleep_for(std::chrono::microseconds(100));  // the number would nearly always be there
+      if (waits) {
+        expect_success(cudaStreamWaitEvent(other_, event, 0));
+      }
+      expect_success(cudaMemcpyAsync(to, from, sizeof(int), cudaMemcpyDeviceToDevice, other_));
+      int got = 0;
+      expect_success(cudaMemcpyAsync(&got, to, sizeof(int), cudaMemcpyDeviceToHost, other_));
+      late += got != i ? 1 : 0;
+      expect_success(cudaStreamSynchronize(stream_));
+    }
+    EXPECT_EQ(late > 0, !waits) << late;
+  }
+  expect_success(cudaEventDestroy(event));
+  free(from);
+  free(to);
+}
+
+TEST_F(Emulator, MoreMemoryThanEverIsAGrowth) {
+  const auto growths = [&] { return counts().growths; };
+  int* first = allocate<int>(1 << 20);
+  const std::int64_t before = growths();
+  free(first);
+  first = allocate<int>(1 << 20);
+  EXPECT_EQ(growths(), before);
+  int* second = allocate<int>(1);
+  EXPECT_EQ(growths(), before + 1);
+  free(first);
+  free(second);
+}
+
 __global__ void copy_number(const float* from, float* to) { *to = *from; }
 
-TEST_F(Emulator, FreedAndFreshMemoryIsNotANumber) {
-  float *out = allocate<float>(2), *stale = allocate<float>(1);
-  expect_success(cudaMemsetAsync(stale, 0, sizeof(float), stream_));
-  free(stale);
-#if !defined(__SANITIZE_ADDRESS__)
-  expect_success(launch(1, 1, copy_number, stale, out));
-#endif
-  float* fresh = allocate<float>(1);
-  expect_success(launch(1, 1, copy_number, fresh, out + 1));
-  for (const float value : fetch(out, 2)) {
-    EXPECT_TRUE(std::isnan(value)) << value;
-  }
+TEST_F(Emulator, FreshMemoryIsNotANumber) {
+  float *out = allocate<float>(1), *fresh = allocate<float>(1);
+  expect_success(launch(1, 1, copy_number, fresh, out));
+  EXPECT_TRUE(std::isnan(fetch(out, 1)[0]));
   free(out);
   free(fresh);
 }
@@ -268,6 +366,94 @@ TEST_F(Emulator, WritesBehindAnAllocationAreSeen) {
   EXPECT_DEATH((launch(1, 1, write_number, data + 10, 7), free(data), cudaStreamSynchronize(stream_)),
                "1 bytes behind an allocation of 40|use-after-poison");
   free(data);
+}
+
+#if !defined(__SANITIZE_THREAD__)
+TEST_F(Emulator, ReadsAndWritesBeyondAnAllocationAreSeen) {
+  auto* data = allocate<float>(10);
+  float *out = allocate<float>(1), *freed = allocate<float>(3);
+  free(freed);
+  const auto expect_death = [&](const float* from, float* to, const std::string& message) {
+    EXPECT_DEATH((launch(1, 1, copy_number, from, to), cudaStreamSynchronize(stream_)),
+                 message + "|use-after-poison");
+  };
+  const std::string place = R"(kernel emulator_test: copy_number, block \(0, 0, 0\), thread \(0, 0, 0\): )";
+  expect_death(data + 10, out,
+               place + "reads 4 bytes 1 bytes behind an allocation of 40 .MILLRACE_EMULATOR_SEED=");
+  expect_death(data + 12, out, "reads 4 bytes 9 bytes behind an allocation of 40");
+  expect_death(data - 1, out, "reads 4 bytes 4 bytes before an allocation of 40");
+  expect_death(freed, out, "reads 4 bytes in memory that was freed");
+  expect_death(out, data + 10, place + "writes 4 bytes 1 bytes behind an allocation of 40");
+  free(data);
+  free(out);
+}
+
+struct Wide {
+  alignas(16) float at[4];
+};
+__global__ void copy_wide(const Wide* from, Wide* to) { *to = *from; }
+
+TEST_F(Emulator, WideReadsAndWritesAreAlignedAndInside) {
+  auto* data = allocate<float>(18);
+  const auto copy = [&](int from, int to) {
+    return launch(1, 1, copy_wide, reinterpret_cast<const Wide*>(data + from),
+                  reinterpret_cast<Wide*>(data + to));
+  };
+  expect_success(copy(0, 12));
+  const std::string misaligned =
+      "emulator_test.cpp:[0-9]+: uses 0x[0-9a-f]+, which is no multiple of 16|misaligned";
+  EXPECT_DEATH((copy(2, 0), cudaStreamSynchronize(stream_)), misaligned);
+  EXPECT_DEATH((copy(0, 2), cudaStreamSynchronize(stream_)), misaligned);
+  EXPECT_DEATH((copy(0, 16), cudaStreamSynchronize(stream_)), "behind an allocation of 72|use-after-poison");
+  free(data);
+}
+
+#if !defined(__SANITIZE_ADDRESS__)
+TEST_F(Emulator, AfterAFaultEachCallOnTheDeviceFails) {
+  const auto lose_device = [&] {
+    make_faults_errors();
+    float *data = allocate<float>(10), *out = allocate<float>(1);
+    cudaEvent_t event = nullptr;
+    expect_success(cudaEventCreate(&event));
+    expect_success(
+        launch(4, 64, sum_blocks, reinterpret_cast<const int*>(data), reinterpret_cast<int*>(out)));
+    cudaEventRecord(event, stream_);
+    const std::vector<cudaError_t> errors = {cudaEventSynchronize(event),
+                                             cudaStreamSynchronize(stream_),
+                                             cudaStreamSynchronize(other_),
+                                             cudaDeviceSynchronize(),
+                                             cudaEventQuery(event),
+                                             cudaStreamQuery(other_),
+                                             launch(1, 1, write_number, reinterpret_cast<int*>(out), 1),
+                                             cudaMemsetAsync(out, 0, 4, other_),
+                                             cudaFreeAsync(out, stream_),
+                                             cudaGetLastError(),
+                                             cudaGetLastError()};
+    for (const cudaError_t error : errors) {
+      EXPECT_EQ(error, cudaErrorIllegalAddress) << cudaGetErrorName(error);
+    }
+    expect_success(cudaSetDevice(1));
+    cudaStream_t there = nullptr;
+    expect_success(cudaStreamCreateWithFlags(&there, cudaStreamNonBlocking));
+    expect_success(cudaStreamSynchronize(there));
+    std::exit(testing::Test::HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(lose_device(), testing::ExitedWithCode(0), "");
+}
+#endif
+#endif
+
+TEST_F(Emulator, FaultsCanBePlanted) {
+  EXPECT_EXIT(
+      {
+        int* out = allocate<int>(1);
+        fault_kernel(cudaErrorMisalignedAddress, 2);
+        expect_success(launch(1, 1, write_number, out, 1));
+        expect_success(cudaStreamSynchronize(stream_));
+        launch(1, 1, write_number, out, 2);
+        std::exit(cudaStreamSynchronize(stream_) == cudaErrorMisalignedAddress ? 0 : 1);
+      },
+      testing::ExitedWithCode(0), "");
 }
 
 #if !defined(__SANITIZE_THREAD__)
@@ -307,8 +493,12 @@ TEST_F(Emulator, CopiesAreCheckedAndCounted) {
   EXPECT_EQ(fetch(data, 1)[0], 3);
   EXPECT_EQ(counts().host_to_device - before_.host_to_device, 1);
   EXPECT_EQ(counts().device_to_host - before_.device_to_host, 1);
+  EXPECT_EQ(counts().host_bytes - before_.host_bytes, 8);
   EXPECT_EQ(counts().synchronizations - before_.synchronizations, 1);
   EXPECT_EQ(counts().allocations - before_.allocations, 1);
+  const std::int64_t launched = launches()["emulator_test: write_number"];
+  expect_success(launch(1, 1, write_number, data, 1));
+  EXPECT_EQ(launches()["emulator_test: write_number"], launched + 1);
   free(data);
   EXPECT_EQ(cudaFreeAsync(data, stream_), cudaErrorInvalidValue);
 }

@@ -1,4 +1,7 @@
 // Devices, streams, events and launches of the CUDA runtime API.
+#include <fmt/format.h>
+#include <random>
+
 #include "device.h"
 #include "runtime_state.h"
 
@@ -13,7 +16,7 @@ State::State() {
   const char* wanted = std::getenv("MILLRACE_EMULATED_GPUS");
   const int count = wanted == nullptr ? 1 : std::atoi(wanted);
   for (int i = 0; i < count; ++i) {
-    devices.push_back(std::make_unique<EmulatedDevice>());
+    devices.push_back(std::make_unique<EmulatedDevice>(static_cast<std::size_t>(i)));
   }
 }
 
@@ -28,7 +31,15 @@ cudaError_t State::enter(const char* call) {
     }
     return failure;
   }
-  return devices.empty() ? cudaErrorNoDevice : cudaSuccess;
+  if (devices.empty()) {
+    return cudaErrorNoDevice;
+  }
+  return call == std::string_view("cudaSetDevice") ? cudaSuccess : error_of_device();
+}
+
+cudaError_t State::error_of_device() const {
+  return devices.empty() ? cudaSuccess
+                         : devices[static_cast<std::size_t>(current_device())]->arena.error.load();
 }
 
 cudaError_t& last_error() {
@@ -50,6 +61,16 @@ Counts counts() {
     result.allocated_bytes += static_cast<std::int64_t>(Arena::kTotal - device->arena.free_bytes());
   }
   result.pinned = static_cast<std::int64_t>(all.pinned.size());
+  return result;
+}
+
+std::map<std::string, std::int64_t> launches() {
+  State& all = state();
+  const std::scoped_lock lock(all.mutex);
+  std::map<std::string, std::int64_t> result;
+  for (const auto& [kernel, times] : all.launched) {
+    result[name_of(kernel)] += times;
+  }
   return result;
 }
 
@@ -84,7 +105,36 @@ int device_of(const void* pointer) {
   return -1;
 }
 
-void run_grid(dim3 grid, dim3 threads, const std::function<void()>& body);  // block.cpp
+std::string describe_place(const void* data) {
+  const int device = device_of(data);
+  return device < 0 ? "on the host" : state().devices[static_cast<std::size_t>(device)]->arena.describe(data);
+}
+
+std::uint64_t seed() {
+  static const std::uint64_t drawn = [] {
+    const char* wanted = std::getenv("MILLRACE_EMULATOR_SEED");
+    const std::uint64_t result =
+        wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : std::random_device()();
+    fmt::print(stderr, "cuda emulator: MILLRACE_EMULATOR_SEED={}\n", result);
+    return result;
+  }();
+  return drawn;
+}
+
+namespace {
+std::atomic<bool> kernels_may_fault{false};
+}
+bool faults_are_errors() { return kernels_may_fault.load(std::memory_order_relaxed); }
+void make_faults_errors() { kernels_may_fault = true; }
+
+void fault_kernel(cudaError_t error, int nth) {
+  const std::scoped_lock lock(state().mutex);
+  state().fault = error;
+  state().kernels_to_fault = nth;
+}
+
+cudaError_t run_grid(const void* kernel, dim3 grid, dim3 threads,
+                     const std::function<void()>& body);  // block.cpp
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> thread) {
   return call("cudaLaunchKernelEx", [&] {
@@ -99,12 +149,24 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, std::fu
     if (config.stream->device() != current_device()) {
       return cudaErrorInvalidResourceHandle;
     }
+    cudaError_t planted = cudaSuccess;
     {
       const std::scoped_lock lock(state().mutex);
       ++state().counts.launches;
+      ++state().launched[kernel];
       state().counts.loads += state().loaded.emplace(current_device(), kernel).second ? 1 : 0;
+      if (state().kernels_to_fault > 0 && --state().kernels_to_fault == 0) {
+        planted = state().fault;
+      }
     }
-    config.stream->push([grid, block, body = std::move(thread)] { run_grid(grid, block, body); });
+    std::atomic<cudaError_t>& error =
+        state().devices[static_cast<std::size_t>(current_device())]->arena.error;
+    config.stream->push([kernel, grid, block, planted, &error, body = std::move(thread)] {
+      const cudaError_t result = planted != cudaSuccess ? planted : run_grid(kernel, grid, block, body);
+      if (result != cudaSuccess) {
+        error.store(result);
+      }
+    });
     return cudaSuccess;
   });
 }
@@ -116,7 +178,10 @@ using namespace millrace::emulator;
 extern "C" {
 
 // Errors.
-cudaError_t cudaGetLastError() { return std::exchange(last_error(), cudaSuccess); }
+cudaError_t cudaGetLastError() {
+  const cudaError_t lost = state().error_of_device(), last = std::exchange(last_error(), cudaSuccess);
+  return lost != cudaSuccess ? lost : last;
+}
 cudaError_t cudaPeekAtLastError() { return last_error(); }
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
@@ -142,6 +207,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorIllegalAddress";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
+    case cudaErrorMisalignedAddress:
+      return "cudaErrorMisalignedAddress";
     default:
       return "cudaErrorUnknown";
   }

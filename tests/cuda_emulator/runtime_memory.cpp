@@ -31,6 +31,7 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaStream_t str
   count(target < 0   ? &Counts::device_to_host
         : source < 0 ? &Counts::host_to_device
                      : &Counts::device_to_device);
+  count(&Counts::host_bytes, target < 0 || source < 0 ? static_cast<std::int64_t>(bytes) : 0);
   if (source < 0 && !is_pinned(from, bytes)) {
     const auto* begin = static_cast<const std::byte*>(from);
     stream->push([to, staged = std::vector<std::byte>(begin, begin + bytes)] {
@@ -59,6 +60,17 @@ cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaStream_t str
   return cudaSuccess;
 }
 
+/// What is given back in a stream's order can be taken again at once, so the host's order counts.
+void note_taken(int device, std::int64_t bytes) {
+  const std::scoped_lock lock(state().mutex);
+  EmulatedDevice& owner = *state().devices[static_cast<std::size_t>(device)];
+  owner.taken += bytes;
+  if (owner.taken > owner.most_taken) {
+    owner.most_taken = owner.taken;
+    ++state().counts.growths;
+  }
+}
+
 bool fits_kind(const void* to, const void* from, cudaMemcpyKind kind) {
   const bool to_device = device_of(to) >= 0, from_device = device_of(from) >= 0;
   return kind == cudaMemcpyDefault || (kind == cudaMemcpyHostToDevice && to_device && !from_device) ||
@@ -81,7 +93,8 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream)
     if (taken == nullptr) {
       return bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
     }
-    stream->push([taken, bytes] { Arena::prepare(taken, bytes); });
+    note_taken(stream->device(), static_cast<std::int64_t>(bytes));
+    stream->push([taken, bytes, device = stream->device()] { arena(device).prepare(taken, bytes); });
     *data = taken;
     return cudaSuccess;
   });
@@ -97,6 +110,7 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
     if (bytes == 0) {
       return cudaErrorInvalidValue;
     }
+    note_taken(device, -static_cast<std::int64_t>(bytes));
     stream->push([data, bytes, device] { arena(device).clear(data, bytes); });
     return cudaSuccess;
   });

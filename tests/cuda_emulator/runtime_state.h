@@ -12,14 +12,18 @@
 namespace millrace::emulator {
 
 struct EmulatedDevice {
+  explicit EmulatedDevice(std::size_t number) : arena(number) {}
   Arena arena;
   std::vector<CUstream_st*> streams;
+  std::int64_t taken = 0, most_taken = 0;  // bytes, as the host sees it
 };
 
 struct State {
   State();
   /// What the call has to answer at once, if anything.
   cudaError_t enter(const char* call);
+  /// Of the thread's current one, when a kernel there went wrong.
+  cudaError_t error_of_device() const;
 
   std::mutex mutex;
   std::vector<std::unique_ptr<EmulatedDevice>> devices;
@@ -27,9 +31,12 @@ struct State {
   std::map<std::pair<cudaMemPool_t, int>, cudaMemAccessFlags> access;  // of other devices to a pool
   Counts counts;
   std::set<std::pair<int, const void*>> loaded;  // kernels, by device
+  std::map<const void*, std::int64_t> launched;
   std::string failing;
   cudaError_t failure = cudaSuccess, always = cudaSuccess;
   int calls_to_failure = 0, failures = 0;
+  int kernels_to_fault = 0;
+  cudaError_t fault = cudaSuccess;
 };
 State& state();
 
@@ -54,6 +61,9 @@ cudaError_t call(const char* name, F&& body) {
   cudaError_t error = state().enter(name);
   if (error == cudaSuccess) {
     error = body();
+    if (const cudaError_t lost = state().error_of_device(); lost != cudaSuccess) {
+      error = lost;
+    }
   }
   if (error != cudaSuccess && error != cudaErrorNotReady) {
     last_error() = error;

@@ -3,6 +3,8 @@
 using millrace::emulator::Mark;
 
 CUstream_st::CUstream_st(int device, millrace::emulator::Arena& arena) : device_(device), arena_(arena) {
+  static std::atomic<std::uint64_t> made{0};
+  number_ = (std::uint64_t{1} << 32) + ++made;
   auto* first = new Node;
   last_.store(first);
   thread_ = std::thread([this, first] { run(first); });
@@ -11,6 +13,14 @@ CUstream_st::CUstream_st(int device, millrace::emulator::Arena& arena) : device_
 CUstream_st::~CUstream_st() {
   push_host([this] { stopped_ = true; });
   thread_.join();
+}
+
+/// Now and then a stream is late, so that whoever did not wait for it shows.
+void CUstream_st::delay() {
+  const std::uint64_t random = millrace::emulator::random_bits(number_, ++delays_);
+  if (random % 64 == 0) {
+    std::this_thread::sleep_for(std::chrono::microseconds(random / 64 % 1000));
+  }
 }
 
 void CUstream_st::push(std::function<void()> work, bool memory) {
@@ -38,7 +48,10 @@ void CUstream_st::run(Node* node) {
     }
     delete std::exchange(node, next);
     let_in(node->memory);
-    node->work();
+    if (!node->memory || error() == cudaSuccess) {
+      delay();
+      node->work();
+    }
     node->work = nullptr;
   }
   let_in(false);
