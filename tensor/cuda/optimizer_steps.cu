@@ -4,7 +4,8 @@
 namespace millrace::cuda {
 namespace {
 
-// The products are fused by hand, so that a weight gets the same bits from packs and from what is left over.
+// The products are fused by hand, or kept apart (`__fmul_rn`), so that a weight gets the same bits from packs
+// and from what is left over.
 
 __device__ float gradient(const GradientStep& step, float grad, float weight) {
   return fmaf(step.gradient_scale, grad, step.weight_decay * weight);
@@ -30,7 +31,7 @@ struct Adam {
   __device__ void operator()(float& weight, float grad, float* state) const {
     const float g = gradient(step.gradient, grad, weight);
     state[0] = moved(state[0], g, step.rate1);
-    state[1] = moved(state[1], g * g, step.rate2);
+    state[1] = moved(state[1], __fmul_rn(g, g), step.rate2);
     const float root = fmaf(step.correction, sqrtf(state[1]), step.eps);
     weight = fmaf(-step.learning_rate, state[0] / root, step.shrink * weight);
   }
@@ -42,7 +43,7 @@ struct RmsProp {
   RmsPropStep step;
   __device__ void operator()(float& weight, float grad, float* state) const {
     const float g = gradient(step.gradient, grad, weight);
-    float square = state[0] = moved(state[0], g * g, step.rate);
+    float square = state[0] = moved(state[0], __fmul_rn(g, g), step.rate);
     if constexpr (kCentered) {
       state[1] = moved(state[1], g, step.rate);
       square = fmaxf(fmaf(-state[1], state[1], square), 0);
