@@ -283,6 +283,7 @@ float* floats_of(Tensor& vector) { return vector.defined() ? vector.data<float>(
 }  // namespace
 
 void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
+  check_arguments("batch_norm_statistics", {&x, &mean, &var});
   const std::int64_t channels = x.size(1);
   if (channels == 0) {
     return;
@@ -307,6 +308,7 @@ void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
 
 void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
                       const Tensor& weight, const Tensor& bias, Tensor& out) {
+  check_arguments("batch_norm_apply", {&x, &mean, &var, &weight, &bias, &out});
   if (x.numel() == 0) {
     return;
   }
@@ -326,6 +328,8 @@ void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, do
 void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
                          double eps, const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight,
                          Tensor& grad_bias) {
+  check_arguments("batch_norm_backward",
+                  {&grad, &x, &mean, &var, &weight, &grad_x, &grad_weight, &grad_bias});
   const std::int64_t channels = x.size(1);
   if (channels == 0) {
     return;

@@ -111,6 +111,7 @@ Scalar<T> bound(double value) {
 }  // namespace
 
 void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
+  check_arguments("binary", {&a, &b, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     if (op == BinaryOp::pow) {
@@ -121,6 +122,7 @@ void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
 }
 
 void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
+  check_arguments("binary_scalar", {&a, &out});
   if (op == BinaryOp::pow && b == 2) {
     return binary(BinaryOp::mul, a, a, out);
   }
@@ -138,6 +140,7 @@ void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
 }
 
 void add_scaled(const Tensor& a, const Tensor& b, double alpha, Tensor& out) {
+  check_arguments("add_scaled", {&a, &b, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     map<T, T, T>("add_scaled", AddScaled<S>{element<S>(alpha)}, out, a, b);
@@ -145,6 +148,7 @@ void add_scaled(const Tensor& a, const Tensor& b, double alpha, Tensor& out) {
 }
 
 void clamp(const Tensor& x, double low, double high, Tensor& out) {
+  check_arguments("clamp", {&x, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     map<T, T>("clamp", Clamp<Scalar<T>>{bound<T>(low), bound<T>(high)}, out, x);
   });

@@ -35,12 +35,14 @@ struct Choice {
 }  // namespace
 
 void compare(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out) {
+  check_arguments("compare", {&a, &b, &out});
   visit_types(a.dtype(), [&]<typename T>() {
     map<std::uint8_t, T, T>("compare", Comparison<Scalar<T>>{op}, out, a, b);
   });
 }
 
 void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out) {
+  check_arguments("where", {&condition, &a, &b, &out});
   visit_size(size_of(out.dtype()), [&]<typename Bits>() {
     map<Bits, std::uint8_t, Bits, Bits>("where", Choice<Bits>{}, out, condition, a, b);
   });

@@ -112,6 +112,7 @@ struct Converted {
 }  // namespace
 
 void copy(const Tensor& source, Tensor& out) {
+  check_arguments("copy", {&source, &out});
   if (source.dtype() == out.dtype()) {
     return visit_size(size_of(out.dtype()), [&]<typename Bits>() { move<Bits>(source, out); });
   }

@@ -53,6 +53,7 @@ __global__ void backward(const float* __restrict__ grad, std::int64_t grad_strid
 
 void cross_entropy_forward(const Tensor& logits, const Tensor& labels, double smoothing,
                            Tensor& log_probabilities, Tensor& losses) {
+  check_arguments("cross_entropy_forward", {&logits, &labels, &log_probabilities, &losses});
   const std::int64_t rows = logits.size(0), classes = logits.size(1);
   if (rows > 0 && classes == 0) {
     throw InputError("cross_entropy: got logits {}, expected one class or more", logits.shape());
@@ -68,6 +69,7 @@ void cross_entropy_forward(const Tensor& logits, const Tensor& labels, double sm
 
 void cross_entropy_backward(const Tensor& grad, const Tensor& log_probabilities, const Tensor& labels,
                             double smoothing, Tensor& grad_logits) {
+  check_arguments("cross_entropy_backward", {&grad, &log_probabilities, &labels, &grad_logits});
   const std::int64_t rows = log_probabilities.size(0), classes = log_probabilities.size(1);
   if (rows == 0) {
     return;

@@ -59,6 +59,7 @@ __global__ void drop(const T* __restrict__ x, Layout<2> layout, Mask mask, std::
 }  // namespace
 
 void dropout(const Tensor& x, double p, std::uint64_t key, std::uint64_t first, Tensor& out) {
+  check_arguments("dropout", {&x, &out});
   if (x.numel() == 0) {
     return;
   }

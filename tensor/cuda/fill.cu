@@ -20,6 +20,7 @@ __global__ void arange_kernel(double start, double step, std::int64_t count, T* 
 }  // namespace
 
 void fill(Tensor& out, double value) {
+  check_arguments("fill", {&out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     map<T>("fill", Constant<S>{to_float(element<T>(value))}, out);
@@ -27,6 +28,7 @@ void fill(Tensor& out, double value) {
 }
 
 void arange(double start, double step, Tensor& out) {
+  check_arguments("arange", {&out});
   visit_types(out.dtype(), [&]<typename T>() {
     launch("arange", arange_kernel<T>, grid_for(out.numel()), stream_of(out), start, step, out.numel(),
            data_of<T>(out));

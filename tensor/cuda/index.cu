@@ -101,6 +101,7 @@ __global__ void add_lines(const T* __restrict__ source, std::int64_t source_stri
 }  // namespace
 
 void index_select(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
+  check_arguments("index_select", {&x, &index, &out});
   Strides strides = out.strides();
   std::fill(strides.begin(), strides.end(), 0);
   strides[dim] = index.strides()[0];
@@ -108,10 +109,12 @@ void index_select(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
 }
 
 void gather(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
+  check_arguments("gather", {&x, &index, &out});
   pick_along(Indexing::gather, "gather", x, dim, index, index.strides(), out);
 }
 
 void scatter_add(Tensor& into, int dim, const Tensor& index, const Tensor& source) {
+  check_arguments("scatter_add", {&into, &index, &source});
   Shape line = index.shape();
   const std::int64_t count = line[dim];
   line[dim] = 1;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "tensor/cuda/arguments.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/kernels.h"
 

@@ -42,6 +42,7 @@ __global__ void zero_unless_applied(const float* __restrict__ state, float* __re
 }  // namespace
 
 void update_loss_scale(Tensor& gradients, Tensor& state) {
+  check_arguments("update_loss_scale", {&gradients, &state});
   const Tensor found = zeros({}, {.device = gradients.device()});
   const cudaStream_t stream = stream_of(gradients);
   const std::int64_t count = gradients.numel();

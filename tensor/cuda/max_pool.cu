@@ -82,6 +82,7 @@ __global__ void backward(const T* __restrict__ grad, const Index* __restrict__ i
 }  // namespace
 
 void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+  check_arguments("max_pool2d_forward", {&x, &out, &index});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, x.shape(), out.shape(), params);
   visit_activations(x.dtype(), "max_pool2d", [&]<typename T>() {
@@ -100,6 +101,7 @@ void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out
 
 void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
                          Tensor& grad_x) {
+  check_arguments("max_pool2d_backward", {&grad, &index, &grad_x});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, grad_x.shape(), grad.shape(), params);
   visit_activations(grad.dtype(), "max_pool2d", [&]<typename T>() {

@@ -120,6 +120,7 @@ void run(const char* name, const Update& update, Tensor& weight, const Tensor& g
 }  // namespace
 
 void sgd_step(Tensor& weight, const Tensor& grad, Tensor& momentum, const SgdStep& step) {
+  check_arguments("sgd_step", {&weight, &grad, &momentum});
   if (step.nesterov) {
     run("sgd_step", Sgd<true>{step}, weight, grad, momentum);
   } else {
@@ -129,11 +130,13 @@ void sgd_step(Tensor& weight, const Tensor& grad, Tensor& momentum, const SgdSte
 
 void adam_step(Tensor& weight, const Tensor& grad, Tensor& exp_avg, Tensor& exp_avg_sq,
                const AdamStep& step) {
+  check_arguments("adam_step", {&weight, &grad, &exp_avg, &exp_avg_sq});
   run("adam_step", Adam{step}, weight, grad, exp_avg, exp_avg_sq);
 }
 
 void rms_prop_step(Tensor& weight, const Tensor& grad, Tensor& square_avg, Tensor& grad_avg, Tensor& momentum,
                    const RmsPropStep& step) {
+  check_arguments("rms_prop_step", {&weight, &grad, &square_avg, &grad_avg, &momentum});
   const char* name = "rms_prop_step";
   if (step.centered && step.momentum > 0) {
     run(name, RmsProp<true, true>{step}, weight, grad, square_avg, grad_avg, momentum);

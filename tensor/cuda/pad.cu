@@ -88,6 +88,7 @@ __global__ void backward(const T* __restrict__ grad, Places inputs, PadAxis down
 }  // namespace
 
 void pad2d_forward(const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out) {
+  check_arguments("pad2d_forward", {&x, &out});
   const PadAxis down = PadAxis::of(pad.top, x.size(2), pad.bottom, mode);
   const PadAxis across = PadAxis::of(pad.left, x.size(3), pad.right, mode);
   visit_activations(x.dtype(), "pad2d", [&]<typename T>() {
@@ -103,6 +104,7 @@ void pad2d_forward(const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out)
 }
 
 void pad2d_backward(const Tensor& grad, const Pad2d& pad, PadMode mode, Tensor& grad_x) {
+  check_arguments("pad2d_backward", {&grad, &grad_x});
   const PadAxis down = PadAxis::of(pad.top, grad_x.size(2), pad.bottom, mode);
   const PadAxis across = PadAxis::of(pad.left, grad_x.size(3), pad.right, mode);
   visit_activations(grad.dtype(), "pad2d", [&]<typename T>() {

@@ -55,6 +55,7 @@ __global__ void draw_kernel(Draw draw, std::uint64_t seed, std::uint64_t first_b
 }  // namespace
 
 void rand_uniform(std::uint64_t seed, std::uint64_t first_block, Tensor& out) {
+  check_arguments("rand_uniform", {&out});
   visit_floats(out.dtype(), "rand", [&]<typename T>() {
     launch("rand", draw_kernel<T, Uniform<T>>, grid_for((out.numel() + 3) / 4), stream_of(out), Uniform<T>{},
            seed, first_block, out.numel(), data_of<T>(out));
@@ -62,6 +63,7 @@ void rand_uniform(std::uint64_t seed, std::uint64_t first_block, Tensor& out) {
 }
 
 void rand_normal(std::uint64_t seed, std::uint64_t first_block, Tensor& out) {
+  check_arguments("rand_normal", {&out});
   visit_floats(out.dtype(), "randn", [&]<typename T>() {
     launch("randn", draw_kernel<T, Normal>, grid_for((out.numel() + 3) / 4), stream_of(out), Normal{}, seed,
            first_block, out.numel(), data_of<T>(out));

@@ -241,6 +241,7 @@ void run(const char* operation, const Tensor& x, Tensor& out) {
 }  // namespace
 
 void reduce(ReduceOp op, const Tensor& x, Tensor& out) {
+  check_arguments("reduce", {&x, &out});
   visit_types(x.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     switch (op) {
@@ -255,6 +256,7 @@ void reduce(ReduceOp op, const Tensor& x, Tensor& out) {
 }
 
 void argmax(const Tensor& x, int, Tensor& out) {
+  check_arguments("argmax", {&x, &out});
   visit_types(x.dtype(), [&]<typename T>() { run<ArgMax<Scalar<T>>, T>("argmax", x, out); });
 }
 

@@ -56,6 +56,7 @@ __global__ void log_softmax_gradient(const T* __restrict__ grad, const T* __rest
 }  // namespace
 
 void softmax(const Tensor& x, Tensor& out) {
+  check_arguments("softmax", {&x, &out});
   visit_activations(x.dtype(), "softmax", [&]<typename T>() {
     launch("softmax", softmax_forward<T>, grid_of_rows(x), stream_of(out), data_of<T>(x), x.size(0),
            x.size(1), data_of<T>(out));
@@ -63,6 +64,7 @@ void softmax(const Tensor& x, Tensor& out) {
 }
 
 void softmax_backward(const Tensor& grad, const Tensor& out, Tensor& grad_x) {
+  check_arguments("softmax_backward", {&grad, &out, &grad_x});
   visit_activations(out.dtype(), "softmax", [&]<typename T>() {
     launch("softmax backward", softmax_gradient<T>, grid_of_rows(out), stream_of(grad_x), data_of<T>(grad),
            data_of<T>(out), out.size(0), out.size(1), data_of<T>(grad_x));
@@ -70,6 +72,7 @@ void softmax_backward(const Tensor& grad, const Tensor& out, Tensor& grad_x) {
 }
 
 void log_softmax(const Tensor& x, Tensor& out) {
+  check_arguments("log_softmax", {&x, &out});
   visit_activations(x.dtype(), "log_softmax", [&]<typename T>() {
     visit_activations(out.dtype(), "log_softmax", [&]<typename Out>() {
       launch("log_softmax", log_softmax_forward<T, Out>, grid_of_rows(x), stream_of(out), data_of<T>(x),
@@ -79,6 +82,7 @@ void log_softmax(const Tensor& x, Tensor& out) {
 }
 
 void log_softmax_backward(const Tensor& grad, const Tensor& out, Tensor& grad_x) {
+  check_arguments("log_softmax_backward", {&grad, &out, &grad_x});
   visit_activations(out.dtype(), "log_softmax", [&]<typename T>() {
     launch("log_softmax backward", log_softmax_gradient<T>, grid_of_rows(out), stream_of(grad_x),
            data_of<T>(grad), data_of<T>(out), out.size(0), out.size(1), data_of<T>(grad_x));

@@ -91,6 +91,7 @@ struct Backward {
 }  // namespace
 
 void unary(UnaryOp op, const Tensor& x, Tensor& out) {
+  check_arguments("unary", {&x, &out});
   if (op == UnaryOp::abs || op == UnaryOp::neg || op == UnaryOp::relu) {
     return visit_types(out.dtype(), [&]<typename T>() { map<T, T>("unary", Simple<Scalar<T>>{op}, out, x); });
   }
@@ -99,6 +100,7 @@ void unary(UnaryOp op, const Tensor& x, Tensor& out) {
 }
 
 void unary_backward(UnaryOp op, const Tensor& grad, const Tensor& x, const Tensor& out, Tensor& grad_x) {
+  check_arguments("unary_backward", {&grad, &x, &out, &grad_x});
   const bool takes_result = op == UnaryOp::exp || op == UnaryOp::sqrt || op == UnaryOp::tanh ||
                             op == UnaryOp::sigmoid || (op == UnaryOp::relu && out.defined());
   const Tensor& given = op == UnaryOp::neg ? grad : takes_result ? out : x;
