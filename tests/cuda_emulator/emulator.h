@@ -37,9 +37,6 @@ void fail(const char* call, cudaError_t error, int nth = 1, int times = 1);
 /// No kernel is loaded now.
 void unload();
 
-/// From now on all calls give `error`, as after a kernel that failed; cudaSuccess takes it back.
-void fail_always(cudaError_t error);
-
 /// From now on a kernel that touches what it may not does not end the process: as on a GPU its device is
 /// lost, where nothing runs any more and each call gives the error.
 void make_faults_errors();

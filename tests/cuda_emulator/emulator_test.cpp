@@ -532,9 +532,6 @@ TEST_F(Emulator, FailuresCanBeInjected) {
   void* second = nullptr;
   EXPECT_EQ(cudaMallocAsync(&second, 4, stream_), cudaErrorMemoryAllocation);
   expect_success(cudaMallocAsync(&second, 4, stream_));
-  fail_always(cudaErrorIllegalAddress);
-  EXPECT_EQ(cudaStreamSynchronize(stream_), cudaErrorIllegalAddress);
-  fail_always(cudaSuccess);
   free(first);
   free(second);
   EXPECT_EQ(cudaMallocAsync(&second, std::size_t{1} << 40, stream_), cudaErrorMemoryAllocation);

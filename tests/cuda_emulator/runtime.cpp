@@ -22,9 +22,6 @@ State::State() {
 
 cudaError_t State::enter(const char* call) {
   const std::scoped_lock lock(mutex);
-  if (always != cudaSuccess) {
-    return always;
-  }
   if (failing == call && --calls_to_failure <= 0) {
     if (--failures == 0) {
       failing.clear();
@@ -87,12 +84,6 @@ void unload() {
   State& all = state();
   const std::scoped_lock lock(all.mutex);
   all.loaded.clear();
-}
-
-void fail_always(cudaError_t error) {
-  State& all = state();
-  const std::scoped_lock lock(all.mutex);
-  all.always = error;
 }
 
 int device_of(const void* pointer) {

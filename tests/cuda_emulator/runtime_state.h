@@ -33,7 +33,7 @@ struct State {
   std::set<std::pair<int, const void*>> loaded;  // kernels, by device
   std::map<const void*, std::int64_t> launched;
   std::string failing;
-  cudaError_t failure = cudaSuccess, always = cudaSuccess;
+  cudaError_t failure = cudaSuccess;
   int calls_to_failure = 0, failures = 0;
   int kernels_to_fault = 0;
   cudaError_t fault = cudaSuccess;
