@@ -37,7 +37,8 @@ constexpr Row kRows[] = {
 constexpr const char* kLossScale =
     "loss_scale: decide 1, loss_scale: find_not_finite 1, loss_scale: zero_unless_applied 1";
 
-/// One slab goes to the GPU (16 images of 3 * 32 * 32 bytes, labels and what describes them), the loss comes back.
+/// One slab goes to the GPU (16 images of 3 * 32 * 32 bytes, labels and what describes them), the loss comes
+/// back.
 constexpr std::int64_t kHostBytes = 49672;
 
 struct Step {
