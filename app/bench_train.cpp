@@ -10,6 +10,7 @@
 #include "app/measure.h"
 #include "app/options.h"
 #include "app/profile.h"
+#include "dataio/random_images.h"
 #include "nn/work.h"
 #include "pipeline/feeder.h"
 #include "pipeline/run_description.h"
@@ -29,46 +30,15 @@ struct BenchTrainOptions {
   bool json = false;
 };
 
-/// Random pixels in memory: what is in an image does not change the time a step takes.
-class RandomImages : public Dataset {
- public:
-  explicit RandomImages(std::int64_t count)
-      : pixels_(static_cast<std::size_t>(count) * kBytes), count_(count) {
-    info_.height = info_.width = kSide;
-    info_.classes.assign(kClasses, "class");
-    Generator generator(0);
-    for (std::byte& pixel : pixels_) {
-      pixel = static_cast<std::byte>(generator.next() & 0xffu);
-    }
-  }
-  std::int64_t size() const override { return count_; }
-  const DatasetInfo& info() const override { return info_; }
-  std::string describe(std::int64_t index) const override { return fmt::format("random image {}", index); }
-  Sample read(std::int64_t index, std::vector<std::byte>& /*scratch*/) const override {
-    const std::span<const std::byte> bytes(pixels_);
-    return {bytes.subspan(static_cast<std::size_t>(index) * kBytes, kBytes),
-            Encoding::raw_hwc,
-            kSide,
-            kSide,
-            3,
-            index % kClasses};
-  }
-
- private:
-  static constexpr int kSide = 32, kClasses = 10;
-  static constexpr std::size_t kBytes = kSide * kSide * 3;
-  std::vector<std::byte> pixels_;
-  std::int64_t count_;
-  DatasetInfo info_;
-};
-
 /// Batches to train on: one that is held throughout, since loading is not what is measured, or with
 /// --streamed the loader's.
 class Feed {
  public:
   Feed(const BenchTrainOptions& o, const TrainerOptions& trainer)
       : streamed_(o.streamed),
-        loader_(std::make_shared<RandomImages>(o.batch_size * (o.streamed ? kStreamedBatches : 1)),
+        // What is in an image does not change the time a step takes.
+        loader_(std::make_shared<RandomImages>(o.batch_size * (o.streamed ? kStreamedBatches : 1),
+                                               RandomImages::Form{}),
                 options(o, trainer)) {
     loader_.epoch(0);
     loader_.next(batch_);

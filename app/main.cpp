@@ -114,6 +114,7 @@ int run(int argc, char** argv) {
   add_bench_loader(bench);
   add_bench_exchange(bench);
   add_devices(app);
+  add_check(app);
   add_launch(app);
   add_plan(app);
   try {

@@ -7,6 +7,8 @@
 #include <map>
 #include <optional>
 
+#include "app/interruption.h"
+#include "pipeline/step_check.h"
 #include "tensor/arithmetic.h"
 
 namespace millrace::app {
@@ -243,6 +245,15 @@ LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOpti
   options.local_shards = local_shards(trainer).count;
   options.threads = threads;
   return options;
+}
+
+void check_first_training(const ModelDescription& model, const TrainerOptions& trainer) {
+  millrace::check_first_training({.make_module = [&] { return nn::make_model(model.model, model.options()); },
+                                  .channels = model.channels,
+                                  .height = model.height,
+                                  .width = model.width,
+                                  .classes = static_cast<int>(model.classes.size())},
+                                 trainer, [](const std::string& sentence) { show(sentence + "\n"); });
 }
 
 void check_fits(const Loader& loader, const ModelDescription& model, std::string_view data) {

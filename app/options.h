@@ -90,6 +90,9 @@ struct ReadingChoice {
 
 /// Loader options to evaluate a described model on a data set: every sample once, in order.
 LoaderOptions evaluation_loader(const ModelDescription& model, const TrainerOptions& trainer, int threads);
+/// On GPUs, before their first training with this program: compares a step of the model with the CPU's.
+/// @throws MachineError when they differ.
+void check_first_training(const ModelDescription& model, const TrainerOptions& trainer);
 /// @throws InputError when the loader's images or classes are not what the model takes.
 void check_fits(const Loader& loader, const ModelDescription& model, std::string_view data);
 

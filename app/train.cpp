@@ -247,6 +247,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     test = std::make_unique<Loader>(test_data, options);
     check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
   }
+  check_first_training(model, trainer_options);
   const std::int64_t an_epoch = loader.steps_per_epoch(), steps = o.recipe.steps(an_epoch);
   o.recipe.apply(trainer_options, an_epoch);
   Trainer trainer{[&] { return nn::make_model(model.model, model.options()); }, o.recipe.optimizer,

@@ -29,15 +29,6 @@ constexpr std::string_view kInstructions =
     "SSE";
 #endif
 
-/// The kind of the network, and a hash of all layers with their options.
-std::string describe(nn::Module& network) {
-  Hash hash;
-  for (const nn::Module* part : network.modules()) {
-    hash.add(part->describe());
-  }
-  return fmt::format("{} {:016x}", network.kind(), hash.value());
-}
-
 std::string describe(const std::vector<std::shared_ptr<const Transform>>& transforms) {
   std::string text;
   for (const auto& transform : transforms) {
@@ -52,7 +43,17 @@ std::string describe(const OrderOptions& order) {
              : std::string(name_of(order.kind));
 }
 
-RunDescription::Values environment(Device device) {
+}  // namespace
+
+std::string describe_network(nn::Module& network) {
+  Hash hash;
+  for (const nn::Module* part : network.modules()) {
+    hash.add(part->describe());
+  }
+  return fmt::format("{} {:016x}", network.kind(), hash.value());
+}
+
+RunDescription::Values describe_environment(Device device) {
   const auto joined = [](int major, int minor, int patch) {
     return fmt::format("{}.{}.{}", major, minor, patch);
   };
@@ -69,13 +70,11 @@ RunDescription::Values environment(Device device) {
           {"libpng", PNG_LIBPNG_VER_STRING}};
 }
 
-}  // namespace
-
 RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescription::Values more) {
   const TrainerOptions& t = trainer.options();
   const LoaderOptions& l = loader.options();
-  RunDescription run{std::move(more), environment(t.devices[0])};
-  run.options.insert({{"network", describe(trainer.module())},
+  RunDescription run{std::move(more), describe_environment(t.devices[0])};
+  run.options.insert({{"network", describe_network(trainer.module())},
                       {"optimizer", trainer.optimizer().describe()},
                       {"average", t.lookahead ? nn::describe(*t.lookahead) : "none"},
                       {"type", std::string(name_of(t.dtype))},

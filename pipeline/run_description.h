@@ -22,6 +22,11 @@ struct RunDescription {
 /// the schedule.
 RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescription::Values more = {});
 
+/// The kind of the network, and a hash of all layers with their options.
+std::string describe_network(nn::Module& network);
+/// The environment of a run on `device`.
+RunDescription::Values describe_environment(Device device);
+
 /// The value of its option "data".
 std::string describe_data(const LoaderState& state);
 

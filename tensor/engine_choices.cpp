@@ -43,19 +43,6 @@ std::int64_t number(std::string_view text) {
   return value;
 }
 
-std::filesystem::path file_of_user() {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return std::filesystem::path(value == nullptr ? "" : value);
-  };
-  // Relative paths there are to be ignored, says the specification.
-  if (const auto cache = variable("XDG_CACHE_HOME"); cache.is_absolute()) {
-    return cache / "millrace" / "engines";
-  }
-  const auto home = variable("HOME");
-  return home.is_absolute() ? home / ".cache" / "millrace" / "engines" : std::filesystem::path();
-}
-
 }  // namespace
 
 EngineChoices::EngineChoices(std::filesystem::path file) : file_(std::move(file)) {
@@ -176,8 +163,24 @@ void EngineChoices::warn(std::string_view what) {
   }
 }
 
+std::filesystem::path user_cache_folder() {
+  const auto variable = [](const char* name) {
+    const char* value = std::getenv(name);
+    return std::filesystem::path(value == nullptr ? "" : value);
+  };
+  // Relative paths there are to be ignored, says the specification.
+  if (const auto cache = variable("XDG_CACHE_HOME"); cache.is_absolute()) {
+    return cache / "millrace";
+  }
+  const auto home = variable("HOME");
+  return home.is_absolute() ? home / ".cache" / "millrace" : std::filesystem::path();
+}
+
 EngineChoices& engine_choices() {
-  static EngineChoices choices(file_of_user());
+  static EngineChoices choices([] {
+    const std::filesystem::path folder = user_cache_folder();
+    return folder.empty() ? folder : folder / "engines";
+  }());
   return choices;
 }
 

@@ -59,6 +59,10 @@ class EngineChoices {
   bool warned_ = false;
 };
 
+/// Where this user's programs keep what they found out: $XDG_CACHE_HOME/millrace, or ~/.cache/millrace; empty
+/// where neither is known.
+std::filesystem::path user_cache_folder();
+
 /// Those of this process, kept in $XDG_CACHE_HOME/millrace/engines (~/.cache/millrace/engines). For other
 /// ranks and for checkpoints take its `bytes()`: where engines differ, bits do.
 EngineChoices& engine_choices();
