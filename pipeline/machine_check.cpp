@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 #include <fmt/format.h>
 #include <limits>
@@ -188,6 +189,7 @@ CheckResult measure_nccl(const std::vector<Device>& gpus) {
   const int size = static_cast<int>(gpus.size());
   auto group = make_group(gpus, {.timeout = std::chrono::seconds(20), .sums = SumOrder::engine});
   std::vector<double> seconds(group.size());
+  std::vector<std::exception_ptr> failures(group.size());
   Team team(size);
   team.run([&](int rank) {
     const auto r = static_cast<std::size_t>(rank);
@@ -201,9 +203,14 @@ CheckResult measure_nccl(const std::vector<Device>& gpus) {
       });
     } catch (const std::exception& error) {
       group[r]->abort(error.what());
-      throw;
+      failures[r] = std::current_exception();
     }
   });
+  for (const std::exception_ptr& failure : failures) {
+    if (failure) {
+      std::rethrow_exception(failure);
+    }
+  }
   return {.found = fmt::format("{} in each GPU's link, {} GPUs",
                                speed(2.0 * kCopied * (size - 1) / size, *std::ranges::max_element(seconds)),
                                size)};

@@ -21,8 +21,7 @@ class Team {
   Team& operator=(const Team&) = delete;
 
   int size() const { return static_cast<int>(threads_.size()) + 1; }
-  /// Runs `job(member)` on all members and returns when all are done. @throws what the first member to fail
-  /// threw; the job must see to it that the others come back then.
+  /// Runs `job(member)` on all members and returns when all are done. The job must not throw.
   void run(const std::function<void(int member)>& job);
 
  private:
