@@ -4,7 +4,8 @@
 #include <fstream>
 #include <iterator>
 #include <link.h>
-#include <set>
+#include <map>
+#include <span>
 #include <sstream>
 
 #include "dataio/hash.h"
@@ -145,12 +146,12 @@ void check_first_training(const StepCheck& check, const TrainerOptions& asked, c
   const std::vector<std::string> wanted = peers.texts("GPUs to be checked", told);
   const int rank = options.processes ? options.processes->rank() : 0;
   std::string failures;
-  for (const auto& [key, device] : mine) {  // the lowest rank that has such a GPU takes it
+  for (const auto& one : mine) {  // the lowest rank that has such a GPU takes it
     const auto has_key = [&](const std::string& theirs) {
-      return std::ranges::count(lines(theirs), key) > 0;
+      return std::ranges::count(lines(theirs), one.first) > 0;
     };
     if (std::ranges::find_if(wanted, has_key) - wanted.begin() == rank) {
-      if (const std::string failure = compare(device, check, options, tell_all); !failure.empty()) {
+      if (const std::string failure = compare(one.second, check, options, tell_all); !failure.empty()) {
         failures += failure + '\n';
       }
     }

@@ -271,7 +271,7 @@ double part_that_differs(const Taken& got, const Taken& expected) {
 /// that a part of some sqrt(u) differs (see `bounds_of` in step_check.cpp), u being 2^-24, 2^-9 and 2^-11;
 /// batch norm over four images makes more of it, and so does each step. In the losses most of it averages
 /// out.
-double bound_of(DType dtype) { return dtype == DType::f32 ? 0.05 : dtype == DType::bf16 ? 0.6 : 0.4; }
+double bound_of(DType dtype) { return dtype == DType::f32 ? 0.05 : dtype == DType::bf16 ? 0.4 : 0.2; }
 
 class EmulatedModels : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(, EmulatedModels, testing::Values("lenet5", "resnet9", "airbench94"),

@@ -86,6 +86,7 @@ TEST(StepCheck, HashesOfReplicasAreEqualUnlessReplicasDiffer) {
   }};
   const std::vector<std::string> other = hashes_of_replicas(differing, cpu, DType::f32, replicas);
   EXPECT_NE(other[1], other[0]);
+  EXPECT_EQ(made, 1 + 2 + 4) << "a network for each replica";
 }
 
 TEST(StepCheck, RandomNumbersOfTheCallerStayAsTheyAre) {
