@@ -55,20 +55,18 @@ std::string build() {
 }
 
 /// All that the result depends on, on one line.
-std::string key_of(Device device, const StepCheck& check, const TrainerOptions& options) {
-  if constexpr (!kWithCuda) {
-    return "";
-  } else {
-    const Generator generator = nn::default_generator();
-    const std::string network = describe_network(*check.make_module());
-    nn::default_generator() = generator;
-    const GpuArithmetic arithmetic = gpu_arithmetic();
-    return fmt::format("millrace {} {}; {}; {}; {}, {}x{}x{}, {}{}{}", kVersion, build(),
-                       cuda::describe_device(device.index), cuda::describe_libraries(), network,
-                       check.channels, check.height, check.width, name_of(options.dtype),
-                       arithmetic.tf32 ? ", tf32" : "",
-                       options.sums == SumOrder::tree ? ", deterministic" : "");
+std::string key_of([[maybe_unused]] Device device, const StepCheck& check, const TrainerOptions& options) {
+  std::string gpu;
+  if constexpr (kWithCuda) {
+    gpu = fmt::format("{}; {}", cuda::describe_device(device.index), cuda::describe_libraries());
   }
+  const Generator generator = nn::default_generator();
+  const std::string network = describe_network(*check.make_module());
+  nn::default_generator() = generator;
+  return fmt::format("millrace {} {}; {}; {}, {}x{}x{}, {}{}{}", kVersion, build(), gpu, network,
+                     check.channels, check.height, check.width, name_of(options.dtype),
+                     gpu_arithmetic().tf32 ? ", tf32" : "",
+                     options.sums == SumOrder::tree ? ", deterministic" : "");
 }
 
 /// A file for each key that passed: whoever writes one, writes the same.
