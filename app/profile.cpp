@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <barrier>
 #include <chrono>
+#include <cmath>
 #include <fmt/core.h>
+#include <limits>
 #include <map>
 #include <thread>
 
 #include "app/measure.h"
+#include "tensor/idle_clock.h"
 #include "tensor/launch.h"
 #include "tensor/ops.h"
 
@@ -65,18 +68,31 @@ std::string shapes_of(const KernelLaunch& launch) {
   return text;
 }
 
-/// What one core does at most: a product of matrices that stay in its cache.
-double measure_peak(DType dtype) {
-  constexpr std::int64_t kSide = 768;
-  const Tensor a = ones({kSide, kSide}).to(dtype);
-  const double operations = 2.0 * kSide * kSide * kSide;
-  double best = 0;
-  for (const auto start = Clock::now(); seconds_since(start) < 0.3;) {
-    const auto begin = Clock::now();
-    matmul(a, a);
-    best = std::max(best, operations / seconds_since(begin));
+/// What a core does at most, in a product of matrices that stay in its cache, or a GPU, in one that fills it.
+double measure_peak(DType dtype, Device device) {
+  constexpr double kFillsAGpu = 5e-4;  // seconds; on a core the first size takes longer
+  double best = 0, fastest = 0;
+  for (std::int64_t side = 768; fastest < kFillsAGpu; side *= 2) {
+    const Tensor a = ones({side, side}).to(device).to(dtype);
+    fastest = std::numeric_limits<double>::infinity();
+    for (const auto start = Clock::now(); seconds_since(start) < 0.3;) {
+      const auto begin = Clock::now();
+      matmul(a, a);
+      current_stream(device).synchronize();
+      fastest = std::min(fastest, seconds_since(begin));
+    }
+    best = std::max(best, 2 * std::pow(static_cast<double>(side), 3) / fastest);
   }
   return best;
+}
+
+Device device_of(const KernelLaunch& launch) {
+  for (const Tensor* tensor : launch.tensors) {
+    if (tensor->defined()) {
+      return tensor->device();
+    }
+  }
+  return kCpu;
 }
 
 }  // namespace
@@ -86,10 +102,11 @@ struct Profile::Thread {
     std::int64_t calls = 0;
     double seconds = 0;
     double operations = 0;
+    IdleClock clock = {};  // of a GPU's stream, which it runs from before the kernel to behind it
   };
   std::map<std::pair<std::string, std::string>, Times> times;
   std::vector<std::function<void()>> convolutions;
-  double own_seconds = 0;  // what timing itself took
+  double own_seconds = 0;  // what timing itself took; a GPU does not wait for it
   bool keeps = true;
   bool inside = false;  // of a kernel: what it launches counts with it
   LaunchHook hook = [this](const KernelLaunch& launch) { time(launch); };
@@ -110,16 +127,22 @@ struct Profile::Thread {
     ++sum.calls;
     sum.operations += floating_operations(launch);
     inside = true;
-    const auto start = Clock::now();
-    launch.run();
-    const double seconds = seconds_since(start);
+    if (const Device device = device_of(launch); device.is_cuda()) {
+      sum.clock.pause(current_stream(device));
+      launch.run();
+      sum.clock.resume(current_stream(device));
+    } else {
+      const auto start = Clock::now();
+      launch.run();
+      const double seconds = seconds_since(start);
+      sum.seconds += seconds;
+      own_seconds += seconds_since(entered) - seconds;
+    }
     inside = false;
-    sum.seconds += seconds;
-    own_seconds += seconds_since(entered) - seconds;
   }
 };
 
-Profile::Profile(DType dtype) : peak_(measure_peak(dtype)) {}
+Profile::Profile(DType dtype, Device device) : device_(device), peak_(measure_peak(dtype, device)) {}
 Profile::~Profile() { launch_hook = nullptr; }
 
 void Profile::watch() {
@@ -151,6 +174,7 @@ double Profile::convolutions_alone() const {
         for (const auto& convolution : threads_[i]->convolutions) {
           convolution();
         }
+        current_stream(device_).synchronize();
         const double seconds = seconds_since(start);
         best[i] = repeat <= 0 ? seconds : std::min(best[i], seconds);
       }
@@ -162,18 +186,20 @@ double Profile::convolutions_alone() const {
 
 Profile::Report Profile::report(std::int64_t steps, double seconds, std::int64_t images) const {
   Report report;
+  report.device = device_;
   report.peak_gigaflops = 1e-9 * peak_;
   const double threads = static_cast<double>(threads_.size()), times = static_cast<double>(steps);
   std::map<std::pair<std::string, std::string>, Thread::Times> sums;
   double own = 0, kernels = 0;
   for (const auto& thread : threads_) {
     own += thread->own_seconds / threads;
-    for (const auto& [key, add] : thread->times) {
+    for (auto& [key, add] : thread->times) {
       Thread::Times& sum = sums[key];
+      const double on_device = add.seconds + add.clock.seconds();
       sum.calls += add.calls;
-      sum.seconds += add.seconds;
+      sum.seconds += on_device;
       sum.operations += add.operations;
-      kernels += add.seconds / threads;
+      kernels += on_device / threads;
     }
   }
   const double all = seconds - own;
@@ -210,8 +236,8 @@ std::string Profile::Report::to_string() const {
       fmt::format("{:35} {:36} {:>6} {:>10.3f} {:>6.1f}; {:.2f} us for each of {:.0f}\n", "between kernels",
                   "", "", between_milliseconds, 100 * between_milliseconds / step_milliseconds,
                   1e3 * between_milliseconds / launches, launches);
-  text += fmt::format("{:35} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a core: {:.1f} GFLOP/s\n", "a step", "",
-                      "", step_milliseconds, 100.0, peak_gigaflops);
+  text += fmt::format("{:35} {:36} {:>6} {:>10.3f} {:>6.1f}; peak of a {}: {:.1f} GFLOP/s\n", "a step", "",
+                      "", step_milliseconds, 100.0, device.is_cuda() ? "GPU" : "core", peak_gigaflops);
   if (limit_images_per_second > 0) {
     text +=
         fmt::format("convolution-only limit: {} images/s, this step reaches {:.1f} %\n",

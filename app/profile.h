@@ -7,15 +7,16 @@
 #include <vector>
 
 #include "app/json_log.h"
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 
 namespace millrace::app {
 
-/// Where the time of training steps goes, kernel by kernel.
+/// Where the time of training steps goes, kernel by kernel: a GPU's by timed events on its streams.
 class Profile {
  public:
-  /// Measures first what a core does at most in this type.
-  explicit Profile(DType dtype);
+  /// Measures first what a core, or the GPU, does at most in this type.
+  Profile(DType dtype, Device device);
   ~Profile();
   Profile(const Profile&) = delete;
   Profile& operator=(const Profile&) = delete;
@@ -34,6 +35,7 @@ class Profile {
   struct Thread;
   double convolutions_alone() const;
 
+  Device device_;
   double peak_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Thread>> threads_;
@@ -51,11 +53,12 @@ struct Profile::Report {
     /// count as if they were direct: Winograd's come to more than the peak.
     double gigaflops = 0;
   };
-  std::vector<Row> rows;            ///< Longest first.
+  std::vector<Row> rows;  ///< Longest first.
+  Device device;
   double step_milliseconds = 0;     ///< The rows and `between` together.
   double between_milliseconds = 0;  ///< The engine, sums over replicas and waiting for them.
   double launches = 0;              ///< Of a thread.
-  double peak_gigaflops = 0;        ///< Of a matrix product on one thread.
+  double peak_gigaflops = 0;        ///< Of a matrix product on one core, or the GPU.
   double limit_images_per_second =
       0;  ///< Were there nothing but the convolutions, back to back; 0 without any.
   double images_per_second = 0;

@@ -88,14 +88,18 @@ void EngineChoices::import(std::span<const std::string> bytes) {
   generation_.fetch_add(1, std::memory_order_release);
 }
 
+std::string EngineChoice::to_string() const {
+  std::string text = std::to_string(engine);
+  for (const auto& [kind, value] : knobs) {
+    text += fmt::format(" {}:{}", kind, value);
+  }
+  return text;
+}
+
 std::string EngineChoices::write(const Map& choices) {
   std::string text(kHeader);
   for (const auto& [key, choice] : choices) {
-    text += fmt::format("{}\t{}", key, choice.engine);
-    for (const auto& [kind, value] : choice.knobs) {
-      text += fmt::format(" {}:{}", kind, value);
-    }
-    text += '\n';
+    text += fmt::format("{}\t{}\n", key, choice.to_string());
   }
   return text + fmt::format("sum {:016x}\n", check_sum(text));
 }

@@ -19,6 +19,8 @@ struct EngineChoice {
   std::int64_t engine = 0;
   std::vector<std::pair<std::int64_t, std::int64_t>> knobs;
   bool operator==(const EngineChoice&) const = default;
+  /// "12 3:1 4:64": the engine, and each knob with its value.
+  std::string to_string() const;
 };
 
 /// Choices by key, in memory and in a file that processes share. A key is one line of text without tabs that

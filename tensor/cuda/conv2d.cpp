@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <limits>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "tensor/cuda/conv2d_weights.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/shape_cache.h"
+#include "tensor/tell.h"
 
 namespace millrace::cuda {
 namespace {
@@ -52,8 +54,10 @@ Tensor workspace_of(const ConvolutionPlan& plan, Device device) {
 /// The fastest candidate, each timed over a few runs, twice: the device's clock rises only with work. It
 /// happens on a stream and in memory of its own: whoever waits here waits for nothing that other threads have
 /// yet to enqueue. Without memory for it, the first one. @throws cudnn::Failure when none runs.
+/// MILLRACE_ENGINE_TIMES=1 prints all of their times (-1 us: it did not run), for scripts/gpu-check.
 std::size_t fastest(const Convolution& c, const std::vector<ConvolutionPlan>& candidates, Device device) {
   constexpr int kRounds = 2, kRuns = 4;
+  constexpr float kNotRun = std::numeric_limits<float>::max();
   const StreamGuard guard(Stream::make(device));
   const Tensor x = stand_in(c.x, c.dtype, device);
   const Tensor weight = stand_in(c.weight, c.dtype, device);
@@ -61,7 +65,7 @@ std::size_t fastest(const Convolution& c, const std::vector<ConvolutionPlan>& ca
   const cudaStream_t stream = stream_of(out);
   const cudnnHandle_t handle = cudnn::handle(device.index);
   cudnn::check(cudnnSetStream(handle, stream));
-  std::vector<float> times(candidates.size(), std::numeric_limits<float>::max());
+  std::vector<float> times(candidates.size(), kNotRun);
   std::optional<cudnn::Failure> failure;
   for (int round = 0; round < kRounds; ++round) {
     for (std::size_t i = 0; i < candidates.size(); ++i) {
@@ -86,6 +90,14 @@ std::size_t fastest(const Convolution& c, const std::vector<ConvolutionPlan>& ca
     }
   }
   const auto best = std::ranges::min_element(times);
+  if (std::getenv("MILLRACE_ENGINE_TIMES") != nullptr) {
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      const double microseconds = times[i] < kNotRun ? 1e3 * static_cast<double>(times[i]) / kRuns : -1;
+      tell(fmt::format("engine time: {}; {}; {} bytes; {:.3f} us{}", c.to_string(),
+                       candidates[i].choice().to_string(), candidates[i].workspace_bytes(), microseconds,
+                       &times[i] == &*best ? "; kept" : ""));
+    }
+  }
   if (std::isinf(*best)) {
     throw cudnn::Failure(*failure);
   }
