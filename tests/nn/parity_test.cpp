@@ -7,6 +7,7 @@
 #include "nn/loss.h"
 #include "nn/models/models.h"
 #include "nn/optimizer.h"
+#include "tests/tensor/gpu_bounds.h"
 
 namespace millrace {
 namespace {
@@ -15,8 +16,10 @@ namespace {
 ///
 /// A tensor of a few numbers can be near exact by luck, PyTorch's or ours, so each is allowed twice the
 /// larger of PyTorch's error for it and the root mean square of PyTorch's errors over all tensors of its kind
-/// (the output, the gradients, the buffers) in this network; the losses are taken together.
+/// (the output, the gradients, the buffers) in this network; the losses are taken together. PyTorch's f32 is
+/// a CPU's; a GPU is allowed what its order of sums costs besides.
 void expect_parity(const std::string& name, Device device) {
+  const double most = 2 * (device.is_cuda() ? test::kGpuErrorToCpus : 1);
   const auto golden = golden::read(name);
   const auto images = golden["images"].get<std::int64_t>();
   const auto size = golden["size"].get<std::int64_t>();
@@ -62,14 +65,15 @@ void expect_parity(const std::string& name, Device device) {
   for (const auto& [key, entry] : golden["tensors"].items()) {
     ASSERT_TRUE(found.contains(key)) << key;
     const double usual = golden::root_mean_square(kinds[key.substr(0, key.find(' '))]);
-    const double allowed = 2 * std::max(entry["error"].get<double>(), usual);
+    const double allowed = most * std::max(entry["error"].get<double>(), usual);
     const double error = golden::error(found[key], entry, name + "/" + key);
     EXPECT_LE(error, allowed) << name << ": " << key;
     double& share = largest[key.substr(0, key.find(' '))];
     share = std::max(share, error / allowed);
   }
   const double loss_error = golden::root_mean_square(loss_errors);
-  const double loss_allowed = 2 * golden::root_mean_square(golden["loss_errors"].get<std::vector<double>>());
+  const double loss_allowed =
+      most * golden::root_mean_square(golden["loss_errors"].get<std::vector<double>>());
   EXPECT_LE(loss_error, loss_allowed);
   largest["losses"] = loss_error / loss_allowed;
   for (const auto& [kind, share] : largest) {
@@ -81,7 +85,7 @@ class Parity : public testing::TestWithParam<const char*> {};
 
 TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32) { expect_parity(GetParam(), kCpu); }
 
-TEST_P(Parity, ErrsAtMostTwiceAsMuchAsPyTorchsF32OnCuda) {
+TEST_P(Parity, ErrsAtMostEightTimesAsMuchAsPyTorchsF32OnCuda) {
   if (cuda_device_count() == 0) {
     GTEST_SKIP() << cuda_unavailable_reason();
   }
