@@ -99,6 +99,51 @@ TEST_F(CudaTraining, LearnsAsTheCpuDoes) {
   }
 }
 
+/// The weights of airbench94, each as far as one step moved it.
+std::vector<std::pair<std::string, std::vector<double>>> moved_by_a_step(Device device, DType dtype) {
+  Loader loader = make_loader(device.is_cuda() ? DType::u8 : dtype, 1);
+  Trainer trainer{[] { return nn::make_model("airbench94"); },
+                  nn::SgdOptions{.learning_rate = 1},
+                  {.replicas = 1, .shards = 1, .devices = {device}, .dtype = dtype, .seed = 5}};
+  const TrainerState before = trainer.state();
+  loader.epoch(0);
+  Batch batch;
+  EXPECT_TRUE(loader.next(batch));
+  trainer.step(batch, sum_of_losses);
+  const TrainerState after = trainer.state();
+  std::vector<std::pair<std::string, std::vector<double>>> moved;
+  for (std::size_t i = 0; i < after.weights.size(); ++i) {
+    const auto& [name, weight] = after.weights[i];
+    const Tensor step = (weight - before.weights[i].second).to(DType::f64).contiguous();
+    moved.emplace_back(name, std::vector(step.data<double>(), step.data<double>() + step.numel()));
+  }
+  return moved;
+}
+
+double distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double squares = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    squares += (a[i] - b[i]) * (a[i] - b[i]);
+  }
+  return std::sqrt(squares);
+}
+
+/// Both devices round each activation to bf16 and sum in f32, each in its own order: so the GPU's step lies
+/// about as far from the one in f32 as the CPU's does, which is up to a fifth of it, since max pooling then
+/// takes other places.
+TEST_F(CudaTraining, AStepOfAirbench94InBf16IsTheCpus) {
+  const auto exact = moved_by_a_step(kCpu, DType::f32), cpu = moved_by_a_step(kCpu, DType::bf16),
+             gpu = moved_by_a_step(kGpu, DType::bf16);
+  ASSERT_EQ(gpu.size(), exact.size());
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    const auto& [name, step] = exact[i];
+    const double size = distance(step, std::vector<double>(step.size()));
+    const double rounding = distance(cpu[i].second, step);
+    EXPECT_LE(rounding, 0.3 * size) << name << ": too much for the next line to say anything";
+    EXPECT_LE(distance(gpu[i].second, step), 1.5 * rounding + 1e-4 * size) << name;
+  }
+}
+
 TEST_F(CudaTraining, EqualShardsGiveEqualBitsOnAnyNumberOfReplicas) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     const Trained one = train({.dtype = dtype});
