@@ -4,6 +4,7 @@
 
 #include "emulator.h"
 #include "nn/models/models.h"
+#include "tests/pipeline/short_form.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {
@@ -66,6 +67,9 @@ class EmulatedSteps : public testing::TestWithParam<std::tuple<Row, DType>> {};
 
 TEST_P(EmulatedSteps, LaunchAndCopyWhatTheTableSays) {
   const auto& [row, dtype] = GetParam();
+  if (is_left_to_trials(row.model, dtype)) {
+    GTEST_SKIP() << "takes long: scripts/trials/emulated-steps";
+  }
   Loader loader(open_dataset("synthetic:16"),
                 {.batch_size = 16, .dtype = DType::u8, .shards = 1, .threads = 1});
   Batch batch;
