@@ -200,7 +200,8 @@ class Resuming(Command):
         self.assertEqual(digest.hexdigest(), self.hash())
         momentum = {f"{name}.momentum_buffer": value[:2] for name, value in weights.items()
                     if "running" not in name and "num_b" not in name}
-        self.assertEqual({name: value[:2] for name, value in tensors["optimizer"].items()}, {"step": ("I64", []), **momentum})
+        self.assertEqual({name: value[:2] for name, value in tensors["optimizer"].items()},
+                         {"step": ("I64", []), "frozen_steps": ("I64", [len(momentum)]), **momentum})
         self.assertIn("right", self.good("eval", "--weights", newest / "weights.safetensors", "--data", "synthetic:100"))
 
 
