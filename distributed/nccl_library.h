@@ -26,7 +26,7 @@ namespace millrace {
   X(Send)                          \
   X(Recv)
 
-/// Since 2.27; null in an older library, and then not used.
+/// Null in a library before 2.28, and then not used.
 #define MILLRACE_NCCL_WINDOW_FUNCTIONS(X) \
   X(MemAlloc)                             \
   X(MemFree)                              \

@@ -73,7 +73,9 @@ class Replica {
   void synchronize();
   void step(const StepTask& task);
   /// A step on one shard, without the others' gradients, after which all is as it was: on a GPU, engines are
-  /// chosen and kernels loaded by the first one.
+  /// chosen and kernels loaded by the first one. CUDA_MODULE_LOADING=EAGER, which would load what only later
+  /// steps launch, is left to users: CUDA reads it once, maybe before us, and then loads all kernels of cuDNN
+  /// and cuBLASLt to each GPU.
   void rehearse(const StepTask& task);
   /// After a failure: waits for what is still enqueued, which uses memory that the caller may free now.
   void drain() noexcept;

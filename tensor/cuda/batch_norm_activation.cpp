@@ -1,6 +1,6 @@
 #include "tensor/kernels.h"
 
-// Fused on the CPU; here the kernels that there are, one after the other.
+// Fused on the CPU; here the kernels that there are, one after the other: each rounds its results.
 namespace millrace::cuda {
 
 void batch_norm_activation_apply(UnaryOp activation, const Tensor& x, const Tensor& residual,

@@ -6,7 +6,8 @@
 
 /// What kernels find wrong with the numbers they are given: a label or an index out of range. The CPU sees it
 /// at once; a kernel notes the first one in pinned memory, goes on without that element, and the host reports
-/// it where it waits for the device anyway.
+/// it where it waits for the device anyway. One note serves a device: of several streams, whichever waits
+/// first reports it.
 namespace millrace::cuda {
 
 enum class Indexing : int { cross_entropy, index_select, gather, scatter_add };

@@ -35,7 +35,8 @@ struct Normal {  // Box and Muller
   }
 };
 
-/// One block of four words a thread; elements in memory order.
+/// One block of four words a thread; elements in memory order. The CPU's numbers: uniform ones to the bit,
+/// normal ones to rounding.
 template <typename T, typename Draw>
 __global__ void draw_kernel(Draw draw, std::uint64_t seed, std::uint64_t first_block, std::int64_t count,
                             T* out) {

@@ -5,7 +5,8 @@
 #include <span>
 #include <string>
 
-/// What cuBLASLt's documentation says that it takes, as data, and the objects that are held against it.
+/// What cuBLASLt's documentation says that it takes, as data, and the objects that are held against it. For
+/// which of this the real library has an algorithm, it alone says.
 namespace millrace::fake_cublaslt {
 
 /// "Supported data types when A, B, C, and D are regular column- or row-major matrices" of cublasLtMatmul,
