@@ -6,6 +6,7 @@
 
 #include "app/commands.h"
 #include "app/options.h"
+#include "distributed/join.h"
 #include "distributed/process_group.h"
 #include "distributed/step_forecast.h"
 

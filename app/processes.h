@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "distributed/join.h"
 #include "distributed/process_group.h"
 #include "pipeline/run_description.h"
 

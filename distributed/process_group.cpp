@@ -3,6 +3,7 @@
 #include <charconv>
 
 #include "distributed/gloo_communicator.h"
+#include "distributed/join.h"
 #include "distributed/mpi_communicator.h"
 #include "distributed/thread_communicator.h"
 #include "tensor/config.h"

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "distributed/join.h"
+#include "distributed/place.h"
 #include "distributed/rendezvous_server.h"
 
 namespace millrace {
