@@ -27,7 +27,11 @@ std::vector<std::unique_ptr<Communicator>> make_group(std::span<const Device> de
     };
     const auto by_nccl = [&](std::span<const Device> places) {
       const NcclOptions nccl{.timeout = options.timeout, .sums = options.sums};
-      return alone ? make_nccl_group(places, nccl) : join_nccl_group(options.processes, places, nccl);
+      if (alone) {
+        return make_nccl_group(places, nccl);
+      }
+      const std::shared_ptr<Rendezvous> rendezvous(options.processes, &options.processes->rendezvous());
+      return join_nccl_group(rendezvous, places, nccl);
     };
     if (one_place && (alone || size > 1)) {
       return nest(make_device_group(size, devices.front(), options.timeout),

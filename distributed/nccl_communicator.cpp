@@ -278,18 +278,17 @@ std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& me
   return ranks;
 }
 
-std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<ProcessGroup>& processes,
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<Rendezvous>& rendezvous,
                                                            std::span<const Device> devices,
                                                            const NcclOptions& options) {
-  const int local = static_cast<int>(devices.size()), first = processes->rank() * local;
-  const std::shared_ptr<Rendezvous> rendezvous(processes, &processes->rendezvous());
+  const int local = static_cast<int>(devices.size()), first = rendezvous->place().rank * local;
   NcclMembers members{
       .id = {}, .first = first, .devices = devices, .board = make_rendezvous_board(rendezvous, first, local)};
   // What fails here fails before the others begin to wait inside NCCL.
   check_members(first, devices, members.board->size());
   nccl_library();
   std::string id;
-  if (processes->rank() == 0) {
+  if (rendezvous->place().rank == 0) {
     const NcclId made = make_nccl_id();
     id.assign(made.begin(), made.end());
   }

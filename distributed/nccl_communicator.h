@@ -8,7 +8,7 @@
 
 #include "distributed/communicator.h"
 #include "distributed/group_board.h"
-#include "distributed/process_group.h"
+#include "distributed/rendezvous.h"
 
 namespace millrace {
 
@@ -42,7 +42,7 @@ std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& me
                                                            const NcclOptions& options = {});
 /// With the id of rank 0's process, which travels through the rendezvous: it also tells who failed.
 /// @throws InputError when processes bring different numbers of devices.
-std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<ProcessGroup>& processes,
+std::vector<std::unique_ptr<Communicator>> join_nccl_group(const std::shared_ptr<Rendezvous>& rendezvous,
                                                            std::span<const Device> devices,
                                                            const NcclOptions& options = {});
 
