@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "nn/layers.h"
-
 namespace millrace::nn {
 
 namespace {
@@ -35,16 +33,15 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allo
 
   std::int64_t end = size;
   for (Module* part : module.modules()) {
-    auto* norm = dynamic_cast<BatchNorm2d*>(part);
-    if (norm == nullptr) {
+    if (part->statistics_size() == 0) {
       continue;
     }
-    norm->collect_statistics({});
+    part->collect_statistics({});
     if (statistics == Statistics::immediate) {
       continue;
     }
-    norms_.push_back(norm);
-    end = aligned(end + 2 * norm->channels() + 1);
+    with_statistics_.push_back(part);
+    end = aligned(end + part->statistics_size());
   }
 
   const TensorOptions options{.device = slots_.front().parameter.device()};
@@ -60,9 +57,9 @@ FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allo
     slot.parameter.bind_grad(gradients_.narrow(0, slot.offset, slot.size).view(shape).with_own_version());
   }
   std::int64_t place = 0;
-  for (BatchNorm2d* norm : norms_) {
-    norm->collect_statistics(statistics_.narrow(0, place, 2 * norm->channels() + 1));
-    place = aligned(place + 2 * norm->channels() + 1);
+  for (Module* part : with_statistics_) {
+    part->collect_statistics(statistics_.narrow(0, place, part->statistics_size()));
+    place = aligned(place + part->statistics_size());
   }
 }
 
@@ -81,7 +78,7 @@ void FlatParameters::begin() {
   for (Slot& slot : slots_) {
     slot.parameter.zero_grad();
   }
-  if (!norms_.empty()) {
+  if (!with_statistics_.empty()) {
     statistics_.zero_();
   }
 }
@@ -97,8 +94,8 @@ void FlatParameters::apply_statistics(std::int64_t valid) {
   if (valid == 0) {
     return;
   }
-  for (BatchNorm2d* norm : norms_) {
-    norm->apply_statistics();
+  for (Module* part : with_statistics_) {
+    part->apply_statistics();
   }
 }
 

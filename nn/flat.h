@@ -9,8 +9,6 @@
 
 namespace millrace::nn {
 
-class BatchNorm2d;
-
 /// Who updates the running statistics: `apply_statistics` from their sums over shards, or each forward pass
 /// at once.
 enum class Statistics : std::uint8_t { summed, immediate };
@@ -19,10 +17,11 @@ enum class Statistics : std::uint8_t { summed, immediate };
 ///
 /// Construction moves every trainable parameter into one buffer and binds its gradient to another, in the
 /// reverse of the order of registration, so that gradients become ready from the front. Behind the
-/// parameters' gradients lie the batch statistics of every BatchNorm (mean and unbiased variance, each times
-/// the samples, and the samples): they are summed over replicas together with the gradients, and
-/// `apply_statistics` then updates the running ones once a step. Parameters that are frozen at construction
-/// stay where they are and cannot be trained with this. One FlatParameters at a time holds a network.
+/// parameters' gradients lie the batch statistics of every module that has some (BatchNorm: mean and unbiased
+/// variance, each times the samples, and the samples): they are summed over replicas together with the
+/// gradients, and `apply_statistics` then updates the running ones once a step. Parameters that are frozen at
+/// construction stay where they are and cannot be trained with this. One FlatParameters at a time holds a
+/// network.
 class FlatParameters {
  public:
   /// Memory for `count` gradients, not initialized.
@@ -58,7 +57,7 @@ class FlatParameters {
  private:
   std::vector<Slot> slots_;
   std::vector<std::pair<std::string, Variable>> frozen_;  // at construction
-  std::vector<BatchNorm2d*> norms_;                       // empty unless their statistics are summed here
+  std::vector<Module*> with_statistics_;                  // empty unless they are summed here
   Tensor weights_;
   Tensor gradients_;
   Tensor statistics_;  // the tail of gradients_

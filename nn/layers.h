@@ -67,12 +67,11 @@ class BatchNorm2d : public Module {
   std::string describe() const override;
   std::int64_t channels() const { return running_mean.numel(); }
 
-  /// Where training adds its statistics from now on, instead of moving the running ones: f32 [2 * C + 1], the
-  /// mean and the unbiased variance times the samples, then the samples. An undefined tensor goes back to
-  /// moving them at once.
-  void collect_statistics(Tensor sums);
+  /// The mean and the unbiased variance times the samples, then the samples.
+  std::int64_t statistics_size() const override { return 2 * channels() + 1; }
+  void collect_statistics(Tensor sums) override;
   /// Moves the running statistics by what was collected (nothing, when no sample was).
-  void apply_statistics();
+  void apply_statistics() override;
 
   Variable weight, bias;             ///< [C]
   Tensor running_mean, running_var;  ///< [C]

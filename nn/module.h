@@ -48,6 +48,15 @@ class Module {
   /// The class's name without its namespaces, "Net".
   virtual std::string kind() const;
 
+  // Statistics of a batch that shards sum before the module uses them, as batch norm's.
+  /// How many f32 sums it has; most modules have none.
+  virtual std::int64_t statistics_size() const { return 0; }
+  /// Where training adds its statistics from now on: f32 [statistics_size()]. An undefined tensor goes back
+  /// to using them at once.
+  virtual void collect_statistics(Tensor /*sums*/) {}
+  /// Uses what was collected.
+  virtual void apply_statistics() {}
+
  protected:
   void add(std::string name, Module& child) { children_.emplace_back(std::move(name), &child); }
   Variable add_parameter(std::string name, Tensor value);
