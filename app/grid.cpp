@@ -5,7 +5,7 @@
 #include <opencv2/imgproc.hpp>
 #include <png.h>
 
-#include "tensor/new_file.h"
+#include "base/new_file.h"
 
 namespace millrace::app {
 

@@ -5,8 +5,8 @@
 #include <fmt/format.h>
 #include <fstream>
 
-#include "tensor/error.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/tell.h"
 
 namespace millrace::app {
 

@@ -8,8 +8,8 @@
 #include "app/interruption.h"
 #include "app/local_ranks.h"
 #include "app/options.h"
-#include "tensor/error.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/tell.h"
 
 namespace millrace::app {
 

@@ -16,9 +16,9 @@
 
 #include "app/exit_code.h"
 #include "app/interruption.h"
+#include "base/error.h"
+#include "base/tell.h"
 #include "distributed/socket.h"
-#include "tensor/error.h"
-#include "tensor/tell.h"
 
 extern char** environ;
 

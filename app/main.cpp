@@ -11,8 +11,8 @@
 #include "app/commands.h"
 #include "app/exit_code.h"
 #include "app/interruption.h"
+#include "base/error.h"
 #include "tensor/config.h"
-#include "tensor/error.h"
 
 namespace {
 

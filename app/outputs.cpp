@@ -3,8 +3,8 @@
 #include <exception>
 #include <map>
 
+#include "base/error.h"
 #include "pipeline/model_file.h"
-#include "tensor/error.h"
 
 namespace millrace::app {
 

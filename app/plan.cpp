@@ -5,11 +5,11 @@
 #include "app/commands.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "base/error.h"
 #include "distributed/buckets.h"
 #include "distributed/step_forecast.h"
 #include "nn/models/models.h"
 #include "nn/work.h"
-#include "tensor/error.h"
 
 namespace millrace::app {
 

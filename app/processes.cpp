@@ -8,7 +8,7 @@
 
 #include "app/interruption.h"
 #include "app/options.h"
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace::app {
 

@@ -9,7 +9,7 @@
 #include "app/measure.h"
 #include "app/options.h"
 #include "app/statistics.h"
-#include "tensor/tell.h"
+#include "base/tell.h"
 
 namespace millrace::app {
 

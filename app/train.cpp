@@ -13,10 +13,10 @@
 #include "app/outputs.h"
 #include "app/processes.h"
 #include "app/report.h"
+#include "base/cores.h"
 #include "dataio/subset.h"
 #include "nn/models/models.h"
 #include "nn/views.h"
-#include "pipeline/cores.h"
 #include "pipeline/recipe.h"
 #include "tensor/config.h"
 

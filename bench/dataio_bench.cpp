@@ -4,9 +4,9 @@
 #include <fstream>
 #include <stdlib.h>
 
+#include "base/error.h"
 #include "dataio/dataset.h"
 #include "dataio/permutation.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

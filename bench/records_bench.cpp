@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/error.h"
 #include "dataio/permutation.h"
 #include "dataio/record_format.h"
 #include "pipeline/loader.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

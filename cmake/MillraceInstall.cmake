@@ -10,7 +10,7 @@ target_include_directories(millrace_all INTERFACE $<INSTALL_INTERFACE:${CMAKE_IN
 
 get_property(libraries GLOBAL PROPERTY MILLRACE_LIBRARIES)
 install(TARGETS ${libraries} millrace_all EXPORT millraceTargets)
-foreach(folder tensor autograd nn distributed dataio pipeline)
+foreach(folder base tensor autograd nn distributed dataio pipeline)
   # What a header in a deeper folder declares is the library's own, but for nn/models/.
   install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/${folder} FILES_MATCHING PATTERN "*.h"
     PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "files" EXCLUDE PATTERN "millrace.h" EXCLUDE)

@@ -1,10 +1,10 @@
 #include <filesystem>
 #include <vector>
 
+#include "base/error.h"
 #include "dataio/file.h"
 #include "dataio/formats.h"
 #include "dataio/pickle.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "dataio/crc32c.h"
-#include "dataio/hash.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/hash.h"
 #include "dataio/mapping.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <sstream>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -6,9 +6,9 @@
 #include <vector>
 #include <zlib.h>
 
+#include "base/error.h"
 #include "dataio/file.h"
 #include "dataio/formats.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -6,9 +6,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/error.h"
+#include "base/hash.h"
 #include "dataio/encoding.h"
-#include "dataio/hash.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

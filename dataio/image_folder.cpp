@@ -5,11 +5,11 @@
 #include <unistd.h>
 #include <vector>
 
+#include "base/error.h"
 #include "dataio/encoding.h"
 #include "dataio/file.h"
 #include "dataio/formats.h"
 #include "dataio/image_files.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

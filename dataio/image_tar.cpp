@@ -2,11 +2,11 @@
 #include <limits>
 #include <map>
 
+#include "base/error.h"
 #include "dataio/encoding.h"
 #include "dataio/formats.h"
 #include "dataio/shards.h"
 #include "dataio/tar.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -3,11 +3,11 @@
 #include <charconv>
 #include <map>
 
+#include "base/error.h"
 #include "dataio/csv.h"
 #include "dataio/formats.h"
 #include "dataio/image_files.h"
 #include "dataio/shard_index.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "dataio/formats.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -5,8 +5,8 @@
 #include <cstdlib>
 #include <vector>
 
-#include "tensor/error.h"
-#include "tensor/philox.h"
+#include "base/error.h"
+#include "base/philox.h"
 
 namespace millrace {
 

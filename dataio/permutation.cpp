@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "tensor/error.h"
-#include "tensor/philox.h"
+#include "base/error.h"
+#include "base/philox.h"
 
 namespace millrace {
 

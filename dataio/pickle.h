@@ -7,7 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

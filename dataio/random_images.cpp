@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 #include <span>
 
-#include "tensor/philox.h"
+#include "base/philox.h"
 
 namespace millrace {
 

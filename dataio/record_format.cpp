@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <concepts>
 
-#include "dataio/crc32c.h"
-#include "tensor/error.h"
+#include "base/crc32c.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -7,8 +7,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "dataio/crc32c.h"
-#include "tensor/error.h"
+#include "base/crc32c.h"
+#include "base/error.h"
 
 namespace millrace {
 

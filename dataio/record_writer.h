@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/hash.h"
 #include "dataio/dataset.h"
 #include "dataio/file.h"
-#include "dataio/hash.h"
 #include "dataio/record_format.h"
 
 namespace millrace {

@@ -4,11 +4,11 @@
 #include <limits>
 #include <new>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/hash.h"
 #include "dataio/formats.h"
 #include "dataio/glob.h"
-#include "dataio/hash.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

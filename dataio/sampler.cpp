@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -7,8 +7,8 @@
 #include <optional>
 #include <unistd.h>
 
-#include "dataio/hash.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "base/hash.h"
 
 namespace millrace {
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "base/hash.h"
 #include "dataio/encoding.h"
-#include "dataio/hash.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

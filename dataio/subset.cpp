@@ -3,10 +3,10 @@
 #include <cmath>
 #include <map>
 
-#include "dataio/hash.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/philox.h"
 #include "dataio/permutation.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 namespace millrace {
 

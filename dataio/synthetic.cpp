@@ -3,9 +3,9 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "base/error.h"
+#include "base/philox.h"
 #include "dataio/formats.h"
-#include "tensor/error.h"
-#include "tensor/philox.h"
 
 namespace millrace {
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <string>
 
+#include "base/error.h"
 #include "dataio/file.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -5,12 +5,12 @@
 #include <fmt/format.h>
 #include <limits>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/error.h"
 #include "dataio/formats.h"
 #include "dataio/glob.h"
 #include "dataio/shards.h"
 #include "proto/example.pb.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -4,11 +4,11 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/error.h"
 #include "dataio/formats.h"
 #include "dataio/glob.h"
 #include "dataio/shards.h"
 #include "dataio/tar.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

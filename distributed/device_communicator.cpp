@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <exception>
 
+#include "base/error.h"
 #include "distributed/thread_group.h"
 #include "tensor/cuda/tree_sum.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -13,7 +13,7 @@
 #include <mutex>
 #include <random>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "distributed/device_communicator.h"
 #include "distributed/nccl_communicator.h"
 #include "distributed/nested_communicator.h"
 #include "distributed/thread_communicator.h"
 #include "tensor/config.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -4,7 +4,7 @@
 #include <mutex>
 #include <vector>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "base/error.h"
 #include "distributed/socket.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

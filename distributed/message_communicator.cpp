@@ -4,8 +4,8 @@
 #include <array>
 #include <cstring>
 
+#include "base/error.h"
 #include "distributed/tree_sum.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -9,8 +9,8 @@
 #include <thread>
 #include <unistd.h>
 
-#include "tensor/error.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/tell.h"
 
 namespace millrace {
 namespace {

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.h"
 #include "distributed/nccl_link.h"
 #include "distributed/rendezvous_board.h"
 #include "tensor/cuda/tree_sum.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -6,9 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
+#include "base/tell.h"
 #include "distributed/nccl_communicator.h"
-#include "tensor/error.h"
-#include "tensor/tell.h"
 
 namespace millrace {
 namespace {

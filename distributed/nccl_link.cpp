@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

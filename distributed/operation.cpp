@@ -1,6 +1,6 @@
 #include "distributed/operation.h"
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

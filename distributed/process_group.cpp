@@ -2,12 +2,12 @@
 
 #include <charconv>
 
+#include "base/error.h"
 #include "distributed/gloo_communicator.h"
 #include "distributed/join.h"
 #include "distributed/mpi_communicator.h"
 #include "distributed/thread_communicator.h"
 #include "tensor/config.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

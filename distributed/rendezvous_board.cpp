@@ -1,6 +1,6 @@
 #include "distributed/rendezvous_board.h"
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

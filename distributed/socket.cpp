@@ -16,8 +16,8 @@
 #include <unistd.h>
 #include <vector>
 
-#include "tensor/error.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/tell.h"
 
 namespace millrace {
 namespace {

@@ -4,7 +4,7 @@
 #include <charconv>
 #include <numeric>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

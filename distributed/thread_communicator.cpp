@@ -6,9 +6,9 @@
 #include <cstring>
 #include <utility>
 
+#include "base/error.h"
 #include "distributed/thread_group.h"
 #include "distributed/tree_sum.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -1,6 +1,6 @@
 #include "distributed/thread_group.h"
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "base/parking.h"
 #include "distributed/operation.h"
-#include "distributed/parking.h"
 
 namespace millrace {
 

@@ -6,8 +6,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "base/new_file.h"
 #include "nn/state.h"
-#include "tensor/new_file.h"
 
 namespace millrace::nn {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "tensor/error.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/tell.h"
 
 namespace millrace {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

@@ -5,11 +5,11 @@
 #include <cstring>
 #include <sys/stat.h>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/new_file.h"
 #include "nn/state.h"
 #include "pipeline/checkpoint_folder.h"
 #include "pipeline/checkpoint_state.h"
-#include "tensor/new_file.h"
 
 namespace millrace {
 

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/error.h"
 #include "proto/checkpoint.pb.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "pipeline/loader_state.h"
 #include "pipeline/run_description.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -2,9 +2,9 @@
 #include <cstdio>
 #include <fmt/format.h>
 
+#include "base/tell.h"
 #include "pipeline/checkpoint.h"
 #include "pipeline/checkpoint_folder.h"
-#include "tensor/tell.h"
 
 namespace millrace {
 

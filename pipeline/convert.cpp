@@ -5,11 +5,11 @@
 #include <oneapi/tbb/task_arena.h>
 #include <vector>
 
+#include "base/cores.h"
+#include "base/error.h"
 #include "dataio/mapping.h"
 #include "dataio/record_writer.h"
-#include "pipeline/cores.h"
 #include "pipeline/restart_rows.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

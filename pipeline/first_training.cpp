@@ -8,7 +8,8 @@
 #include <span>
 #include <sstream>
 
-#include "dataio/hash.h"
+#include "base/hash.h"
+#include "base/new_file.h"
 #include "pipeline/peers.h"
 #include "pipeline/run_description.h"
 #include "pipeline/step_check.h"
@@ -16,7 +17,6 @@
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
 #include "tensor/engine_choices.h"
-#include "tensor/new_file.h"
 
 namespace millrace {
 

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/error.h"
 #include "pipeline/orientation.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -4,7 +4,7 @@
 #include <opencv2/core/utility.hpp>
 #include <utility>
 
-#include "pipeline/cores.h"
+#include "base/cores.h"
 #include "pipeline/execute.h"
 #include "pipeline/loader_graph.h"
 

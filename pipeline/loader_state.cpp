@@ -2,8 +2,8 @@
 
 #include <string_view>
 
-#include "dataio/hash.h"
-#include "tensor/error.h"
+#include "base/error.h"
+#include "base/hash.h"
 
 namespace millrace {
 

@@ -10,10 +10,10 @@
 #include <fmt/format.h>
 #include <limits>
 
+#include "base/cores.h"
+#include "base/team.h"
 #include "distributed/group.h"
-#include "pipeline/cores.h"
 #include "pipeline/step_check.h"
-#include "pipeline/team.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {

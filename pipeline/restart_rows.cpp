@@ -9,9 +9,9 @@
 #include <jerror.h>
 #include <jpeglib.h>
 
+#include "base/error.h"
 #include "pipeline/decode.h"
 #include "pipeline/jpeg_header.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

@@ -8,7 +8,7 @@
 #include <png.h>
 #include <set>
 
-#include "dataio/hash.h"
+#include "base/hash.h"
 #include "tensor/arithmetic.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"

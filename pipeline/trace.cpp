@@ -7,8 +7,8 @@
 #include <memory>
 #include <system_error>
 
+#include "base/tell.h"
 #include "dataio/file.h"
-#include "tensor/tell.h"
 
 namespace millrace {
 

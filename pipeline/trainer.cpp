@@ -6,12 +6,12 @@
 #include <mutex>
 #include <utility>
 
+#include "base/team.h"
 #include "distributed/group.h"
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "pipeline/peers.h"
 #include "pipeline/replica.h"
-#include "pipeline/team.h"
 #include "tensor/arithmetic.h"
 #include "tensor/device_memory.h"
 #include "tensor/engine_choices.h"

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "pipeline/cores.h"
+#include "base/cores.h"
 #include "pipeline/peers.h"
 #include "pipeline/trainer.h"
 #include "tensor/device_memory.h"

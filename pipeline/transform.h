@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "tensor/error.h"
+#include "base/error.h"
+#include "base/philox.h"
 #include "tensor/kernels.h"
-#include "tensor/philox.h"
 
 namespace millrace {
 

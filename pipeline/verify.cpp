@@ -7,10 +7,10 @@
 #include <oneapi/tbb/task_arena.h>
 #include <vector>
 
+#include "base/cores.h"
+#include "base/error.h"
 #include "dataio/mapping.h"
-#include "pipeline/cores.h"
 #include "pipeline/decode.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

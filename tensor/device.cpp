@@ -4,8 +4,8 @@
 #include <tuple>
 #include <utility>
 
+#include "base/error.h"
 #include "tensor/device_memory.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

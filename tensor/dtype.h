@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

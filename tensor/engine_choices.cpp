@@ -8,9 +8,9 @@
 #include <iterator>
 #include <utility>
 
-#include "tensor/error.h"
-#include "tensor/new_file.h"
-#include "tensor/tell.h"
+#include "base/error.h"
+#include "base/new_file.h"
+#include "base/tell.h"
 
 namespace millrace {
 

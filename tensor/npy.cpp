@@ -9,7 +9,7 @@
 #include <string>
 #include <utility>
 
-#include "tensor/new_file.h"
+#include "base/new_file.h"
 
 namespace millrace {
 

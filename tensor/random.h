@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "tensor/philox.h"
+#include "base/philox.h"
 #include "tensor/tensor.h"
 
 namespace millrace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "tensor/device_memory.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "tensor/device_memory.h"
-#include "tensor/error.h"
 #include "tensor/storage.h"
 
 // Blocks come in size classes at eighths of powers of two, so at most one eighth is wasted. Each thread keeps

@@ -1,9 +1,9 @@
 #include <array>
 #include <cstdint>
 
+#include "base/philox.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels.h"
-#include "tensor/philox.h"
 
 namespace millrace::cpu {
 namespace {

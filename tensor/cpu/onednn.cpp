@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "base/error.h"
 #include "tensor/device_memory.h"
-#include "tensor/error.h"
 
 extern "C" void omp_set_num_threads(int);  // of the OpenMP library that oneDNN runs on
 

@@ -3,9 +3,9 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/philox.h"
 #include "tensor/cpu/arithmetic.h"
 #include "tensor/kernels.h"
-#include "tensor/philox.h"
 
 namespace millrace::cpu {
 

@@ -8,12 +8,12 @@
 #include <optional>
 #include <vector>
 
+#include "base/tell.h"
 #include "tensor/cuda/conv2d_bias.h"
 #include "tensor/cuda/conv2d_plan.h"
 #include "tensor/cuda/conv2d_weights.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/shape_cache.h"
-#include "tensor/tell.h"
 
 namespace millrace::cuda {
 namespace {

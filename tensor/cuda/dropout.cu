@@ -1,5 +1,5 @@
+#include "base/philox.h"
 #include "tensor/cuda/elementwise.cuh"
-#include "tensor/philox.h"
 
 namespace millrace::cuda {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 /// What kernels find wrong with the numbers they are given: a label or an index out of range. The CPU sees it
 /// at once; a kernel notes the first one in pinned memory, goes on without that element, and the host reports

@@ -1,8 +1,8 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/philox.h"
 #include "tensor/cuda/launch.cuh"
-#include "tensor/philox.h"
 
 namespace millrace::cuda {
 

@@ -4,8 +4,8 @@
 #include <limits>
 #include <numbers>
 
+#include "base/philox.h"
 #include "op_table.h"
-#include "tensor/philox.h"
 
 namespace millrace::test {
 

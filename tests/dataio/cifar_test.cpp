@@ -2,7 +2,7 @@
 
 #include "dataio/dataset.h"
 #include "dataio/pickle.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

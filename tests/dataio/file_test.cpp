@@ -6,7 +6,7 @@
 #include <thread>
 #include <unistd.h>
 
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

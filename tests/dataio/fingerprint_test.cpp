@@ -1,7 +1,7 @@
 #include <limits>
 #include <set>
 
-#include "dataio/hash.h"
+#include "base/hash.h"
 #include "dataio/subset.h"
 #include "sample_files.h"
 #include "tar_writer.h"

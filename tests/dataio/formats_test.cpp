@@ -4,7 +4,7 @@
 #include <zlib.h>
 
 #include "sample_files.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

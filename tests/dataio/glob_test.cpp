@@ -1,6 +1,6 @@
 #include "dataio/glob.h"
 
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -1,5 +1,5 @@
 #include "sample_files.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

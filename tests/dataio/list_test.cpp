@@ -1,6 +1,6 @@
 #include "dataio/csv.h"
 #include "dataio/dataset.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

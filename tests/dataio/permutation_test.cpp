@@ -7,7 +7,7 @@
 #include <unordered_set>
 #include <vector>
 
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -6,9 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
 #include "dataio/record_writer.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 /// What tests of data sets say of samples and errors.
 namespace millrace::test {

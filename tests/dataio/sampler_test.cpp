@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "dataio/permutation.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

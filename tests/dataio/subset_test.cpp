@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "dataio/dataset.h"
 #include "tar_writer.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

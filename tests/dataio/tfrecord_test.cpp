@@ -2,9 +2,9 @@
 
 #include <random>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
 #include "dataio/dataset.h"
-#include "temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

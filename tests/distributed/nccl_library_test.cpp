@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <gmock/gmock.h>
 
+#include "base/error.h"
 #include "distributed/nccl_communicator.h"
-#include "tensor/error.h"
 #include "tests/distributed/on_gpus.h"
 #ifdef MILLRACE_FAKE_NCCL
 #include "tests/distributed/fake_nccl.h"

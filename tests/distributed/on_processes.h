@@ -9,9 +9,9 @@
 #include <unistd.h>
 #include <vector>
 
+#include "base/error.h"
 #include "distributed/gloo_communicator.h"
 #include "distributed/rendezvous.h"
-#include "tensor/error.h"
 
 namespace millrace {
 

@@ -5,13 +5,13 @@
 #include <optional>
 #include <string>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/hash.h"
 #include "dataio/dataset.h"
-#include "dataio/hash.h"
 #include "dataio/pickle.h"
 #include "input_file.h"
 #include "targets.h"
-#include "tensor/error.h"
 
 namespace millrace::fuzz {
 namespace {

@@ -3,7 +3,7 @@
 #include <optional>
 #include <zlib.h>
 
-#include "dataio/hash.h"
+#include "base/hash.h"
 #include "pipeline/decode.h"
 #include "pipeline/jpeg_header.h"
 #include "pipeline/orientation.h"

@@ -2,8 +2,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "dataio/crc32c.h"
-#include "dataio/hash.h"
+#include "base/crc32c.h"
+#include "base/hash.h"
 #include "input_file.h"
 #include "nn/state.h"
 #include "pipeline/checkpoint_state.h"

@@ -1,6 +1,6 @@
 #include "targets.h"
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace::fuzz {
 

@@ -7,7 +7,7 @@
 #include <oneapi/tbb/global_control.h>
 #include <set>
 
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/pipeline/noise.h"
 #include "tests/pipeline/small_net.h"
 

@@ -7,10 +7,10 @@
 #include <random>
 #include <sys/resource.h>
 
-#include "dataio/crc32c.h"
+#include "base/crc32c.h"
 #include "nn/state.h"
 #include "pipeline/checkpoint_state.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

@@ -4,7 +4,7 @@
 
 #include "jpeg_support.h"
 #include "pipeline/jpeg_header.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

@@ -7,7 +7,7 @@
 #include "pipeline/feeder.h"
 #include "tensor/engine_choices.h"
 #include "tensor/training_kernels.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

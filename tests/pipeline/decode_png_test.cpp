@@ -9,7 +9,7 @@
 #include <sys/resource.h>
 #include <zlib.h>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

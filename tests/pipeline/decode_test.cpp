@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "jpeg_support.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

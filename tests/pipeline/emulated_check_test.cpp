@@ -9,7 +9,7 @@
 #include "pipeline/machine_check.h"
 #include "pipeline/step_check.h"
 #include "tensor/device_memory.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/distributed/fake_nccl.h"
 #include "tests/distributed/process_threads.h"
 #include "tests/pipeline/short_form.h"

@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 #include <random>
 
+#include "base/error.h"
 #include "pipeline/jpeg_header.h"
 #include "pipeline/orientation.h"
-#include "tensor/error.h"
 #include "tests/pipeline/jpeg_support.h"
 
 namespace millrace {

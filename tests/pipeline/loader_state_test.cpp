@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "pipeline/loader.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

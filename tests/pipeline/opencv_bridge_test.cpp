@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

@@ -8,8 +8,8 @@
 #include <numbers>
 #include <random>
 
+#include "base/error.h"
 #include "pipeline/pixel_writer.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

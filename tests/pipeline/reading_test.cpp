@@ -12,7 +12,7 @@
 
 #include "pipeline/loader.h"
 #include "pipeline/trainer.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 
 namespace millrace {
 namespace {

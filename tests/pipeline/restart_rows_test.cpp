@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 #include <random>
 
+#include "base/error.h"
 #include "jpeg_support.h"
 #include "pipeline/jpeg_header.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

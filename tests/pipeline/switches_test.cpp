@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "nn/state.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/distributed/process_threads.h"
 #include "tests/pipeline/small_net.h"
 

@@ -8,7 +8,7 @@
 #include "pipeline/checkpoint.h"
 #include "pipeline/trainer.h"
 #include "tensor/ops.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

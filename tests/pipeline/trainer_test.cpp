@@ -8,12 +8,12 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/cores.h"
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
 #include "nn/views.h"
-#include "pipeline/cores.h"
-#include "tests/dataio/temporary_folder.h"
+#include "tests/base/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

@@ -5,8 +5,8 @@
 #include <map>
 #include <set>
 
+#include "base/error.h"
 #include "pipeline/model_file.h"
-#include "tensor/error.h"
 
 namespace millrace {
 namespace {

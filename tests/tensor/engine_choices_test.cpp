@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <vector>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

@@ -5,8 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "base/philox.h"
 #include "tensor/kernels.h"
-#include "tensor/philox.h"
 #include "tensor/tensor.h"
 
 /// What the tests of the network kernels share: random tensors, values in row-major order, comparison.

@@ -1,11 +1,11 @@
-#include "pipeline/team.h"
+#include "base/team.h"
 
 #include <chrono>
 #include <gtest/gtest.h>
 #include <set>
 #include <sys/resource.h>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 namespace {

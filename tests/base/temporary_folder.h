@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace::test {
 

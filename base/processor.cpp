@@ -19,7 +19,7 @@ struct Need {
 extern "C" [[gnu::constructor(101)]] void millrace_check_processor() {
   __builtin_cpu_init();
   const Need needs[] = {
-#include "tensor/processor_needs.inc"
+#include "base/processor_needs.inc"
       {nullptr, true}};
   constexpr std::size_t kMostText = 2048;
   char all[kMostText] = "", lacking[kMostText] = "";

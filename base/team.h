@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "distributed/parking.h"
+#include "base/parking.h"
 
 namespace millrace {
 

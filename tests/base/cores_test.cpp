@@ -1,11 +1,10 @@
-#include "pipeline/cores.h"
+#include "base/cores.h"
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <string>
-
-#include "pipeline/trainer.h"
 
 namespace millrace {
 namespace {

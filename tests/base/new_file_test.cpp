@@ -1,4 +1,4 @@
-#include "tensor/new_file.h"
+#include "base/new_file.h"
 
 #include <csignal>
 #include <fcntl.h>

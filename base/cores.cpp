@@ -1,4 +1,4 @@
-#include "pipeline/cores.h"
+#include "base/cores.h"
 
 #include <algorithm>
 #include <fstream>

@@ -1,4 +1,4 @@
-#include "tensor/new_file.h"
+#include "base/new_file.h"
 
 #include <cerrno>
 #include <cstring>
@@ -6,7 +6,7 @@
 #include <unistd.h>
 #include <utility>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 

@@ -1,8 +1,8 @@
-#include "pipeline/team.h"
+#include "base/team.h"
 
 #include <exception>
 
-#include "tensor/error.h"
+#include "base/error.h"
 
 namespace millrace {
 
