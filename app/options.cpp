@@ -9,7 +9,7 @@
 
 #include "app/interruption.h"
 #include "pipeline/step_check.h"
-#include "tensor/arithmetic.h"
+#include "tensor/gpu/arithmetic.h"
 
 namespace millrace::app {
 

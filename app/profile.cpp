@@ -10,8 +10,8 @@
 #include <thread>
 
 #include "app/measure.h"
-#include "tensor/idle_clock.h"
-#include "tensor/launch.h"
+#include "tensor/gpu/idle_clock.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 
 namespace millrace::app {

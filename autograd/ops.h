@@ -5,7 +5,7 @@
 #include <span>
 
 #include "autograd/variable.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 #include "tensor/ops.h"
 
 /// Differentiable operations. Names and shapes follow PyTorch; errors name the operation and both shapes.

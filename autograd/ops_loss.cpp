@@ -1,5 +1,5 @@
 #include "autograd/support.h"
-#include "tensor/operand.h"
+#include "tensor/ops/operand.h"
 
 namespace millrace {
 

@@ -1,7 +1,7 @@
 #include <array>
 
 #include "autograd/support.h"
-#include "tensor/operand.h"
+#include "tensor/ops/operand.h"
 
 namespace millrace {
 

@@ -7,8 +7,8 @@
 #include <cstdio>
 #include <functional>
 
+#include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
-#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {

@@ -3,8 +3,8 @@
 #include <benchmark/benchmark.h>
 #include <cmath>
 
+#include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
-#include "tensor/training_kernels.h"
 
 namespace millrace {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "distributed/group_board.h"
 #include "distributed/nccl_library.h"
-#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/runtime/runtime.h"
 #include "tensor/tensor.h"
 
 namespace millrace {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 
 /// Random initial weights, drawn from `default_generator()`.
 namespace millrace::nn {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "autograd/ops.h"
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 
 namespace millrace::nn {
 

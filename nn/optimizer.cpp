@@ -5,8 +5,8 @@
 #include <set>
 
 #include "nn/muon.h"
+#include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
-#include "tensor/training_kernels.h"
 
 namespace millrace::nn {
 

@@ -1,6 +1,6 @@
 #include "pipeline/feeder.h"
 
-#include "tensor/training_kernels.h"
+#include "tensor/kernels/training_kernels.h"
 
 namespace millrace {
 

@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "pipeline/loader.h"
-#include "tensor/idle_clock.h"
+#include "tensor/gpu/idle_clock.h"
 
 namespace millrace {
 

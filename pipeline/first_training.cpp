@@ -13,10 +13,10 @@
 #include "pipeline/peers.h"
 #include "pipeline/run_description.h"
 #include "pipeline/step_check.h"
-#include "tensor/arithmetic.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
-#include "tensor/engine_choices.h"
+#include "tensor/gpu/arithmetic.h"
+#include "tensor/gpu/engine_choices.h"
 
 namespace millrace {
 

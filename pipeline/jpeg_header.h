@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace {
 

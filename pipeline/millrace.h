@@ -36,5 +36,5 @@
 #include "tensor/device.h"
 #include "tensor/npy.h"
 #include "tensor/ops.h"
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 #include "tensor/tensor.h"

@@ -5,7 +5,7 @@
 
 #include "nn/state.h"
 #include "nn/step_context.h"
-#include "tensor/training_kernels.h"
+#include "tensor/kernels/training_kernels.h"
 
 namespace millrace {
 namespace {

@@ -9,9 +9,9 @@
 #include <set>
 
 #include "base/hash.h"
-#include "tensor/arithmetic.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
+#include "tensor/gpu/arithmetic.h"
 
 namespace millrace {
 

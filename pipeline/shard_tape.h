@@ -5,7 +5,7 @@
 #include <typeindex>
 
 #include "pipeline/trainer.h"
-#include "tensor/tape.h"
+#include "tensor/kernels/tape.h"
 
 namespace millrace {
 

@@ -7,9 +7,9 @@
 
 #include "dataio/random_images.h"
 #include "nn/state.h"
-#include "tensor/arithmetic.h"
+#include "tensor/gpu/arithmetic.h"
+#include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
-#include "tensor/training_kernels.h"
 
 namespace millrace {
 

@@ -12,9 +12,9 @@
 #include "nn/state.h"
 #include "pipeline/peers.h"
 #include "pipeline/replica.h"
-#include "tensor/arithmetic.h"
 #include "tensor/device_memory.h"
-#include "tensor/engine_choices.h"
+#include "tensor/gpu/arithmetic.h"
+#include "tensor/gpu/engine_choices.h"
 
 namespace millrace {
 namespace {

@@ -37,7 +37,7 @@ class KeptWeights {
   /// How many it holds.
   std::size_t size() const;
 
-  struct Layout;  // see tensor/cpu/weight_layout.h
+  struct Layout;  // see tensor/cpu/conv/weight_layout.h
   /// For convolutions: where the weights that this thread uses hold `weight` in `layout`, undefined until the
   /// caller puts it there; null where it is not to be kept. Holds until the next call.
   static Tensor* place(const Tensor& weight, const Layout& layout);

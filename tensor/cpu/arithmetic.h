@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "tensor/cpu/floats.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 
 /// The arithmetic of one pair of elements, for numbers and for vectors of floats alike.
 namespace millrace::cpu {

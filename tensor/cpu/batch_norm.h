@@ -10,7 +10,7 @@
 
 #include "tensor/cpu/channels.h"
 #include "tensor/cpu/functions.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 
 /// What batch norm with and without a pooling behind it share.
 namespace millrace::cpu::normalizing {

@@ -1,9 +1,9 @@
 #include <cstring>
 
 #include "tensor/cpu/arithmetic.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/visit_size.h"
 #include "tensor/nest.h"
-#include "tensor/visit_size.h"
 
 namespace millrace::cpu {
 

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "tensor/cpu/onednn.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace::cpu {
 namespace {

@@ -2,7 +2,7 @@
 #include <vector>
 
 #include "tensor/cpu/arithmetic.h"
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 #include "tensor/nest.h"
 
 // Sums are taken in f64 (floating types) or i64, in one fixed order: along rows first in blocks of vectors,

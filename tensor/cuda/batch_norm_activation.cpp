@@ -1,4 +1,4 @@
-#include "tensor/kernels.h"
+#include "tensor/kernels/kernels.h"
 
 // Fused on the CPU; here the kernels that there are, one after the other: each rounds its results.
 namespace millrace::cuda {

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "tensor/cuda/faults.h"
 #include "tensor/cuda/launch.cuh"
+#include "tensor/cuda/runtime/faults.h"
 
 namespace millrace::cuda {
 

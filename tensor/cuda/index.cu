@@ -2,7 +2,7 @@
 
 #include "tensor/cuda/check_index.cuh"
 #include "tensor/cuda/elementwise.cuh"
-#include "tensor/visit_size.h"
+#include "tensor/kernels/visit_size.h"
 
 namespace millrace::cuda {
 namespace {

@@ -9,8 +9,8 @@
 #include <type_traits>
 
 #include "tensor/cuda/arguments.h"
-#include "tensor/cuda/runtime.h"
-#include "tensor/kernels.h"
+#include "tensor/cuda/runtime/runtime.h"
+#include "tensor/kernels/kernels.h"
 
 /// What every kernel file uses: launching, loops over the grid, the types of elements and how they are
 /// computed with.

@@ -6,10 +6,10 @@
 #include <map>
 #include <memory>
 
-#include "tensor/arithmetic.h"
-#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/runtime/runtime.h"
 #include "tensor/cuda/shape_cache.h"
-#include "tensor/kernels.h"
+#include "tensor/gpu/arithmetic.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace::cuda {
 namespace {

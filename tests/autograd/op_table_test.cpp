@@ -10,7 +10,7 @@
 #include <set>
 
 #include "autograd/function.h"
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 
 namespace millrace::test {
 

@@ -5,7 +5,7 @@
 
 #include "autograd/function.h"
 #include "autograd/ops.h"
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 
 namespace millrace {
 namespace {

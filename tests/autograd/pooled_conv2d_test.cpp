@@ -6,8 +6,8 @@
 #include "autograd/function.h"
 #include "autograd/ops.h"
 #include "tensor/cpu/words.h"
-#include "tensor/kernels.h"
-#include "tensor/random.h"
+#include "tensor/kernels/kernels.h"
+#include "tensor/ops/random.h"
 
 namespace millrace {
 namespace {

@@ -6,8 +6,8 @@
 #include "autograd/ops.h"
 #include "emulator.h"
 #include "library_fixtures.h"
-#include "tensor/arithmetic.h"
-#include "tensor/kernels.h"
+#include "tensor/gpu/arithmetic.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace::test {
 namespace {

@@ -10,7 +10,7 @@
 #include "cublaslt_rules.h"
 #include "library_fixtures.h"
 #include "sums.h"
-#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/runtime/runtime.h"
 
 namespace millrace::fake_cublaslt {
 namespace {

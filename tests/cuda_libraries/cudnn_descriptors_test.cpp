@@ -7,7 +7,7 @@
 
 #include "library_fixtures.h"
 #include "real_cudnn.h"
-#include "tensor/cuda/cudnn.h"
+#include "tensor/cuda/conv/cudnn.h"
 
 namespace millrace::fake_cudnn {
 namespace {

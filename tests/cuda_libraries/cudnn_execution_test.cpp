@@ -7,8 +7,8 @@
 
 #include "convolution.h"
 #include "library_fixtures.h"
-#include "tensor/cuda/cudnn.h"
-#include "tensor/cuda/runtime.h"
+#include "tensor/cuda/conv/cudnn.h"
+#include "tensor/cuda/runtime/runtime.h"
 
 namespace millrace::fake_cudnn {
 namespace {

@@ -3,7 +3,7 @@
 #include "fake_cublaslt.h"
 #include "fake_cudnn.h"
 #include "memory.h"
-#include "tests/tensor/on_cuda.h"
+#include "tests/tensor/gpu/on_cuda.h"
 
 namespace millrace::test {
 

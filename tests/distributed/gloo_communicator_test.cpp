@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 #include <thread>
 
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 #include "tests/distributed/on_processes.h"
 #include "tests/distributed/on_ranks.h"
 

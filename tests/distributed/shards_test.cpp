@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "distributed/nested_communicator.h"
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 #include "tests/distributed/on_ranks.h"
 
 namespace millrace {

@@ -7,7 +7,7 @@
 #include "nn/loss.h"
 #include "nn/models/models.h"
 #include "nn/optimizer.h"
-#include "tests/tensor/gpu_bounds.h"
+#include "tests/tensor/gpu/bounds.h"
 
 namespace millrace {
 namespace {

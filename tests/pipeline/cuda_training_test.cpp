@@ -5,8 +5,8 @@
 
 #include "nn/state.h"
 #include "pipeline/feeder.h"
-#include "tensor/engine_choices.h"
-#include "tensor/training_kernels.h"
+#include "tensor/gpu/engine_choices.h"
+#include "tensor/kernels/training_kernels.h"
 #include "tests/base/temporary_folder.h"
 #include "tests/pipeline/small_net.h"
 

@@ -6,7 +6,7 @@
 #include <gmock/gmock.h>
 
 #include "emulator.h"
-#include "tensor/engine_choices.h"
+#include "tensor/gpu/engine_choices.h"
 #include "tests/distributed/fake_nccl.h"
 #include "tests/distributed/process_threads.h"
 #include "tests/pipeline/small_net.h"

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tensor/arithmetic.h"
+#include "tensor/gpu/arithmetic.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

@@ -1,4 +1,4 @@
-#include "tensor/random.h"
+#include "tensor/ops/random.h"
 
 #include <cmath>
 #include <gtest/gtest.h>

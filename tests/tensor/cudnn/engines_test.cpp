@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tensor/cuda/conv2d_plan.h"
+#include "tensor/cuda/conv/plan.h"
 #ifdef MILLRACE_FAKE_CUDNN
 #include "fake_cudnn.h"
 #endif
