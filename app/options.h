@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "nn/optimizer.h"
+#include "nn/optimizers/optimizer.h"
 #include "pipeline/model_file.h"
 #include "pipeline/trainer.h"
 

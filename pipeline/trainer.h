@@ -10,9 +10,9 @@
 #include "distributed/communicator.h"
 #include "distributed/process_group.h"
 #include "distributed/shards.h"
-#include "nn/lookahead.h"
 #include "nn/models/models.h"
-#include "nn/optimizer.h"
+#include "nn/optimizers/lookahead.h"
+#include "nn/optimizers/optimizer.h"
 #include "pipeline/loader.h"
 #include "pipeline/step_loss.h"
 

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "pipeline/loader.h"
 
 namespace millrace {

@@ -1,5 +1,5 @@
 #include "nn/init.h"
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

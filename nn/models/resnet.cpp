@@ -2,7 +2,7 @@
 #include <optional>
 
 #include "nn/init.h"
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

@@ -1,4 +1,4 @@
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

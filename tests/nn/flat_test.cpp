@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/models/models.h"
 
 namespace millrace {

@@ -6,7 +6,7 @@
 #include <unordered_set>
 
 #include "nn/init.h"
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/step_context.h"
 
 namespace millrace {

@@ -3,10 +3,10 @@
 #include <map>
 
 #include "golden.h"
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/loss.h"
 #include "nn/models/models.h"
-#include "nn/optimizer.h"
+#include "nn/optimizers/optimizer.h"
 #include "tests/tensor/gpu/bounds.h"
 
 namespace millrace {

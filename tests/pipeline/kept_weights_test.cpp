@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "distributed/thread_communicator.h"
-#include "nn/lookahead.h"
+#include "nn/optimizers/lookahead.h"
 #include "nn/state.h"
 #include "tensor/ops.h"
 #include "tests/pipeline/small_net.h"

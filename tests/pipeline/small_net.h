@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "pipeline/trainer.h"
 
 namespace millrace {

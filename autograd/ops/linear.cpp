@@ -1,4 +1,4 @@
-#include "autograd/support.h"
+#include "autograd/ops/support.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

@@ -1,4 +1,4 @@
-#include "autograd/support.h"
+#include "autograd/ops/support.h"
 
 namespace millrace {
 

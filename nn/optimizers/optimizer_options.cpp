@@ -1,4 +1,4 @@
-#include "nn/optimizer_options.h"
+#include "nn/optimizers/optimizer_options.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "op_table.h"
+#include "table.h"
 
 namespace millrace::test {
 

@@ -1,4 +1,4 @@
-#include "nn/schedule.h"
+#include "nn/optimizers/schedule.h"
 
 #include <algorithm>
 #include <cmath>

@@ -9,8 +9,8 @@
 
 #include "nn/flat.h"
 #include "nn/module.h"
-#include "nn/optimizer_options.h"
-#include "nn/schedule.h"
+#include "nn/optimizers/optimizer_options.h"
+#include "nn/optimizers/schedule.h"
 #include "nn/state.h"
 
 namespace millrace::nn {

@@ -1,13 +1,13 @@
-#include "nn/optimizer.h"
+#include "nn/optimizers/optimizer.h"
 
 #include <cstring>
 #include <gmock/gmock.h>
 
-#include "golden.h"
-#include "nn/layers.h"
-#include "nn/lookahead.h"
-#include "nn/muon.h"
+#include "nn/layers/layers.h"
+#include "nn/optimizers/lookahead.h"
+#include "nn/optimizers/muon.h"
 #include "tensor/ops.h"
+#include "tests/nn/golden.h"
 
 namespace millrace {
 namespace {

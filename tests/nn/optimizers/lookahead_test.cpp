@@ -1,9 +1,9 @@
-#include "nn/lookahead.h"
+#include "nn/optimizers/lookahead.h"
 
 #include <cmath>
 #include <gmock/gmock.h>
 
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "tensor/ops.h"
 
 namespace millrace {

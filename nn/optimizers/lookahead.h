@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "nn/flat.h"
-#include "nn/schedule.h"
+#include "nn/optimizers/schedule.h"
 #include "nn/state.h"
 
 namespace millrace::nn {

@@ -5,7 +5,7 @@
 #include <numbers>
 
 #include "base/philox.h"
-#include "op_table.h"
+#include "table.h"
 
 namespace millrace::test {
 

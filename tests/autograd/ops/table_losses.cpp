@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "op_table.h"
+#include "table.h"
 
 namespace millrace::test {
 

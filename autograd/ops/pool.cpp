@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include "autograd/support.h"
+#include "autograd/ops/support.h"
 
 namespace millrace {
 

@@ -1,4 +1,4 @@
-#include "nn/lookahead.h"
+#include "nn/optimizers/lookahead.h"
 
 namespace millrace::nn {
 

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "nn/layers.h"
+#include "nn/layers/layers.h"
 #include "nn/state.h"
 
 namespace millrace {

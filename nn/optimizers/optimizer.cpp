@@ -1,10 +1,10 @@
-#include "nn/optimizer.h"
+#include "nn/optimizers/optimizer.h"
 
 #include <algorithm>
 #include <cmath>
 #include <set>
 
-#include "nn/muon.h"
+#include "nn/optimizers/muon.h"
 #include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
 

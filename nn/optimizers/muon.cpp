@@ -1,4 +1,4 @@
-#include "nn/muon.h"
+#include "nn/optimizers/muon.h"
 
 #include <limits>
 

@@ -2,7 +2,7 @@
 #include <cmath>
 #include <numbers>
 
-#include "op_table.h"
+#include "table.h"
 
 namespace millrace::test {
 
