@@ -6,9 +6,9 @@
 
 #include "app/commands.h"
 #include "app/options.h"
-#include "distributed/join.h"
-#include "distributed/process_group.h"
-#include "distributed/step_forecast.h"
+#include "app/step_forecast.h"
+#include "distributed/group/join.h"
+#include "distributed/group/process_group.h"
 
 namespace millrace::app {
 

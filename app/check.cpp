@@ -12,7 +12,7 @@
 #include "app/measure.h"
 #include "app/options.h"
 #include "base/cores.h"
-#include "distributed/nccl_communicator.h"
+#include "distributed/gpus/nccl_communicator.h"
 #include "pipeline/machine_check.h"
 #include "pipeline/run_description.h"
 #include "tensor/config.h"

@@ -5,7 +5,7 @@
 #include "app/commands.h"
 #include "app/options.h"
 #include "base/cores.h"
-#include "distributed/nccl_communicator.h"
+#include "distributed/gpus/nccl_communicator.h"
 #include "pipeline/run_description.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"

@@ -18,7 +18,7 @@
 #include "app/interruption.h"
 #include "base/error.h"
 #include "base/tell.h"
-#include "distributed/socket.h"
+#include "distributed/rendezvous/socket.h"
 
 extern char** environ;
 

@@ -5,9 +5,9 @@
 #include "app/commands.h"
 #include "app/measure.h"
 #include "app/options.h"
+#include "app/step_forecast.h"
 #include "base/error.h"
 #include "distributed/buckets.h"
-#include "distributed/step_forecast.h"
 #include "nn/models/models.h"
 #include "nn/work.h"
 

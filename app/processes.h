@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "distributed/join.h"
-#include "distributed/process_group.h"
+#include "distributed/group/join.h"
+#include "distributed/group/process_group.h"
 #include "pipeline/run_description.h"
 
 namespace millrace::app {

@@ -12,7 +12,7 @@
 
 #include "base/cores.h"
 #include "base/team.h"
-#include "distributed/group.h"
+#include "distributed/group/group.h"
 #include "pipeline/step_check.h"
 #include "tensor/device_memory.h"
 

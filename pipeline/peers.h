@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "distributed/process_group.h"
+#include "distributed/group/process_group.h"
 #include "distributed/shards.h"
 
 namespace millrace {

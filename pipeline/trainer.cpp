@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "base/team.h"
-#include "distributed/group.h"
+#include "distributed/group/group.h"
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "pipeline/peers.h"

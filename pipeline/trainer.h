@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "distributed/communicator.h"
-#include "distributed/process_group.h"
+#include "distributed/group/process_group.h"
 #include "distributed/shards.h"
 #include "nn/models/models.h"
 #include "nn/optimizers/lookahead.h"

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "distributed/thread_communicator.h"
+#include "distributed/threads/communicator.h"
 
 namespace millrace {
 

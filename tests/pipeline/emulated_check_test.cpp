@@ -10,8 +10,8 @@
 #include "pipeline/step_check.h"
 #include "tensor/device_memory.h"
 #include "tests/base/temporary_folder.h"
-#include "tests/distributed/fake_nccl.h"
-#include "tests/distributed/process_threads.h"
+#include "tests/cuda_libraries/fake_nccl.h"
+#include "tests/distributed/processes/process_threads.h"
 #include "tests/pipeline/short_form.h"
 #include "tests/pipeline/small_net.h"
 

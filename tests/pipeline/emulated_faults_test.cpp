@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "emulator.h"
-#include "tests/distributed/fake_nccl.h"
+#include "tests/cuda_libraries/fake_nccl.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

@@ -7,8 +7,8 @@
 
 #include "emulator.h"
 #include "tensor/gpu/engine_choices.h"
-#include "tests/distributed/fake_nccl.h"
-#include "tests/distributed/process_threads.h"
+#include "tests/cuda_libraries/fake_nccl.h"
+#include "tests/distributed/processes/process_threads.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {

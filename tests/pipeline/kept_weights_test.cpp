@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "distributed/thread_communicator.h"
+#include "distributed/threads/communicator.h"
 #include "nn/optimizers/lookahead.h"
 #include "nn/state.h"
 #include "tensor/ops.h"

@@ -5,7 +5,7 @@
 
 #include "nn/state.h"
 #include "tests/base/temporary_folder.h"
-#include "tests/distributed/process_threads.h"
+#include "tests/distributed/processes/process_threads.h"
 #include "tests/pipeline/small_net.h"
 
 namespace millrace {
