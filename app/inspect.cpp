@@ -8,8 +8,8 @@
 #include "app/measure.h"
 #include "app/options.h"
 #include "app/progress.h"
+#include "dataio/formats/records.h"
 #include "dataio/permutation.h"
-#include "dataio/records.h"
 #include "pipeline/decode.h"
 #include "pipeline/verify.h"
 

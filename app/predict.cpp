@@ -7,8 +7,8 @@
 
 #include "app/commands.h"
 #include "app/options.h"
-#include "dataio/encoding.h"
 #include "dataio/file.h"
+#include "dataio/formats/encoding.h"
 
 namespace millrace::app {
 

@@ -8,8 +8,8 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "dataio/formats/record_format.h"
 #include "dataio/permutation.h"
-#include "dataio/record_format.h"
 #include "pipeline/loader.h"
 
 namespace millrace {

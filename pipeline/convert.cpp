@@ -7,8 +7,8 @@
 
 #include "base/cores.h"
 #include "base/error.h"
+#include "dataio/formats/record_writer.h"
 #include "dataio/mapping.h"
-#include "dataio/record_writer.h"
 #include "pipeline/restart_rows.h"
 
 namespace millrace {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
-#include "dataio/encoding.h"
+#include "dataio/formats/encoding.h"
 #include "pipeline/transform.h"
 
 namespace millrace {

@@ -8,7 +8,7 @@
 #include "base/cores.h"
 #include "base/error.h"
 #include "dataio/dataset.h"
-#include "dataio/record_writer.h"
+#include "dataio/formats/record_writer.h"
 #include "distributed/communicator.h"
 #include "nn/flat.h"
 #include "nn/init.h"

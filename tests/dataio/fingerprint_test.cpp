@@ -3,8 +3,8 @@
 
 #include "base/hash.h"
 #include "dataio/subset.h"
-#include "sample_files.h"
-#include "tar_writer.h"
+#include "tests/dataio/formats/sample_files.h"
+#include "tests/dataio/formats/tar_writer.h"
 
 namespace millrace {
 namespace {

@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "dataio/dataset.h"
-#include "dataio/pickle.h"
+#include "dataio/formats/pickle.h"
 #include "input_file.h"
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 #include <random>
 
 #include "dataio/dataset.h"
-#include "dataio/pickle.h"
+#include "dataio/formats/pickle.h"
 #include "tests/base/temporary_folder.h"
 
 namespace millrace {

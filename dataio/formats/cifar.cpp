@@ -3,8 +3,8 @@
 
 #include "base/error.h"
 #include "dataio/file.h"
-#include "dataio/formats.h"
-#include "dataio/pickle.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/pickle.h"
 
 namespace millrace {
 

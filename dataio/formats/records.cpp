@@ -1,4 +1,4 @@
-#include "dataio/records.h"
+#include "dataio/formats/records.h"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "base/hash.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
 #include "dataio/glob.h"
 
 namespace millrace {

@@ -52,7 +52,7 @@ std::unique_ptr<Dataset> open_list(const std::string& path);
 /// Images and labels in MNIST's format, gzipped or not, held in memory.
 std::unique_ptr<Dataset> open_idx(const std::string& folder, bool train);
 
-/// The records files that `pattern` names (dataio/glob.h); see dataio/records.h.
+/// The records files that `pattern` names (dataio/glob.h); see dataio/formats/records.h.
 std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOptions& options);
 
 /// `samples` drawn shapes and textures in ten classes, 32x32 RGB, the same on every machine. The test set

@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/shards.h"
+#include "dataio/formats/tar.h"
 #include "dataio/glob.h"
-#include "dataio/shards.h"
-#include "dataio/tar.h"
 
 namespace millrace {
 

@@ -8,7 +8,7 @@
 
 #include "dataio/dataset.h"
 #include "dataio/file.h"
-#include "dataio/record_format.h"
+#include "dataio/formats/record_format.h"
 
 namespace millrace {
 

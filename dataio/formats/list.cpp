@@ -4,10 +4,10 @@
 #include <map>
 
 #include "base/error.h"
-#include "dataio/csv.h"
-#include "dataio/formats.h"
-#include "dataio/image_files.h"
-#include "dataio/shard_index.h"
+#include "dataio/formats/csv.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/image_files.h"
+#include "dataio/formats/shard_index.h"
 
 namespace millrace {
 

@@ -1,4 +1,4 @@
-#include "dataio/pickle.h"
+#include "dataio/formats/pickle.h"
 
 #include <algorithm>
 #include <array>

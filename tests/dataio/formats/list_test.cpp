@@ -1,5 +1,5 @@
-#include "dataio/csv.h"
 #include "dataio/dataset.h"
+#include "dataio/formats/csv.h"
 #include "tests/base/temporary_folder.h"
 
 namespace millrace {

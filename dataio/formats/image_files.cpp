@@ -1,4 +1,4 @@
-#include "dataio/image_files.h"
+#include "dataio/formats/image_files.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "dataio/encoding.h"
+#include "dataio/formats/encoding.h"
 
 namespace millrace {
 

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "dataio/file.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
 
 namespace millrace {
 

@@ -1,4 +1,4 @@
-#include "dataio/encoding.h"
+#include "dataio/formats/encoding.h"
 
 #include <algorithm>
 #include <array>

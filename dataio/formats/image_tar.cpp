@@ -3,10 +3,10 @@
 #include <map>
 
 #include "base/error.h"
-#include "dataio/encoding.h"
-#include "dataio/formats.h"
-#include "dataio/shards.h"
-#include "dataio/tar.h"
+#include "dataio/formats/encoding.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/shards.h"
+#include "dataio/formats/tar.h"
 
 namespace millrace {
 

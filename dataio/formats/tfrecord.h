@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "dataio/shard_index.h"
+#include "dataio/formats/shard_index.h"
 
 namespace millrace {
 

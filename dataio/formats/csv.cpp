@@ -1,4 +1,4 @@
-#include "dataio/csv.h"
+#include "dataio/formats/csv.h"
 
 #include <algorithm>
 

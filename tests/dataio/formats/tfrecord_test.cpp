@@ -1,4 +1,4 @@
-#include "dataio/tfrecord.h"
+#include "dataio/formats/tfrecord.h"
 
 #include <random>
 

@@ -1,4 +1,4 @@
-#include "dataio/shard_index.h"
+#include "dataio/formats/shard_index.h"
 
 #include <algorithm>
 #include <bit>

@@ -11,7 +11,7 @@
 #include "base/hash.h"
 #include "dataio/dataset.h"
 #include "dataio/file.h"
-#include "dataio/record_format.h"
+#include "dataio/formats/record_format.h"
 
 namespace millrace {
 

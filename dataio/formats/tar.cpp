@@ -1,4 +1,4 @@
-#include "dataio/tar.h"
+#include "dataio/formats/tar.h"
 
 #include <algorithm>
 #include <charconv>

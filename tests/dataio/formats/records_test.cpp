@@ -1,4 +1,4 @@
-#include "dataio/records.h"
+#include "dataio/formats/records.h"
 
 #include <fcntl.h>
 #include <random>
@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/crc32c.h"
-#include "dataio/record_writer.h"
+#include "dataio/formats/record_writer.h"
 #include "tests/base/temporary_folder.h"
 
 namespace millrace {

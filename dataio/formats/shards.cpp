@@ -1,10 +1,10 @@
-#include "dataio/shards.h"
+#include "dataio/formats/shards.h"
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/hash.h"
-#include "dataio/encoding.h"
+#include "dataio/formats/encoding.h"
 
 namespace millrace {
 

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
 
 namespace millrace {
 

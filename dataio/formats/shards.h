@@ -8,7 +8,7 @@
 
 #include "dataio/dataset.h"
 #include "dataio/file.h"
-#include "dataio/shard_index.h"
+#include "dataio/formats/shard_index.h"
 
 namespace millrace {
 

@@ -2,7 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
 
 namespace millrace {
 

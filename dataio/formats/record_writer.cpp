@@ -1,4 +1,4 @@
-#include "dataio/record_writer.h"
+#include "dataio/formats/record_writer.h"
 
 #include <cerrno>
 #include <fcntl.h>

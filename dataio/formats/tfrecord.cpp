@@ -1,4 +1,4 @@
-#include "dataio/tfrecord.h"
+#include "dataio/formats/tfrecord.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,9 +7,9 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
-#include "dataio/formats.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/shards.h"
 #include "dataio/glob.h"
-#include "dataio/shards.h"
 #include "proto/example.pb.h"
 
 namespace millrace {

@@ -1,4 +1,4 @@
-#include "dataio/record_format.h"
+#include "dataio/formats/record_format.h"
 
 #include <algorithm>
 #include <concepts>

@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "base/error.h"
-#include "dataio/encoding.h"
 #include "dataio/file.h"
-#include "dataio/formats.h"
-#include "dataio/image_files.h"
+#include "dataio/formats/encoding.h"
+#include "dataio/formats/formats.h"
+#include "dataio/formats/image_files.h"
 
 namespace millrace {
 
