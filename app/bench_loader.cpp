@@ -15,10 +15,10 @@
 #include "app/statistics.h"
 #include "base/cores.h"
 #include "dataio/sampler.h"
-#include "pipeline/decode.h"
-#include "pipeline/execute.h"
-#include "pipeline/model_file.h"
-#include "pipeline/run_description.h"
+#include "pipeline/image/decode.h"
+#include "pipeline/image/execute.h"
+#include "pipeline/training/model_file.h"
+#include "pipeline/training/run_description.h"
 #include "tensor/config.h"
 
 namespace millrace::app {

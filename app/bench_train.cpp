@@ -12,8 +12,8 @@
 #include "app/profile.h"
 #include "dataio/random_images.h"
 #include "nn/work.h"
-#include "pipeline/feeder.h"
-#include "pipeline/run_description.h"
+#include "pipeline/training/feeder.h"
+#include "pipeline/training/run_description.h"
 #include "tensor/config.h"
 
 namespace millrace::app {

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
-#include "pipeline/checkpoint.h"
-#include "pipeline/model_file.h"
+#include "pipeline/training/checkpoint.h"
+#include "pipeline/training/model_file.h"
 
 namespace millrace::app {
 

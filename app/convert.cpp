@@ -1,4 +1,4 @@
-#include "pipeline/convert.h"
+#include "pipeline/image/convert.h"
 
 #include <CLI/CLI.hpp>
 #include <fmt/core.h>

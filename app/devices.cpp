@@ -6,7 +6,7 @@
 #include "app/options.h"
 #include "base/cores.h"
 #include "distributed/gpus/nccl_communicator.h"
-#include "pipeline/run_description.h"
+#include "pipeline/training/run_description.h"
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
 

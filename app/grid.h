@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <memory>
 
-#include "pipeline/loader.h"
-#include "pipeline/model_file.h"
+#include "pipeline/image/loader.h"
+#include "pipeline/training/model_file.h"
 
 namespace millrace::app {
 

@@ -10,8 +10,8 @@
 #include "app/progress.h"
 #include "dataio/formats/records.h"
 #include "dataio/permutation.h"
-#include "pipeline/decode.h"
-#include "pipeline/verify.h"
+#include "pipeline/image/decode.h"
+#include "pipeline/image/verify.h"
 
 namespace millrace::app {
 

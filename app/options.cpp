@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "app/interruption.h"
-#include "pipeline/step_check.h"
+#include "pipeline/training/step_check.h"
 #include "tensor/gpu/arithmetic.h"
 
 namespace millrace::app {

@@ -8,8 +8,8 @@
 #include <string_view>
 
 #include "nn/optimizers/optimizer.h"
-#include "pipeline/model_file.h"
-#include "pipeline/trainer.h"
+#include "pipeline/training/model_file.h"
+#include "pipeline/training/trainer.h"
 
 /// What several subcommands share: checks of numbers, the choice of device and type, the size of thread
 /// pools.

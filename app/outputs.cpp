@@ -4,7 +4,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "pipeline/model_file.h"
+#include "pipeline/training/model_file.h"
 
 namespace millrace::app {
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <initializer_list>
 
-#include "pipeline/checkpoint.h"
+#include "pipeline/training/checkpoint.h"
 
 namespace millrace::app {
 

@@ -7,7 +7,7 @@
 
 #include "distributed/group/join.h"
 #include "distributed/group/process_group.h"
-#include "pipeline/run_description.h"
+#include "pipeline/training/run_description.h"
 
 namespace millrace::app {
 

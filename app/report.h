@@ -10,7 +10,7 @@
 
 #include "app/json_log.h"
 #include "app/progress.h"
-#include "pipeline/trainer.h"
+#include "pipeline/training/trainer.h"
 
 namespace millrace::app {
 

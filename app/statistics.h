@@ -1,7 +1,7 @@
 #pragma once
 
 #include "app/json_log.h"
-#include "pipeline/statistics.h"
+#include "pipeline/loader/statistics.h"
 
 namespace millrace::app {
 

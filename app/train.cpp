@@ -17,7 +17,7 @@
 #include "dataio/subset.h"
 #include "nn/models/models.h"
 #include "nn/views.h"
-#include "pipeline/recipe.h"
+#include "pipeline/training/recipe.h"
 #include "tensor/config.h"
 
 namespace millrace::app {

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "dataio/formats/record_format.h"
 #include "dataio/permutation.h"
-#include "pipeline/loader.h"
+#include "pipeline/image/loader.h"
 
 namespace millrace {
 namespace {

@@ -11,12 +11,12 @@ target_include_directories(millrace_all INTERFACE $<INSTALL_INTERFACE:${CMAKE_IN
 get_property(libraries GLOBAL PROPERTY MILLRACE_LIBRARIES)
 install(TARGETS ${libraries} millrace_all EXPORT millraceTargets)
 foreach(folder base tensor autograd nn distributed dataio pipeline)
-  # What a header in a deeper folder declares is the library's own, but for nn/models/.
+  # What the kernels of a device share is the library's own.
   install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/${folder} FILES_MATCHING PATTERN "*.h"
-    PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "files" EXCLUDE PATTERN "millrace.h" EXCLUDE)
+    PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "files" EXCLUDE)
 endforeach()
 install(FILES ${PROJECT_BINARY_DIR}/generated/tensor/config.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/tensor)
-install(FILES pipeline/millrace.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace)
+install(FILES millrace.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace)
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/millrace)
 configure_package_config_file(cmake/millraceConfig.cmake.in ${PROJECT_BINARY_DIR}/millraceConfig.cmake

@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <millrace/millrace.h>
-#include <millrace/pipeline/opencv_bridge.h>
+#include <millrace/pipeline/image/opencv_bridge.h>
 
 using namespace millrace;
 

@@ -4,10 +4,10 @@
 #include <zlib.h>
 
 #include "base/hash.h"
-#include "pipeline/decode.h"
-#include "pipeline/jpeg_header.h"
-#include "pipeline/orientation.h"
-#include "pipeline/restart_rows.h"
+#include "pipeline/image/decode.h"
+#include "pipeline/image/jpeg_header.h"
+#include "pipeline/image/orientation.h"
+#include "pipeline/image/restart_rows.h"
 #include "targets.h"
 
 namespace millrace::fuzz {

@@ -6,8 +6,8 @@
 #include "base/hash.h"
 #include "input_file.h"
 #include "nn/state.h"
-#include "pipeline/checkpoint_state.h"
-#include "pipeline/loader_state.h"
+#include "pipeline/loader/state.h"
+#include "pipeline/training/checkpoint_state.h"
 #include "targets.h"
 #include "tensor/npy.h"
 

@@ -9,7 +9,7 @@
 #include <iterator>
 #include <thread>
 
-#include "pipeline/loader.h"
+#include "pipeline/image/loader.h"
 
 namespace {
 
