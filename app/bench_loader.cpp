@@ -9,10 +9,10 @@
 #include <thread>
 
 #include "app/commands.h"
-#include "app/json_log.h"
-#include "app/measure.h"
 #include "app/options.h"
-#include "app/statistics.h"
+#include "app/output/json_log.h"
+#include "app/output/measure.h"
+#include "app/output/statistics.h"
 #include "base/cores.h"
 #include "dataio/sampler.h"
 #include "pipeline/image/decode.h"

@@ -6,10 +6,10 @@
 #include <optional>
 
 #include "app/commands.h"
-#include "app/json_log.h"
-#include "app/measure.h"
 #include "app/options.h"
-#include "app/profile.h"
+#include "app/output/json_log.h"
+#include "app/output/measure.h"
+#include "app/output/profile.h"
 #include "dataio/random_images.h"
 #include "nn/work.h"
 #include "pipeline/training/feeder.h"

@@ -8,9 +8,9 @@
 
 #include "app/commands.h"
 #include "app/exit_code.h"
-#include "app/json_log.h"
-#include "app/measure.h"
 #include "app/options.h"
+#include "app/output/json_log.h"
+#include "app/output/measure.h"
 #include "base/cores.h"
 #include "distributed/gpus/nccl_communicator.h"
 #include "pipeline/training/machine_check.h"

@@ -4,9 +4,9 @@
 #include <fmt/core.h>
 
 #include "app/commands.h"
-#include "app/measure.h"
 #include "app/options.h"
-#include "app/progress.h"
+#include "app/output/measure.h"
+#include "app/output/progress.h"
 
 namespace millrace::app {
 

@@ -4,9 +4,9 @@
 #include <fmt/core.h>
 
 #include "app/commands.h"
-#include "app/grid.h"
-#include "app/json_log.h"
 #include "app/options.h"
+#include "app/output/grid.h"
+#include "app/output/json_log.h"
 #include "nn/views.h"
 
 namespace millrace::app {

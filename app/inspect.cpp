@@ -5,9 +5,9 @@
 #include <fmt/core.h>
 
 #include "app/commands.h"
-#include "app/measure.h"
 #include "app/options.h"
-#include "app/progress.h"
+#include "app/output/measure.h"
+#include "app/output/progress.h"
 #include "dataio/formats/records.h"
 #include "dataio/permutation.h"
 #include "pipeline/image/decode.h"

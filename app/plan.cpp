@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include "app/commands.h"
-#include "app/measure.h"
 #include "app/options.h"
+#include "app/output/measure.h"
 #include "app/step_forecast.h"
 #include "base/error.h"
 #include "distributed/buckets.h"

@@ -6,9 +6,9 @@
 #include <utility>
 
 #include "app/interruption.h"
-#include "app/measure.h"
 #include "app/options.h"
-#include "app/statistics.h"
+#include "app/output/measure.h"
+#include "app/output/statistics.h"
 #include "base/tell.h"
 
 namespace millrace::app {

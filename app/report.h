@@ -8,8 +8,8 @@
 #include <optional>
 #include <string>
 
-#include "app/json_log.h"
-#include "app/progress.h"
+#include "app/output/json_log.h"
+#include "app/output/progress.h"
 #include "pipeline/training/trainer.h"
 
 namespace millrace::app {

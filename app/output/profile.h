@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "app/json_log.h"
+#include "app/output/json_log.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 

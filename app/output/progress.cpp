@@ -1,10 +1,10 @@
-#include "app/progress.h"
+#include "app/output/progress.h"
 
 #include <cstdio>
 #include <fmt/core.h>
 #include <unistd.h>
 
-#include "app/measure.h"
+#include "app/output/measure.h"
 
 namespace millrace::app {
 

@@ -1,4 +1,4 @@
-#include "app/profile.h"
+#include "app/output/profile.h"
 
 #include <algorithm>
 #include <barrier>
@@ -9,7 +9,7 @@
 #include <map>
 #include <thread>
 
-#include "app/measure.h"
+#include "app/output/measure.h"
 #include "tensor/gpu/idle_clock.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/ops.h"

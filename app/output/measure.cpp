@@ -1,4 +1,4 @@
-#include "app/measure.h"
+#include "app/output/measure.h"
 
 #include <algorithm>
 #include <fmt/core.h>

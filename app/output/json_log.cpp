@@ -1,4 +1,4 @@
-#include "app/json_log.h"
+#include "app/output/json_log.h"
 
 #include <cerrno>
 #include <cstring>

@@ -1,4 +1,4 @@
-#include "app/statistics.h"
+#include "app/output/statistics.h"
 
 #include <algorithm>
 #include <fmt/core.h>

@@ -1,4 +1,4 @@
-#include "app/grid.h"
+#include "app/output/grid.h"
 
 #include <algorithm>
 #include <opencv2/core.hpp>

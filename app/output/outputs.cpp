@@ -1,4 +1,4 @@
-#include "app/outputs.h"
+#include "app/output/outputs.h"
 
 #include <exception>
 #include <map>

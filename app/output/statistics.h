@@ -1,6 +1,6 @@
 #pragma once
 
-#include "app/json_log.h"
+#include "app/output/json_log.h"
 #include "pipeline/loader/statistics.h"
 
 namespace millrace::app {
