@@ -14,7 +14,7 @@ inline bool is_dense(const Conv2dParams& params) {
 
 }  // namespace millrace::cpu
 
-/// What the direct convolutions share; see conv2d_direct.cpp.
+/// What the direct convolutions share; see direct.cpp.
 namespace millrace::cpu::direct {
 
 inline constexpr std::int64_t kMostChannels = 8;  // in and out
