@@ -2,10 +2,12 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cctype>
 #include <charconv>
-#include <fmt/core.h>
-#include <map>
+#include <fmt/format.h>
+#include <iterator>
 #include <optional>
+#include <vector>
 
 #include "app/interruption.h"
 #include "pipeline/training/step_check.h"
@@ -99,21 +101,37 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
 
 namespace {
 
-/// The optimizers that `--optimizer` names. Muon is for filters and matrices alone: recipes have it.
-const std::map<std::string, nn::OptimizerOptions> kOptimizers = {
-    {"sgd", nn::SgdOptions{.learning_rate = 0.01, .momentum = 0.9}},
-    {"adam", nn::AdamOptions{}},
-    {"adamw", nn::AdamWOptions{}},
-    {"rmsprop", nn::RmsPropOptions{}},
-};
+/// As the command spells it.
+std::string in_small_letters(std::string_view text) {
+  std::string small;
+  std::ranges::transform(text, std::back_inserter(small), [](unsigned char c) { return std::tolower(c); });
+  return small;
+}
+
+/// Accepts the kinds of optimizers that step any parameter. Others are for recipes.
+CLI::Validator optimizer_kind() {
+  std::vector<std::string> names;
+  for (const nn::OptimizerOptions& options : nn::optimizer_kinds()) {
+    if (const nn::OptimizerFacts facts = nn::optimizer_facts(options); !facts.only_matrices) {
+      names.push_back(in_small_letters(facts.kind));
+    }
+  }
+  return {[names](std::string& text) {
+            return std::ranges::find(names, text) != names.end()
+                       ? std::string()
+                       : fmt::format(
+                             "got {}, expected one of {}; choose one of these, or a --recipe with one of its "
+                             "own",
+                             text, fmt::join(names, ", "));
+          },
+          fmt::format("{{{}}}", fmt::join(names, ","))};
+}
 
 }  // namespace
 
 void OptimizerChoice::add_to(CLI::App& command) {
-  command
-      .add_option("--optimizer", kind,
-                  "sgd (learning rate 0.01, momentum 0.9), adam, adamw or rmsprop (PyTorch's defaults)")
-      ->check(CLI::IsMember(kOptimizers));
+  command.add_option("--optimizer", kind, "With PyTorch's defaults, but sgd with a momentum of 0.9")
+      ->check(optimizer_kind());
   command.add_option("--lr", learning_rate, "Learning rate")->check(in_range(0, 1e6));
   command.add_option("--momentum", momentum, "Momentum")->check(in_range(0, 1));
   command.add_option("--weight-decay", weight_decay, "Weight decay")->check(in_range(0, 1e6));
@@ -124,7 +142,10 @@ void OptimizerChoice::add_to(CLI::App& command) {
 
 void OptimizerChoice::apply(nn::OptimizerOptions& options) const {
   if (kind) {
-    options = kOptimizers.at(*kind);
+    options = nn::find_optimizer(*kind);
+    if (auto* sgd = std::get_if<nn::SgdOptions>(&options)) {
+      sgd->momentum = 0.9;
+    }
   }
   const auto lacking = [&](const auto& wanted, std::string_view option) {
     if (wanted) {

@@ -104,10 +104,5 @@ struct OptimizerOf : Optimizer {
   explicit OptimizerOf(Weights& weights, const Options& options = {}, Schedule schedule = {})
       : Optimizer(weights, options, std::move(schedule)) {}
 };
-using Sgd = OptimizerOf<SgdOptions>;
-using Adam = OptimizerOf<AdamOptions>;
-using AdamW = OptimizerOf<AdamWOptions>;
-using RmsProp = OptimizerOf<RmsPropOptions>;
-using Muon = OptimizerOf<MuonOptions>;
 
 }  // namespace millrace::nn

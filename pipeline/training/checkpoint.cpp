@@ -7,7 +7,9 @@
 
 #include "base/crc32c.h"
 #include "base/new_file.h"
+#include "nn/optimizers/optimizer_options.h"
 #include "nn/state.h"
+#include "pipeline/image/transform_words.h"
 #include "pipeline/training/checkpoint_folder.h"
 #include "pipeline/training/checkpoint_state.h"
 
@@ -159,6 +161,22 @@ std::optional<FoundCheckpoint> newest_checkpoint(const fs::path& place, const Sa
   return std::nullopt;
 }
 
+namespace {
+
+/// @throws InputError where a run's optimizer, as it was described, is of a kind that is not known here.
+void check_optimizer(std::string_view described) {
+  while (!described.empty()) {  // "SGD, learning rate 0.1, ... of a to b; Adam, ..."
+    std::string_view group = trim(take(described, ';'));
+    try {
+      nn::find_optimizer(take(group, ','));
+    } catch (const InputError& error) {
+      throw InputError("resume: the checkpoint's {}, or go on with the Millrace that wrote it", error.what());
+    }
+  }
+}
+
+}  // namespace
+
 void resume(const Checkpoint& from, const RunDescription& run, Trainer& trainer, Loader& loader,
             const Say& say) {
   RunDescription::Values now = run.options;
@@ -167,6 +185,9 @@ void resume(const Checkpoint& from, const RunDescription& run, Trainer& trainer,
   }
   if (const std::string others = differences(from.run.options, "in the checkpoint", now, "now");
       !others.empty()) {
+    if (const auto was = from.run.options.find("optimizer"); was != from.run.options.end()) {
+      check_optimizer(was->second);
+    }
     throw InputError("resume: other options than the checkpoint's: {}; give the same", others);
   }
   if (const std::string others =

@@ -34,7 +34,9 @@ class WrongWords(Command):
         self.bad(2, ["imagez", "images"], "train", "--data", "imagez:x")
         self.bad(2, ["spin", "horizontal_flip"], "train", "--data", "synthetic:64", "--transform", "spin")
         self.bad(2, ["schedule", "wavy", "cosine"], "train", "--data", "synthetic:64", "--schedule", "wavy")
-        self.bad(2, ["--optimizer", "adan", "rmsprop"], "train", "--data", "synthetic:64", "--optimizer", "adan")
+        for unknown in ["adan", "muon", "SGD"]:
+            self.bad(2, ["--optimizer", f"got {unknown}, expected one of sgd, adam, adamw, rmsprop; choose one of these"],
+                     "train", "--data", "synthetic:64", f"--optimizer={unknown}")
         self.bad(2, ["--nesterov", "Adam", "leave it out"], "train", "--data", "synthetic:64", "--optimizer", "adam", "--nesterov")
         self.bad(2, ["--momentum", "AdamW", "leave it out"], "train", "--data", "synthetic:64", "--optimizer", "adamw", "--momentum", 0.9)
         self.bad(2, ["f8", "bf16"], "train", "--data", "synthetic:64", "--dtype", "f8")

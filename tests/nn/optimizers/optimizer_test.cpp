@@ -54,6 +54,7 @@ OptimizerOptions options_of(const std::string& kind, const nlohmann::json& from)
                               .centered = from.value("centered", false),
                               .weight_decay = number("weight_decay")};
   }
+  EXPECT_EQ(kind, "muon");
   return nn::MuonOptions{.learning_rate = number("lr"),
                          .momentum = number("momentum"),
                          .nesterov = from.value("nesterov", false),
@@ -382,6 +383,26 @@ TEST(Optimizer, RefusesWrongOptions) {
         error.what(),
         "optimizer: no trainable parameter has \"biass\" in its name; the first is \"weight\", the last "
         "\"bias\"");
+  }
+}
+
+TEST(Optimizer, KindsAreFoundByTheirNamesAndOthersRefused) {
+  EXPECT_EQ(nn::find_optimizer("SGD"), OptimizerOptions(nn::SgdOptions{}));
+  EXPECT_EQ(nn::find_optimizer("rmsprop"), OptimizerOptions(nn::RmsPropOptions{}));
+  ASSERT_EQ(nn::optimizer_kinds().size(), std::variant_size_v<OptimizerOptions>);
+  for (const OptimizerOptions& options : nn::optimizer_kinds()) {
+    const std::string description = nn::describe(options);
+    EXPECT_EQ(nn::find_optimizer(description.substr(0, description.find(','))), options);
+  }
+  for (const char* const unknown : {"Lion", "", "Ada", "AdamW2"}) {
+    try {
+      nn::find_optimizer(unknown);
+      FAIL() << unknown;
+    } catch (const InputError& error) {
+      EXPECT_EQ(error.what(), fmt::format("optimizer: got the kind '{}', expected one of SGD, Adam, AdamW, "
+                                          "RMSProp, Muon; choose one of these",
+                                          unknown));
+    }
   }
 }
 

@@ -228,6 +228,22 @@ TEST_F(CheckpointTest, OtherOptionsAreAnErrorWithBothValues) {
   EXPECT_EQ(other.trainer.steps(), 0);
 }
 
+TEST_F(CheckpointTest, OptimizersOfUnknownKindsAreRefused) {
+  write_steps(1);
+  Checkpoint checkpoint = newest()->checkpoint;
+  SmallRun run;
+  const std::string described = checkpoint.run.options.at("optimizer");
+  for (const char* const later : {"Lion, learning rate 0.1", "Lion"}) {
+    checkpoint.run.options["optimizer"] = described + " of a.weight to a.bias; " + later;
+    EXPECT_THAT(
+        test::input_error([&] { resume(checkpoint, run.description, run.trainer, run.loader, say_); }),
+        HasSubstr("resume: the checkpoint's optimizer: got the kind 'Lion', expected one of SGD, Adam, "
+                  "AdamW, RMSProp, Muon; choose one of these, or go on with the Millrace that wrote "
+                  "it"));
+  }
+  EXPECT_EQ(run.trainer.steps(), 0);
+}
+
 TEST_F(CheckpointTest, AnotherMachineIsAWarning) {
   write_steps(1);
   Checkpoint checkpoint = newest()->checkpoint;

@@ -45,9 +45,7 @@ void step(nn::Optimizer& optimizer, nn::FlatParameters& flat) {
 }
 
 TEST(KeptWeights, FollowEveryOptimizer) {
-  const std::vector<nn::OptimizerOptions> kinds = {nn::SgdOptions{}, nn::AdamOptions{}, nn::AdamWOptions{},
-                                                   nn::RmsPropOptions{}, nn::MuonOptions{}};
-  for (const nn::OptimizerOptions& options : kinds) {
+  for (const nn::OptimizerOptions& options : nn::optimizer_kinds()) {
     Conv net;
     nn::FlatParameters flat(net);
     nn::Optimizer optimizer(flat, options);

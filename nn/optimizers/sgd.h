@@ -1,0 +1,20 @@
+#pragma once
+
+#include "nn/optimizers/kind.h"
+
+namespace millrace::nn {
+
+/// As torch.optim.SGD.
+struct SgdOptions {
+  double learning_rate = 0.01;
+  double momentum = 0;
+  double weight_decay = 0;  ///< Added to the gradient, times the weight.
+  bool nesterov = false;
+  bool operator==(const SgdOptions&) const = default;
+};
+using Sgd = OptimizerOf<SgdOptions>;
+
+OptimizerFacts facts_of(const SgdOptions& options);
+void update(const SgdOptions& options, const FlatPart& part);
+
+}  // namespace millrace::nn
