@@ -1,5 +1,8 @@
 #include "nn/init.h"
-#include "nn/layers/layers.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

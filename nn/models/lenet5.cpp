@@ -1,4 +1,5 @@
-#include "nn/layers/layers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/linear.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

@@ -1,4 +1,7 @@
-#include "nn/layers/layers.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
 #include "nn/models/factories.h"
 
 namespace millrace::nn {

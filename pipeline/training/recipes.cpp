@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "nn/layers/linear.h"
 #include "pipeline/training/recipe.h"
 #include "pipeline/training/whitening.h"
 

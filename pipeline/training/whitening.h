@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/convolution.h"
 #include "pipeline/image/loader.h"
 
 namespace millrace {

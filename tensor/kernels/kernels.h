@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <string_view>
 
 #include "tensor/config.h"
 #include "tensor/kernels/launch.h"
@@ -48,6 +50,7 @@ struct Size2 {
   constexpr Size2(std::int64_t h, std::int64_t w) : height(h), width(w) {}
   bool operator==(const Size2&) const = default;
 };
+std::string to_string(Size2 size);  ///< "(3, 5)"
 
 /// rsub and rdiv take their operands the other way round, for a number on the left.
 enum class BinaryOp : std::uint8_t { add, sub, mul, div, maximum, minimum, pow, rsub, rdiv };

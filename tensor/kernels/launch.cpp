@@ -11,6 +11,8 @@ std::string_view word_of(Op op, const std::string_view (&words)[N]) {
 
 }  // namespace
 
+std::string to_string(Size2 size) { return fmt::format("({}, {})", size.height, size.width); }
+
 std::string_view word(BinaryOp op) {
   return word_of(op, {"add", "sub", "mul", "div", "maximum", "minimum", "pow", "rsub", "rdiv"});
 }

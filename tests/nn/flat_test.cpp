@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/activation.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
 #include "nn/models/models.h"
 
 namespace millrace {

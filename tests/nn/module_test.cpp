@@ -6,7 +6,13 @@
 #include <unordered_set>
 
 #include "nn/init.h"
-#include "nn/layers/layers.h"
+#include "nn/layers/activation.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/dropout.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
+#include "nn/layers/pooling.h"
 #include "nn/step_context.h"
 
 namespace millrace {

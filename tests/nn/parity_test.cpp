@@ -3,7 +3,13 @@
 #include <map>
 
 #include "golden.h"
-#include "nn/layers/layers.h"
+#include "nn/layers/activation.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
+#include "nn/layers/pooling.h"
+#include "nn/layers/shape.h"
 #include "nn/loss.h"
 #include "nn/models/models.h"
 #include "nn/optimizers/optimizer.h"

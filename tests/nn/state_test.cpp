@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/linear.h"
 #include "nn/models/models.h"
 
 namespace millrace {

@@ -2,7 +2,8 @@
 
 #include <gmock/gmock.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/dropout.h"
+#include "nn/layers/norm.h"
 
 namespace millrace {
 namespace {

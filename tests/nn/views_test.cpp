@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/shape.h"
 
 namespace millrace {
 namespace {

@@ -2,7 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/linear.h"
 #include "nn/models/models.h"
 
 namespace millrace {

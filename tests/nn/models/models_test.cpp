@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "nn/layers/layers.h"
 #include "nn/state.h"
 
 namespace millrace {

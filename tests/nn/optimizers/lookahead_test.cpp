@@ -3,7 +3,8 @@
 #include <cmath>
 #include <gmock/gmock.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
 #include "tensor/ops.h"
 
 namespace millrace {

@@ -3,7 +3,8 @@
 #include <cstring>
 #include <gmock/gmock.h>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/linear.h"
 #include "nn/optimizers/lookahead.h"
 #include "nn/optimizers/muon.h"
 #include "tensor/ops.h"

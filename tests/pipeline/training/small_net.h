@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "nn/layers/layers.h"
+#include "nn/layers/convolution.h"
+#include "nn/layers/dropout.h"
+#include "nn/layers/linear.h"
+#include "nn/layers/norm.h"
 #include "pipeline/training/trainer.h"
 
 namespace millrace {
