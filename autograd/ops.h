@@ -5,7 +5,7 @@
 #include <span>
 
 #include "autograd/variable.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
 #include "tensor/ops.h"
 
 /// Differentiable operations. Names and shapes follow PyTorch; errors name the operation and both shapes.
@@ -89,14 +89,9 @@ Variable matmul(const Variable& a, const Variable& b);
 Variable linear(const Variable& x, const Variable& weight, const Variable& bias = {});
 /// x [N, I, H, W], weight [O, I / groups, h, w], bias [O] (may be undefined). `max_pool` halves the result's
 /// sides.
-Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& params = {});
+Variable conv2d(const Variable& x, const Variable& weight, const Conv2dOptions& options = {});
 Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
-                const Conv2dParams& params = {});
-struct Pool2dOptions {
-  Size2 kernel = 2;
-  Size2 stride = 0;  ///< 0 means the kernel's size.
-  Size2 padding = 0;
-};
+                const Conv2dOptions& options = {});
 Variable max_pool2d(const Variable& x, const Pool2dOptions& options);
 Variable avg_pool2d(const Variable& x, const Pool2dOptions& options);
 Variable adaptive_max_pool2d(const Variable& x, Size2 output);
@@ -107,15 +102,17 @@ struct BatchNormOptions {
   bool training = true;
   Activation activation = Activation::none;  ///< Of the result, in the same pass over memory.
   bool max_pool = false;                     ///< Of 2x2 windows behind all else, for images.
-  /// Where the batch's statistics go (training) or come from (otherwise): f32 [C], var biased in training.
-  Tensor mean = {};
-  Tensor var = {};
+  Tensor mean = {}, var = {};                ///< To normalize by, without training: f32 [C].
+};
+struct BatchNormResult {
+  Variable out;
+  Tensor mean, var;  ///< Of the batch in training, var biased; else those of the options.
 };
 /// x [N, C, H, W] or [N, C]; weight and bias [C] may be undefined; `max_pool` halves the sides. `residual`,
 /// of x's shape and type, is added before the activation, which has to be relu then. Ioffe and Szegedy, arXiv
 /// 1502.03167.
-Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
-                    BatchNormOptions& options, const Variable& residual = {});
+BatchNormResult batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                           const BatchNormOptions& options = {}, const Variable& residual = {});
 Variable pad2d(const Variable& x, const Pad2d& pad, PadMode mode = PadMode::zero);
 /// Zeroes each element with probability p and scales the rest by 1 / (1 - p). The same key and first give the
 /// same mask.

@@ -106,7 +106,7 @@ Work max_pool_forward(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8);
   return {x.bytes() + out.bytes() + index.bytes(),
-          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_forward, x, Pool2dParams{}, out, index); }, out,
+          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_forward, x, Pool2dOptions{}, out, index); }, out,
           0.5};
 }
 
@@ -114,17 +114,16 @@ Work max_pool_backward(const Shape& shape, DType dtype) {
   const Tensor grad = filled(halved(shape), dtype), index = filled(halved(shape), DType::u8, 0);
   Tensor grad_x = filled(shape, dtype);
   return {grad_x.bytes() + grad.bytes() + index.bytes(),
-          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_backward, grad, index, Pool2dParams{}, grad_x); },
+          [=]() mutable { MILLRACE_LAUNCH(kGpu, max_pool2d_backward, grad, index, Pool2dOptions{}, grad_x); },
           grad_x.narrow(2, 0, 1).narrow(3, 0, 1), 0.5};
 }
 
 Work average_pool(const Shape& shape, DType dtype) {
   const Tensor x = filled(shape, dtype);
   Tensor out = filled({shape[0], shape[1], 1, 1}, dtype);
-  return {
-      x.bytes() + out.bytes(),
-      [=]() mutable { MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, Pool2dParams{.adaptive = true}, out); },
-      out, 0.5};
+  return {x.bytes() + out.bytes(),
+          [=]() mutable { MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, Pool2dOptions{.kernel = 0}, out); },
+          out, 0.5};
 }
 
 Work pad(const Shape& shape, DType dtype) {

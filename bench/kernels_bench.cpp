@@ -43,7 +43,7 @@ void check(double got, double expected) {
 
 void convolution(benchmark::State& state, const Layer& l, Pass pass, DType dtype) {
   const std::int64_t size = l.size + 2 * l.padding - l.kernel + 1;
-  const Conv2dParams params{.padding = l.padding};
+  const Conv2dOptions params{.padding = l.padding};
   Tensor x = filled({l.batch, l.in, l.size, l.size}, dtype),
          out = filled({l.batch, l.out, size, size}, dtype);
   Tensor weight = filled({l.out, l.in, l.kernel, l.kernel}, DType::f32, MemoryFormat::row_major), bias,

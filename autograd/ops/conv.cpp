@@ -5,18 +5,26 @@ namespace millrace {
 
 namespace {
 
-void check_weight(const Shape& x, const Variable& weight, const Variable& bias, const Conv2dParams& params) {
+void check_weight(const Shape& x, const Variable& weight, const Variable& bias,
+                  const Conv2dOptions& options) {
   if (weight.dim() != 4 || weight.dtype() != DType::f32) {
     throw InputError("conv2d: expected an f32 weight [O, I / groups, h, w], got {} {}", weight.dtype(),
                      weight.shape());
   }
-  if (params.groups < 1 || x[1] % params.groups != 0 || weight.size(0) % params.groups != 0) {
+  if (options.groups < 1 || x[1] % options.groups != 0 || weight.size(0) % options.groups != 0) {
     throw InputError("conv2d: groups = {} does not divide the channels of input {} and weight {}",
-                     params.groups, x, weight.shape());
+                     options.groups, x, weight.shape());
   }
-  if (x[1] != weight.size(1) * params.groups) {
+  if (x[1] != weight.size(1) * options.groups) {
     throw InputError("conv2d: input {} has {} channels, weight {} expects {}", x, x[1], weight.shape(),
-                     weight.size(1) * params.groups);
+                     weight.size(1) * options.groups);
+  }
+  if (options.kernel != Size2(0) && options.kernel != Size2(weight.size(2), weight.size(3))) {
+    throw InputError("conv2d: got options for a kernel of {} and weight {}; leave the kernel's size out",
+                     to_string(options.kernel), weight.shape());
+  }
+  if (bias.defined() && !options.bias) {
+    throw InputError("conv2d: got a bias {} and options without one; leave one of them out", bias.shape());
   }
   if (bias.defined() && (bias.shape() != Shape{weight.size(0)} || bias.dtype() != DType::f32)) {
     throw InputError("conv2d: got bias {} {}, expected f32 [{}] for weight {}", bias.dtype(), bias.shape(),
@@ -24,7 +32,7 @@ void check_weight(const Shape& x, const Variable& weight, const Variable& bias, 
   }
 }
 
-Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p) {
+Shape out_shape(const Shape& x, const Shape& weight, const Conv2dOptions& p) {
   const auto positive = [](Size2 size, std::int64_t least) {
     return size.height >= least && size.width >= least;
   };
@@ -47,7 +55,7 @@ Shape out_shape(const Shape& x, const Shape& weight, const Conv2dParams& p) {
 
 /// `whole` without those last rows and columns that the pooling leaves out, where only padding lies behind
 /// them. (cuDNN's engines like padding to be the same on both sides.)
-Shape pooled_part(Shape whole, const Shape& x, const Shape& weight, const Conv2dParams& p) {
+Shape pooled_part(Shape whole, const Shape& x, const Shape& weight, const Conv2dOptions& p) {
   const auto used = [](std::int64_t count, std::int64_t size, std::int64_t window, std::int64_t dilation,
                        std::int64_t stride, std::int64_t padding) {
     const std::int64_t even = count - count % 2;
@@ -68,30 +76,30 @@ Tensor row_major_destination(const InputGradients& inputs, int i, const Shape& s
 
 /// The convolution, of which `shape` is computed, or with `pools` that and the pooling behind it in one pass.
 Variable convolve(const Tensor& input, const Variable& x, const Variable& weight, const Variable& bias,
-                  const Conv2dParams& params, const Shape& shape, bool pools = false) {
+                  const Conv2dOptions& options, const Shape& shape, bool pools = false) {
   const Tensor kernel = weight.data().contiguous();
   Tensor out = detail::empty_image(shape, input);
   Tensor index;  // of the pooling's winners
   if (pools) {
     index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});
-    MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_forward, input, kernel, detail::dense_value(bias), params, out,
+    MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_forward, input, kernel, detail::dense_value(bias), options, out,
                            index);
   } else {
-    MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), params, out);
+    MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), options, out);
   }
   const char* const name = pools ? "conv2d_max_pool2d" : "conv2d";
   return record(name, std::move(out), {x, weight, bias}, [&](const Tensor&) {
     const bool needs_input = weight.requires_grad();
-    return [params, index, x = needs_input ? SavedTensor(input) : SavedTensor(), weight = SavedTensor(kernel),
-            shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
+    return [options, index, x = needs_input ? SavedTensor(input) : SavedTensor(),
+            weight = SavedTensor(kernel), shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
       const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
       const Tensor& kernel = weight.get("conv2d");
       if (inputs.needed(0)) {
         Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
         if (index.defined()) {
-          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_data, grad, index, kernel, params, grad_x);
+          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_data, grad, index, kernel, options, grad_x);
         } else {
-          MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, params, grad_x);
+          MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, options, grad_x);
         }
         inputs.add(0, std::move(grad_x));
       }
@@ -100,10 +108,10 @@ Variable convolve(const Tensor& input, const Variable& x, const Variable& weight
       if (inputs.needed(1)) {
         Tensor grad_weight = row_major_destination(inputs, 1, kernel.shape(), grad);
         if (index.defined()) {
-          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get("conv2d"), grad, index, params,
+          MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get("conv2d"), grad, index, options,
                                  grad_weight, grad_bias);
         } else {
-          MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, params, grad_weight,
+          MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, options, grad_weight,
                           grad_bias);
         }
         inputs.add(1, std::move(grad_weight));
@@ -120,27 +128,28 @@ Variable convolve(const Tensor& input, const Variable& x, const Variable& weight
 
 }  // namespace
 
-Variable conv2d(const Variable& x, const Variable& weight, const Conv2dParams& params) {
-  return conv2d(x, weight, Variable(), params);
+Variable conv2d(const Variable& x, const Variable& weight, const Conv2dOptions& options) {
+  return conv2d(x, weight, Variable(), options);
 }
 
-Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias, const Conv2dParams& params) {
+Variable conv2d(const Variable& x, const Variable& weight, const Variable& bias,
+                const Conv2dOptions& options) {
   const Tensor input = detail::image_input(x, "conv2d");
-  check_weight(x.shape(), weight, bias, params);
+  check_weight(x.shape(), weight, bias, options);
   check_operands("conv2d", {&input, &weight.data(), bias.defined() ? &bias.data() : &input});
-  const Shape whole = out_shape(x.shape(), weight.shape(), params);
-  if (!params.max_pool) {
-    return convolve(input, x, weight, bias, params, whole);
+  const Shape whole = out_shape(x.shape(), weight.shape(), options);
+  if (!options.max_pool) {
+    return convolve(input, x, weight, bias, options, whole);
   }
   if (!x.device().is_cpu()) {
-    return max_pool2d(convolve(input, x, weight, bias, params, whole), {.kernel = 2});
+    return max_pool2d(convolve(input, x, weight, bias, options, whole), {.kernel = 2});
   }
   const Shape pooled{whole[0], whole[1], whole[2] / 2, whole[3] / 2};
-  if (cpu::conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), params, pooled)) {
-    return convolve(input, x, weight, bias, params, pooled, true);
+  if (cpu::conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), options, pooled)) {
+    return convolve(input, x, weight, bias, options, pooled, true);
   }
-  const Shape read = pooled_part(whole, x.shape(), weight.shape(), params);
-  return max_pool2d(convolve(input, x, weight, bias, params, read), {.kernel = 2});
+  const Shape read = pooled_part(whole, x.shape(), weight.shape(), options);
+  return max_pool2d(convolve(input, x, weight, bias, options, read), {.kernel = 2});
 }
 
 }  // namespace millrace

@@ -69,96 +69,130 @@ bool pools(const Variable& x, const BatchNormOptions& options, const Variable& r
          !residual.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0;
 }
 
+/// What the forward pass made and the backward pass needs.
+struct Normalized {
+  Tensor input, scale, shift, mean, var;
+  Tensor out;
+  Tensor index;  // of the pooling's winners, where that is part of the pass
+};
+
 /// All but the pooling, or `at_once` that too.
-Variable normalize(const Variable& x, const Variable& weight, const Variable& bias, BatchNormOptions& options,
-                   const Variable& residual, bool at_once) {
-  const Tensor input =
-      x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major);
-  const Tensor scale = detail::dense_value(weight);
+Normalized normalize(const Variable& x, const Variable& weight, const Variable& bias,
+                     const BatchNormOptions& options, const Variable& residual, bool at_once) {
+  const Device device = x.device();
+  Normalized n{
+      .input = x.data().contiguous(x.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major),
+      .scale = detail::dense_value(weight),
+      .shift = detail::dense_value(bias),
+      .mean = options.mean,
+      .var = options.var,
+      .out = {},
+      .index = {}};
   if (options.training) {
-    options.mean = empty({x.size(1)}, {.device = x.device()});
-    options.var = empty({x.size(1)}, {.device = x.device()});
-    MILLRACE_LAUNCH(x.device(), batch_norm_statistics, input, options.mean, options.var);
+    n.mean = empty({x.size(1)}, {.device = device});
+    n.var = empty({x.size(1)}, {.device = device});
+    MILLRACE_LAUNCH(device, batch_norm_statistics, n.input, n.mean, n.var);
   }
-  const Tensor shift = detail::dense_value(bias);
-  Tensor out, index;  // index: of the pooling's winners
   if (at_once) {
     const Shape shape{x.size(0), x.size(1), x.size(2) / 2, x.size(3) / 2};
-    out = detail::empty_image(shape, input);
-    index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});
-    MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_apply, operation_of(options.activation), input, options.mean,
-                           options.var, options.eps, scale, shift, out, index);
-  } else if (out = empty_like(input); options.activation == Activation::none) {
-    MILLRACE_LAUNCH(x.device(), batch_norm_apply, input, options.mean, options.var, options.eps, scale, shift,
-                    out);
-  } else {
-    const Tensor added = residual.defined() ? detail::in_order_of(input, residual.data()) : Tensor();
-    MILLRACE_LAUNCH(x.device(), batch_norm_activation_apply, operation_of(options.activation), input, added,
-                    options.mean, options.var, options.eps, scale, shift, out);
+    n.out = detail::empty_image(shape, n.input);
+    n.index = empty(shape, {.dtype = DType::u8, .format = MemoryFormat::channels_last});
+    MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_apply, operation_of(options.activation), n.input, n.mean,
+                           n.var, options.eps, n.scale, n.shift, n.out, n.index);
+    return n;
   }
-  const std::array all{x, weight, bias, residual};
-  const auto given = std::span(all).first(residual.defined() ? 4 : 3);
-  return record("batch_norm", std::move(out), given, [&](const Tensor& out) {
-    // The gradient of relu behind a residual comes from the result, that of other activations from x.
-    const bool of_result = residual.defined();
-    const Activation activation = of_result ? Activation::none : options.activation;
-    const bool activated = activation != Activation::none;
-    return [eps = options.eps, training = options.training, activation, index, x = SavedTensor(input),
-            result = of_result ? SavedTensor(out) : SavedTensor(), scale = SavedTensor(scale),
-            shift = activated ? SavedTensor(shift) : SavedTensor(), mean = SavedTensor(options.mean),
-            var = SavedTensor(options.var)](const Tensor& gradient, InputGradients& inputs) {
-      const Tensor& input = x.get("batch_norm");
-      const Tensor& sum = result.get("batch_norm");
-      Tensor grad_sum = sum.defined() ? destination_like(input, inputs, 3, gradient) : Tensor();
-      // The kernel is done with its sums before it writes.
-      Tensor grad_x = inputs.needed(0) ? destination_like(input, inputs, 0, gradient) : Tensor();
-      Tensor grad = index.defined() ? gradient.contiguous(MemoryFormat::channels_last)
-                                    : detail::in_order_of(input, gradient);
-      if (sum.defined()) {
-        MILLRACE_LAUNCH(grad.device(), unary_backward, UnaryOp::relu, grad, Tensor(), sum, grad_sum);
-        inputs.add(3, grad_sum);
-        if (!inputs.needed(0) && !inputs.needed(1) && !inputs.needed(2)) {
-          return;
-        }
-        grad = std::move(grad_sum);
-      }
-      Tensor grad_weight = inputs.needed(1) ? inputs.destination(1) : Tensor();
-      Tensor grad_bias = inputs.needed(2) ? inputs.destination(2) : Tensor();
-      if (index.defined()) {
-        MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_backward, operation_of(activation), grad, index, input,
-                               mean.get("batch_norm"), var.get("batch_norm"), eps, scale.get("batch_norm"),
-                               shift.get("batch_norm"), training, grad_x, grad_weight, grad_bias);
-      } else if (activation == Activation::none) {
-        MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, mean.get("batch_norm"),
-                        var.get("batch_norm"), eps, scale.get("batch_norm"), training, grad_x, grad_weight,
-                        grad_bias);
-      } else {
-        MILLRACE_LAUNCH(grad.device(), batch_norm_activation_backward, operation_of(activation), grad, input,
-                        mean.get("batch_norm"), var.get("batch_norm"), eps, scale.get("batch_norm"),
-                        shift.get("batch_norm"), training, grad_x, grad_weight, grad_bias);
-      }
-      if (inputs.needed(0)) {
-        inputs.add(0, std::move(grad_x));
-      }
-      if (inputs.needed(1)) {
-        inputs.add(1, std::move(grad_weight));
-      }
-      if (inputs.needed(2)) {
-        inputs.add(2, std::move(grad_bias));
-      }
-    };
-  });
+  n.out = empty_like(n.input);
+  if (options.activation == Activation::none) {
+    MILLRACE_LAUNCH(device, batch_norm_apply, n.input, n.mean, n.var, options.eps, n.scale, n.shift, n.out);
+  } else {
+    const Tensor added = residual.defined() ? detail::in_order_of(n.input, residual.data()) : Tensor();
+    MILLRACE_LAUNCH(device, batch_norm_activation_apply, operation_of(options.activation), n.input, added,
+                    n.mean, n.var, options.eps, n.scale, n.shift, n.out);
+  }
+  return n;
 }
+
+/// The backward closure. The gradient of relu behind a residual comes from the result, that of other
+/// activations from x.
+struct BatchNormBackward {
+  double eps;
+  bool training;
+  Activation activation;  // that the kernel sees to
+  Tensor index;
+  SavedTensor x, result, scale, shift, mean, var;
+
+  BatchNormBackward(const Normalized& n, const Tensor& out, const BatchNormOptions& options, bool residual)
+      : eps(options.eps),
+        training(options.training),
+        activation(residual ? Activation::none : options.activation),
+        index(n.index),
+        x(n.input),
+        result(residual ? SavedTensor(out) : SavedTensor()),
+        scale(n.scale),
+        shift(activation != Activation::none ? SavedTensor(n.shift) : SavedTensor()),
+        mean(n.mean),
+        var(n.var) {}
+
+  void operator()(const Tensor& gradient, InputGradients& inputs) const {
+    const Tensor& input = x.get("batch_norm");
+    const Tensor& sum = result.get("batch_norm");
+    Tensor grad_sum = sum.defined() ? destination_like(input, inputs, 3, gradient) : Tensor();
+    // The kernel is done with its sums before it writes.
+    Tensor grad_x = inputs.needed(0) ? destination_like(input, inputs, 0, gradient) : Tensor();
+    Tensor grad = index.defined() ? gradient.contiguous(MemoryFormat::channels_last)
+                                  : detail::in_order_of(input, gradient);
+    if (sum.defined()) {
+      MILLRACE_LAUNCH(grad.device(), unary_backward, UnaryOp::relu, grad, Tensor(), sum, grad_sum);
+      inputs.add(3, grad_sum);
+      if (!inputs.needed(0) && !inputs.needed(1) && !inputs.needed(2)) {
+        return;
+      }
+      grad = std::move(grad_sum);
+    }
+    std::array all{std::move(grad_x), inputs.needed(1) ? inputs.destination(1) : Tensor(),
+                   inputs.needed(2) ? inputs.destination(2) : Tensor()};
+    launch(grad, input, all[0], all[1], all[2]);
+    for (int i = 0; i < 3; ++i) {
+      if (inputs.needed(i)) {
+        inputs.add(i, std::move(all[static_cast<std::size_t>(i)]));
+      }
+    }
+  }
+
+  void launch(const Tensor& grad, const Tensor& input, Tensor& grad_x, Tensor& grad_weight,
+              Tensor& grad_bias) const {
+    const Tensor &m = mean.get("batch_norm"), &v = var.get("batch_norm"), &weight = scale.get("batch_norm"),
+                 &bias = shift.get("batch_norm");
+    if (index.defined()) {
+      MILLRACE_LAUNCH_ON_CPU(batch_norm_max_pool2d_backward, operation_of(activation), grad, index, input, m,
+                             v, eps, weight, bias, training, grad_x, grad_weight, grad_bias);
+    } else if (activation == Activation::none) {
+      MILLRACE_LAUNCH(grad.device(), batch_norm_backward, grad, input, m, v, eps, weight, training, grad_x,
+                      grad_weight, grad_bias);
+    } else {
+      MILLRACE_LAUNCH(grad.device(), batch_norm_activation_backward, operation_of(activation), grad, input, m,
+                      v, eps, weight, bias, training, grad_x, grad_weight, grad_bias);
+    }
+  }
+};
 
 }  // namespace
 
-Variable batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
-                    BatchNormOptions& options, const Variable& residual) {
+BatchNormResult batch_norm(const Variable& x, const Variable& weight, const Variable& bias,
+                           const BatchNormOptions& options, const Variable& residual) {
   check_batch_norm(x, weight, bias, options);
   check_residual(x, residual, options.activation);
   const bool at_once = pools(x, options, residual);
-  const Variable out = normalize(x, weight, bias, options, residual, at_once);
-  return options.max_pool && !at_once ? max_pool2d(out, {.kernel = 2}) : out;
+  Normalized n = normalize(x, weight, bias, options, residual, at_once);
+  const std::array all{x, weight, bias, residual};
+  const auto given = std::span(all).first(residual.defined() ? 4 : 3);
+  Variable out = record("batch_norm", std::move(n.out), given, [&](const Tensor& made) {
+    return BatchNormBackward(n, made, options, residual.defined());
+  });
+  if (options.max_pool && !at_once) {
+    out = max_pool2d(out, {.kernel = 2});
+  }
+  return {std::move(out), n.mean, n.var};
 }
 
 namespace {

@@ -4,8 +4,7 @@
 
 namespace millrace::nn {
 
-Conv2d::Conv2d(std::int64_t in, std::int64_t out, const Conv2dOptions& options)
-    : params_{options.stride, options.padding, options.dilation, options.groups, options.max_pool} {
+Conv2d::Conv2d(std::int64_t in, std::int64_t out, const Conv2dOptions& options) : options_(options) {
   if (in < 1 || out < 1 || options.kernel.height < 1 || options.kernel.width < 1) {
     throw InputError("Conv2d: got {} to {} channels with kernel {}, expected positive numbers", in, out,
                      to_string(options.kernel));
@@ -25,25 +24,25 @@ Conv2d::Conv2d(std::int64_t in, std::int64_t out, const Conv2dOptions& options)
   }
 }
 
-Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, bias, params_); }
+Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, bias, options_); }
 
 std::string Conv2d::describe() const {
   const Shape& shape = weight.shape();
-  std::string text = fmt::format("{}({}, {}, kernel_size={}, stride={}", kind(), shape[1] * params_.groups,
-                                 shape[0], to_string({shape[2], shape[3]}), to_string(params_.stride));
-  if (params_.padding != Size2(0)) {
-    text += fmt::format(", padding={}", to_string(params_.padding));
+  std::string text = fmt::format("{}({}, {}, kernel_size={}, stride={}", kind(), shape[1] * options_.groups,
+                                 shape[0], to_string({shape[2], shape[3]}), to_string(options_.stride));
+  if (options_.padding != Size2(0)) {
+    text += fmt::format(", padding={}", to_string(options_.padding));
   }
-  if (params_.dilation != Size2(1)) {
-    text += fmt::format(", dilation={}", to_string(params_.dilation));
+  if (options_.dilation != Size2(1)) {
+    text += fmt::format(", dilation={}", to_string(options_.dilation));
   }
-  if (params_.groups != 1) {
-    text += fmt::format(", groups={}", params_.groups);
+  if (options_.groups != 1) {
+    text += fmt::format(", groups={}", options_.groups);
   }
   if (!bias.defined()) {
     text += ", bias=False";
   }
-  if (params_.max_pool) {
+  if (options_.max_pool) {
     text += ", max_pool=True";
   }
   return text + ")";

@@ -7,15 +7,8 @@
 
 namespace millrace::nn {
 
-struct Conv2dOptions {
-  Size2 kernel;
-  Size2 stride = 1;
-  Size2 padding = 0;
-  Size2 dilation = 1;
-  std::int64_t groups = 1;
-  bool bias = true;
-  bool max_pool = false;  ///< Of 2x2 windows behind, in the same pass where that is faster.
-};
+using millrace::Conv2dOptions;
+
 /// [N, in, H, W] to [N, out, H', W']. Weights start as PyTorch's do.
 class Conv2d : public Module {
  public:
@@ -27,7 +20,7 @@ class Conv2d : public Module {
   Variable bias;    ///< [out], or undefined
 
  private:
-  Conv2dParams params_;
+  Conv2dOptions options_;
 };
 
 }  // namespace millrace::nn

@@ -17,14 +17,14 @@ BatchNorm2d::BatchNorm2d(std::int64_t channels, const BatchNorm2dOptions& option
 }
 
 Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
-  if (!is_training()) {
-    BatchNormOptions options{.eps = options_.eps,
-                             .training = false,
-                             .activation = options_.activation,
-                             .max_pool = options_.max_pool,
-                             .mean = running_mean,
-                             .var = running_var};
-    return batch_norm(x, weight, bias, options, residual);
+  BatchNormOptions options{.eps = options_.eps,
+                           .training = is_training(),
+                           .activation = options_.activation,
+                           .max_pool = options_.max_pool};
+  if (!options.training) {
+    options.mean = running_mean;
+    options.var = running_var;
+    return batch_norm(x, weight, bias, options, residual).out;
   }
   const std::int64_t values = x.dim() >= 2 && x.size(1) > 0 ? x.data().numel() / x.size(1) : 0;
   if (values == 1) {
@@ -32,15 +32,11 @@ Variable BatchNorm2d::forward(const Variable& x, const Variable& residual) {
         "BatchNorm2d: input {} has one value a channel, training needs at least two; use larger shards",
         x.shape());
   }
-  BatchNormOptions options{.eps = options_.eps,
-                           .training = true,
-                           .activation = options_.activation,
-                           .max_pool = options_.max_pool};
-  Variable out = batch_norm(x, weight, bias, options, residual);
+  const BatchNormResult result = batch_norm(x, weight, bias, options, residual);
   if (values > 0) {  // an empty batch says nothing
-    add_statistics(options.mean, options.var, x.size(0), values);
+    add_statistics(result.mean, result.var, x.size(0), values);
   }
-  return out;
+  return result.out;
 }
 
 void BatchNorm2d::add_statistics(const Tensor& mean, const Tensor& var, std::int64_t samples,

@@ -5,9 +5,8 @@ namespace millrace::nn {
 namespace {
 
 std::string describe_pool(const Module& module, const Pool2dOptions& options) {
-  const Size2 stride = options.stride == Size2(0) ? options.kernel : options.stride;
   std::string text = fmt::format("{}(kernel_size={}, stride={}", module.kind(), to_string(options.kernel),
-                                 to_string(stride));
+                                 to_string(options.step()));
   if (options.padding != Size2(0)) {
     text += fmt::format(", padding={}", to_string(options.padding));
   }

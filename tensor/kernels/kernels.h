@@ -1,11 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 #include "tensor/config.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/options.h"
 #include "tensor/tensor.h"
 
 /// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and, but for a few, in
@@ -42,22 +42,11 @@
 
 namespace millrace {
 
-/// Height and width; one number stands for both.
-struct Size2 {
-  std::int64_t height;
-  std::int64_t width;
-  constexpr Size2(std::int64_t both) : height(both), width(both) {}  // NOLINT: {.kernel = 3} is meant to work
-  constexpr Size2(std::int64_t h, std::int64_t w) : height(h), width(w) {}
-  bool operator==(const Size2&) const = default;
-};
-std::string to_string(Size2 size);  ///< "(3, 5)"
-
 /// rsub and rdiv take their operands the other way round, for a number on the left.
 enum class BinaryOp : std::uint8_t { add, sub, mul, div, maximum, minimum, pow, rsub, rdiv };
 enum class CompareOp : std::uint8_t { equal, not_equal, less, less_equal, greater, greater_equal };
 enum class UnaryOp : std::uint8_t { exp, log, sqrt, tanh, abs, neg, sigmoid, relu, gelu };
 enum class ReduceOp : std::uint8_t { sum, max, min };
-enum class PadMode : std::uint8_t { zero, reflect };
 /// How a launch hook names them: "gelu".
 std::string_view word(BinaryOp op);
 std::string_view word(CompareOp op);
@@ -94,19 +83,11 @@ MILLRACE_KERNEL(rand_normal, std::uint64_t seed, std::uint64_t first_block, Tens
 MILLRACE_KERNEL(matmul, const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out)
 
 // Convolution, f32 and bf16 activations with f32 weights [O, I / groups, H, W]; `bias` may be undefined.
-struct Conv2dParams {
-  Size2 stride = 1;
-  Size2 padding = 0;
-  Size2 dilation = 1;
-  std::int64_t groups = 1;
-  /// A max pooling of 2x2 windows behind. `conv2d` sees to it; kernels go by out's size.
-  bool max_pool = false;
-};
 MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                const Conv2dParams& params, Tensor& out)
-MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+                const Conv2dOptions& params, Tensor& out)
+MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, const Conv2dOptions& params,
                 Tensor& grad_x)
-MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, const Conv2dOptions& params,
                 Tensor& grad_weight,
                 Tensor& grad_bias)  // grad_bias may be undefined
 
@@ -114,33 +95,27 @@ MILLRACE_KERNEL(conv2d_backward_weight, const Tensor& x, const Tensor& grad, con
 // gradient is made an image at a time. For CPUs alone, and those convolutions of which `conv2d_pools` says
 // that it is faster.
 namespace cpu {
-bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dParams& params,
+bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dOptions& params,
                   const Shape& pooled);
 // `index`, u8, as of max_pool2d_forward.
 void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                               const Conv2dParams& params, Tensor& out, Tensor& index);
+                               const Conv2dOptions& params, Tensor& out, Tensor& index);
 // `grad`: of the pooling's result.
 void conv2d_max_pool2d_backward_data(const Tensor& grad, const Tensor& index, const Tensor& weight,
-                                     const Conv2dParams& params, Tensor& grad_x);
+                                     const Conv2dOptions& params, Tensor& grad_x);
 void conv2d_max_pool2d_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
-                                       const Conv2dParams& params, Tensor& grad_weight, Tensor& grad_bias);
+                                       const Conv2dOptions& params, Tensor& grad_weight, Tensor& grad_bias);
 }  // namespace cpu
 
-// Pooling. The adaptive form ignores kernel, stride and padding: windows follow from the sizes of x and out.
-struct Pool2dParams {
-  Size2 kernel = 2;
-  Size2 stride = 2;
-  Size2 padding = 0;
-  bool adaptive = false;
-};
+// Pooling.
 // `index` holds the winner's place in its window, row by row: u8 where a window has at most 256 places, else
 // i32.
-MILLRACE_KERNEL(max_pool2d_forward, const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index)
-MILLRACE_KERNEL(max_pool2d_backward, const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+MILLRACE_KERNEL(max_pool2d_forward, const Tensor& x, const Pool2dOptions& params, Tensor& out, Tensor& index)
+MILLRACE_KERNEL(max_pool2d_backward, const Tensor& grad, const Tensor& index, const Pool2dOptions& params,
                 Tensor& grad_x)
-MILLRACE_KERNEL(avg_pool2d_forward, const Tensor& x, const Pool2dParams& params,
+MILLRACE_KERNEL(avg_pool2d_forward, const Tensor& x, const Pool2dOptions& params,
                 Tensor& out)  // padding counts, as in PyTorch
-MILLRACE_KERNEL(avg_pool2d_backward, const Tensor& grad, const Pool2dParams& params, Tensor& grad_x)
+MILLRACE_KERNEL(avg_pool2d_backward, const Tensor& grad, const Pool2dOptions& params, Tensor& grad_x)
 
 // Batch normalization over N, H, W; all vectors f32 [C], `weight` and `bias` may be undefined.
 MILLRACE_KERNEL(batch_norm_statistics, const Tensor& x, Tensor& mean, Tensor& var)  // var: biased
@@ -192,9 +167,6 @@ MILLRACE_KERNEL(cross_entropy_backward, const Tensor& grad, const Tensor& log_pr
 // out = x * mask / (1 - p), mask drawn from Philox keyed by `key` at each element's row-major place + first.
 MILLRACE_KERNEL(dropout, const Tensor& x, double p, std::uint64_t key, std::uint64_t first, Tensor& out)
 
-struct Pad2d {
-  std::int64_t left = 0, right = 0, top = 0, bottom = 0;
-};
 MILLRACE_KERNEL(pad2d_forward, const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out)
 MILLRACE_KERNEL(pad2d_backward, const Tensor& grad, const Pad2d& pad, PadMode mode, Tensor& grad_x)
 

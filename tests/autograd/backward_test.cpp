@@ -285,8 +285,7 @@ TEST(BoundGradient, IsNotLentToTwoInputsOfOneFunction) {
   const Variable x(tensor({{1, 2}, {5, -2}, {3, 9}}));
   const Tensor given = tensor({{1, 2}, {3, 4}, {6, 5}});
   const auto gradients = [&](const Variable& weight, const Variable& bias) {
-    BatchNormOptions options;
-    batch_norm(x, weight, bias, options).backward(given);  // asks for both places before it hands either over
+    batch_norm(x, weight, bias).out.backward(given);  // asks for both places before it hands either over
   };
   const Variable apart_weight = parameter({1, 1}), apart_bias = parameter({1, 1});
   gradients(apart_weight, apart_bias);

@@ -18,10 +18,10 @@ TEST(CudaOperands, HaveToLieOnOneDevice) {
     GTEST_SKIP() << cuda_unavailable_reason();
   }
   const auto normalize = [](Device vector, Device statistics, Device residual) {
-    BatchNormOptions options{.training = false,
-                             .activation = Activation::relu,
-                             .mean = zeros({3}, {.device = statistics}),
-                             .var = ones({3}, {.device = statistics})};
+    const BatchNormOptions options{.training = false,
+                                   .activation = Activation::relu,
+                                   .mean = zeros({3}, {.device = statistics}),
+                                   .var = ones({3}, {.device = statistics})};
     batch_norm(on(kGpu, {2, 3, 4, 4}), on(vector, {3}), on(vector, {3}), options, on(residual, {2, 3, 4, 4}));
   };
   EXPECT_NO_THROW(normalize(kGpu, kGpu, kGpu));

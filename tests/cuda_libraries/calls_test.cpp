@@ -202,9 +202,9 @@ TEST_F(CudnnExecution, EnginesRefusedByChanceAreReplaced) {
           std::vector<Tensor> made = {empty(grad.shape(), there), empty(x.shape(), there),
                                       empty(weight.shape(), {.device = device})};
           Tensor none;
-          MILLRACE_LAUNCH(device, conv2d_forward, x, weight, Tensor(), Conv2dParams{}, made[0]);
-          MILLRACE_LAUNCH(device, conv2d_backward_data, grad, weight, Conv2dParams{}, made[1]);
-          MILLRACE_LAUNCH(device, conv2d_backward_weight, x, grad, Conv2dParams{}, made[2], none);
+          MILLRACE_LAUNCH(device, conv2d_forward, x, weight, Tensor(), Conv2dOptions{}, made[0]);
+          MILLRACE_LAUNCH(device, conv2d_backward_data, grad, weight, Conv2dOptions{}, made[1]);
+          MILLRACE_LAUNCH(device, conv2d_backward_weight, x, grad, Conv2dOptions{}, made[2], none);
           return made;
         };
         const auto found = results(kGpu, moved_image(x), weight.to(kGpu), moved_image(grad));

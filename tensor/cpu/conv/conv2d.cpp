@@ -31,7 +31,7 @@ std::int64_t reach_behind(std::int64_t in, std::int64_t kernel, std::int64_t out
   return std::max<std::int64_t>((out - 1) * stride + (kernel - 1) * dilation + 1 - in - padding, 0);
 }
 
-Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dParams& p, const Tensor& out) {
+Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dOptions& p, const Tensor& out) {
   const auto dims = [](const Shape& shape) { return memory::dims(shape.begin(), shape.end()); };
   memory::dims w = dims(weight);
   if (p.groups > 1) {
@@ -55,7 +55,7 @@ Layout layout_of(const Tensor& x, const Shape& weight, const Conv2dParams& p, co
           .weight_gradient = {w, f32, any}};
 }
 
-onednn::Key key_of(const Tensor& x, const Shape& weight, bool bias, const Conv2dParams& p,
+onednn::Key key_of(const Tensor& x, const Shape& weight, bool bias, const Conv2dOptions& p,
                    const Tensor& out) {
   return {static_cast<std::int64_t>(x.dtype()),
           bias,
@@ -157,7 +157,7 @@ Convolution make_backward_weight(const Layout& l, bool bias) {
 
 /// Whether the gradient of the input is sooner had as a forward convolution of the gradient with the weights
 /// turned round: it is in oneDNN 2.6, but for small images.
-bool forward_is_faster(const Shape& weight, const Conv2dParams& p, const Tensor& grad) {
+bool forward_is_faster(const Shape& weight, const Conv2dOptions& p, const Tensor& grad) {
   const bool can_pad = p.padding.height < weight[2] && p.padding.width < weight[3];
   const std::int64_t least = grad.dtype() == DType::f32 ? 24 : 64;  // channels
   return is_dense(p) && can_pad && weight[0] >= least && weight[1] >= least && grad.size(2) >= 6 &&
@@ -215,24 +215,24 @@ Tensor prepared_for_winograd(const Tensor& weight, bool turn, DType dtype) {
 /// Gradients of bf16 that oneDNN 2.6 computes wrongly, and that are made in f32 therefore: the weights' of
 /// kernels dilated downwards over channels that leave a block of 16 part empty (seen in images of 30 pixels
 /// and more across).
-bool weight_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dParams& params) {
+bool weight_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dOptions& params) {
   return dtype == DType::bf16 && params.dilation.height > 1 && weight[1] % 16 != 0;
 }
 /// And the images' of 1x1 kernels with an odd number of results, for some sizes of images.
-bool data_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dParams& params) {
+bool data_gradient_is_wrong(DType dtype, const Shape& weight, const Conv2dOptions& params) {
   return dtype == DType::bf16 && weight[2] == 1 && weight[3] == 1 && weight[0] / params.groups % 2 != 0;
 }
 
 /// What the gradient of the input is a convolution with, of the gradient with weights turned round: [I, O].
 Shape turned_shape(const Shape& weight) { return {weight[1], weight[0], weight[2], weight[3]}; }
 /// And its padding.
-Size2 turned_padding(const Shape& weight, const Conv2dParams& params) {
+Size2 turned_padding(const Shape& weight, const Conv2dOptions& params) {
   return {weight[2] - 1 - params.padding.height, weight[3] - 1 - params.padding.width};
 }
 
 /// By oneDNN, with `weight` or that turned round.
 void run_forward(const Tensor& x, const Tensor& weight, bool turn, const Tensor& bias,
-                 const Conv2dParams& params, Tensor& out) {
+                 const Conv2dOptions& params, Tensor& out) {
   Shape shape = weight.shape();
   if (turn) {
     std::swap(shape[0], shape[1]);
@@ -251,7 +251,7 @@ void run_forward(const Tensor& x, const Tensor& weight, bool turn, const Tensor&
 
 }  // namespace
 
-void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dParams& params,
+void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& params,
                     Tensor& out) {
   assert(x.is_contiguous(MemoryFormat::channels_last) && out.is_contiguous(MemoryFormat::channels_last));
   if (out.numel() == 0) {
@@ -266,7 +266,7 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   run_forward(x, weight, false, bias, params, out);
 }
 
-void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dOptions& params,
                           Tensor& grad_x) {
   if (grad_x.numel() == 0) {
     return;
@@ -295,7 +295,7 @@ void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2d
   made.convolution.run({grad.raw(), grad_x.raw(), read.raw()});
 }
 
-void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dOptions& params,
                             Tensor& grad_weight, Tensor& grad_bias) {
   const bool biased = grad_bias.defined();
   if (grad.numel() == 0) {
@@ -330,7 +330,7 @@ void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dPar
   made.reorder.run({grad_weight.raw()});
 }
 
-bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dParams& params,
+bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased, const Conv2dOptions& params,
                   const Shape& pooled) {
   const Shape whole{pooled[0], pooled[1], 2 * pooled[2], 2 * pooled[3]};
   return winograd_is_faster(dtype, weight, params, whole) &&
@@ -339,7 +339,7 @@ bool conv2d_pools(DType dtype, const Shape& x, const Shape& weight, bool biased,
 }
 
 void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                               const Conv2dParams& params, Tensor& out, Tensor& index) {
+                               const Conv2dOptions& params, Tensor& out, Tensor& index) {
   assert(conv2d_pools(x.dtype(), x.shape(), weight.shape(), bias.defined(), params, out.shape()));
   assert(index.dtype() == DType::u8 && index.shape() == out.shape());
   winograd_max_pool_forward(x, prepared_for_winograd(weight, false, x.dtype()), bias, params.padding, out,
@@ -347,13 +347,13 @@ void conv2d_max_pool2d_forward(const Tensor& x, const Tensor& weight, const Tens
 }
 
 void conv2d_max_pool2d_backward_data(const Tensor& grad, const Tensor& index, const Tensor& weight,
-                                     const Conv2dParams& params, Tensor& grad_x) {
+                                     const Conv2dOptions& params, Tensor& grad_x) {
   winograd_unpooled_forward(grad, index, prepared_for_winograd(weight, true, grad.dtype()),
                             turned_padding(weight.shape(), params), grad_x);
 }
 
 void conv2d_max_pool2d_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
-                                       const Conv2dParams& params, Tensor& grad_weight, Tensor& grad_bias) {
+                                       const Conv2dOptions& params, Tensor& grad_weight, Tensor& grad_bias) {
   if (x.dtype() == DType::f32) {
     winograd_backward_weight(x, grad, index, params.padding, grad_weight, grad_bias);
   } else {

@@ -175,23 +175,23 @@ void backward_data(const float* grad, const float* weight, const Sizes& s, float
   }
 }
 
-bool is_plain(DType dtype, const Shape& weight, const Conv2dParams& params) {
+bool is_plain(DType dtype, const Shape& weight, const Conv2dOptions& params) {
   return dtype == DType::f32 && weight[1] <= kMostChannels && params.groups == 1 &&
          params.padding == Size2(0) && params.dilation == Size2(1);
 }
 
 }  // namespace
 
-bool direct_conv2d_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
+bool direct_conv2d_is_faster(DType dtype, const Shape& weight, const Conv2dOptions& params) {
   return is_plain(dtype, weight, params) && weight[0] <= kMostChannels;
 }
 
-bool direct_conv2d_data_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params) {
+bool direct_conv2d_data_is_faster(DType dtype, const Shape& weight, const Conv2dOptions& params) {
   return is_plain(dtype, weight, params) && weight[1] * weight[3] <= 2 * kLanes;
 }
 
 void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                           const Conv2dParams& params, Tensor& out) {
+                           const Conv2dOptions& params, Tensor& out) {
   const Sizes s = sizes_of(x, out, weight.shape(), params);
   thread_local std::vector<Eight> packed;
   packed.assign(static_cast<std::size_t>(s.taps()), Eight{});
@@ -222,7 +222,7 @@ void direct_conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& 
   }
 }
 
-void direct_conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+void direct_conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dOptions& params,
                                  Tensor& grad_x) {
   const Sizes s = sizes_of(grad_x, grad, weight.shape(), params);
   const std::int64_t lanes = (s.run + kLanes - 1) / kLanes * kLanes;
@@ -241,7 +241,7 @@ void direct_conv2d_backward_data(const Tensor& grad, const Tensor& weight, const
   run(grad.data<float>(), packed.data(), s, to);
 }
 
-void direct_conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+void direct_conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dOptions& params,
                                    Tensor& grad_weight, Tensor& grad_bias) {
   const Sizes s = sizes_of(x, grad, grad_weight.shape(), params);
   const std::int64_t vectors = (s.run + kLanes - 1) / kLanes;

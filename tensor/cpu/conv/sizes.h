@@ -8,7 +8,7 @@
 namespace millrace::cpu {
 
 /// Steps and dilations of one, and one group.
-inline bool is_dense(const Conv2dParams& params) {
+inline bool is_dense(const Conv2dOptions& params) {
   return params.stride == Size2(1) && params.dilation == Size2(1) && params.groups == 1;
 }
 
@@ -29,7 +29,7 @@ struct Sizes {
   std::int64_t pixels() const { return out_height * out_width; }
 };
 
-inline Sizes sizes_of(const Tensor& x, const Tensor& out, const Shape& weight, const Conv2dParams& params) {
+inline Sizes sizes_of(const Tensor& x, const Tensor& out, const Shape& weight, const Conv2dOptions& params) {
   const auto [images, channels, height, width] = image_sizes(x);
   const ImageSizes result = image_sizes(out);
   const std::int64_t row = width * channels;

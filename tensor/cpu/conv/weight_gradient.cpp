@@ -113,7 +113,7 @@ template <typename T, typename Source>
 class WeightGradient {
  public:
   WeightGradient(const Tensor& x, Source grad, Source second_grad, const ImageSizes& grad_sizes,
-                 const Conv2dParams& params, const Shape& weight)
+                 const Conv2dOptions& params, const Shape& weight)
       : x_(images_of<T>(x)),
         grad_(std::move(grad)),
         second_grad_(std::move(second_grad)),
@@ -235,7 +235,7 @@ class WeightGradient {
 
 }  // namespace
 
-bool channel_tiles_are_faster(DType dtype, const Shape& weight, const Conv2dParams& params,
+bool channel_tiles_are_faster(DType dtype, const Shape& weight, const Conv2dOptions& params,
                               const Shape& out) {
 #if defined(__AVX512F__)
   constexpr bool kTakesFloat = true;
@@ -250,7 +250,7 @@ bool channel_tiles_are_faster(DType dtype, const Shape& weight, const Conv2dPara
 }
 
 void channel_tiles_backward_weight(const Tensor& x, const Tensor& grad, const Tensor& index,
-                                   const Conv2dParams& params, Tensor& grad_weight) {
+                                   const Conv2dOptions& params, Tensor& grad_weight) {
   visit_float(x.dtype(), "conv2d", [&]<typename T>() {
     const auto run = [&](auto source, auto second, const ImageSizes& sizes) {
       WeightGradient<T, decltype(source)>(x, std::move(source), std::move(second), sizes, params,

@@ -204,7 +204,7 @@ void forward_whole(Source x, const ImageSizes& in, const Tensor& weight, const T
 
 }  // namespace
 
-bool winograd_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params, const Shape& out) {
+bool winograd_is_faster(DType dtype, const Shape& weight, const Conv2dOptions& params, const Shape& out) {
 #if defined(__AVX512F__)
   const bool takes_type = dtype == DType::f32 || (dtype == DType::bf16 && kMultipliesPairs);
 #else

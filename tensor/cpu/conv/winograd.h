@@ -8,7 +8,7 @@ namespace millrace::cpu {
 
 /// Whether `winograd_forward` takes this convolution, of which `out` is the result, and beats the others: f32
 /// or, with AVX-512's extension, bf16. In f32 it is the answer for the weights' gradient too.
-bool winograd_is_faster(DType dtype, const Shape& weight, const Conv2dParams& params, const Shape& out);
+bool winograd_is_faster(DType dtype, const Shape& weight, const Conv2dOptions& params, const Shape& out);
 
 /// `weight`, f32 [O, I, 3, 3], as `winograd_forward` reads it with images of `dtype`: [out, in] = [O, I], or
 /// turned: [I, O] and each kernel by half a circle.

@@ -16,7 +16,7 @@ float share_of(const PoolAxis& down, const PoolAxis& across, std::int64_t oh, st
 }
 
 template <typename T>
-void forward(const Tensor& x, const Pool2dParams& params, Tensor& out) {
+void forward(const Tensor& x, const Pool2dOptions& params, Tensor& out) {
   const auto [images, channels, height, width] = image_sizes(x);
   const ImageSizes result = image_sizes(out);
   const PoolAxis down = PoolAxis::height(x.shape(), out.shape(), params);
@@ -45,7 +45,7 @@ void forward(const Tensor& x, const Pool2dParams& params, Tensor& out) {
 
 /// Each input gathers from the windows that hold it, so it is written once.
 template <typename T>
-void backward(const Tensor& grad, const Pool2dParams& params, Tensor& grad_x) {
+void backward(const Tensor& grad, const Pool2dOptions& params, Tensor& grad_x) {
   const auto [images, channels, height, width] = image_sizes(grad_x);
   const ImageSizes result = image_sizes(grad);
   const PoolAxis down = PoolAxis::height(grad_x.shape(), grad.shape(), params);
@@ -72,11 +72,11 @@ void backward(const Tensor& grad, const Pool2dParams& params, Tensor& grad_x) {
 
 }  // namespace
 
-void avg_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out) {
+void avg_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out) {
   visit_float(x.dtype(), "avg_pool2d", [&]<typename T>() { forward<T>(x, params, out); });
 }
 
-void avg_pool2d_backward(const Tensor& grad, const Pool2dParams& params, Tensor& grad_x) {
+void avg_pool2d_backward(const Tensor& grad, const Pool2dOptions& params, Tensor& grad_x) {
   visit_float(grad.dtype(), "avg_pool2d", [&]<typename T>() { backward<T>(grad, params, grad_x); });
 }
 

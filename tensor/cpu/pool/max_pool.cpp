@@ -76,12 +76,12 @@ constexpr std::array kShuffles{Shuffles(1), Shuffles(1), Shuffles(2), Shuffles(3
 class Neighbours {
  public:
 #if defined(MILLRACE_MASKED_LANES)
-  static bool fit(std::int64_t channels, const Pool2dParams& p) {
-    return channels > 0 && 2 * channels <= kLanes && p.kernel == Size2(2) && p.stride == Size2(2) &&
-           p.padding == Size2(0) && !p.adaptive;
+  static bool fit(std::int64_t channels, const Pool2dOptions& p) {
+    return channels > 0 && 2 * channels <= kLanes && p.kernel == Size2(2) && p.step() == Size2(2) &&
+           p.padding == Size2(0);
   }
 #else
-  static bool fit(std::int64_t, const Pool2dParams&) { return false; }  // shuffles would be slow
+  static bool fit(std::int64_t, const Pool2dOptions&) { return false; }  // shuffles would be slow
 #endif
 
   Neighbours(const ImageSizes& in, const ImageSizes& out)
@@ -161,7 +161,7 @@ void backward_neighbours(const Tensor& grad, const Tensor& index, Tensor& grad_x
 }
 
 template <typename T, typename Index>
-void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+void forward(const Tensor& x, const Pool2dOptions& params, Tensor& out, Tensor& index) {
   if constexpr (std::is_same_v<Index, std::uint8_t>) {
     if (Neighbours::fit(x.size(1), params)) {
       return forward_neighbours<T>(x, out, index);
@@ -194,7 +194,7 @@ void forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& i
 
 /// Windows that share no input: each input is written by its own window.
 template <typename T, typename Index>
-void backward_disjoint(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+void backward_disjoint(const Tensor& grad, const Tensor& index, const Pool2dOptions& params,
                        const PoolAxis& down, const PoolAxis& across, Tensor& grad_x) {
   const auto [images, channels, height, width] = image_sizes(grad_x);
   const T* from = grad.data<T>();
@@ -259,7 +259,7 @@ void backward_overlapping(const Tensor& grad, const Tensor& index, const PoolAxi
 }
 
 template <typename T, typename Index>
-void backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params, Tensor& grad_x) {
+void backward(const Tensor& grad, const Tensor& index, const Pool2dOptions& params, Tensor& grad_x) {
   const PoolAxis down = PoolAxis::height(grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::width(grad_x.shape(), grad.shape(), params);
   if (down.is_disjoint() && across.is_disjoint()) {
@@ -271,13 +271,13 @@ void backward(const Tensor& grad, const Tensor& index, const Pool2dParams& param
 
 }  // namespace
 
-void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+void max_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out, Tensor& index) {
   visit_float(x.dtype(), "max_pool2d", [&]<typename T>() {
     visit_place(index.dtype(), [&]<typename Index>() { forward<T, Index>(x, params, out, index); });
   });
 }
 
-void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dOptions& params,
                          Tensor& grad_x) {
   visit_float(grad.dtype(), "max_pool2d", [&]<typename T>() {
     visit_place(index.dtype(), [&]<typename Index>() { backward<T, Index>(grad, index, params, grad_x); });

@@ -50,11 +50,11 @@ struct PoolAxis {
     return std::all_of(readers.begin(), readers.end(), [](Span span) { return span.end > span.begin; });
   }
 
-  static PoolAxis height(const Shape& in, const Shape& out, const Pool2dParams& p) {
-    return {in[2], out[2], p.kernel.height, p.stride.height, p.padding.height, p.adaptive};
+  static PoolAxis height(const Shape& in, const Shape& out, const Pool2dOptions& p) {
+    return {in[2], out[2], p.kernel.height, p.step().height, p.padding.height, p.is_adaptive()};
   }
-  static PoolAxis width(const Shape& in, const Shape& out, const Pool2dParams& p) {
-    return {in[3], out[3], p.kernel.width, p.stride.width, p.padding.width, p.adaptive};
+  static PoolAxis width(const Shape& in, const Shape& out, const Pool2dOptions& p) {
+    return {in[3], out[3], p.kernel.width, p.step().width, p.padding.width, p.is_adaptive()};
   }
 };
 

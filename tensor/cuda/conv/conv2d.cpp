@@ -146,7 +146,7 @@ ConvolutionPlan make_plan(const Convolution& c, Device device) {
 }
 
 ShapeKey key_of(const Convolution& c, int device) {
-  const Conv2dParams& p = c.params;
+  const Conv2dOptions& p = c.params;
   return {device,
           static_cast<std::int64_t>(c.direction),
           static_cast<std::int64_t>(c.dtype),
@@ -191,7 +191,7 @@ std::int64_t common_alignment(std::initializer_list<const Tensor*> tensors) {
 
 /// Computes what `direction` says from the two others. The weights are in the activations' type, O, H, W, I.
 void run(Direction direction, const Tensor& x, const Tensor& weight, const Tensor& out,
-         const Conv2dParams& params) {
+         const Conv2dOptions& params) {
   assert(x.is_contiguous(MemoryFormat::channels_last) && out.is_contiguous(MemoryFormat::channels_last));
   GpuArithmetic arithmetic = gpu_arithmetic();
   arithmetic.tf32 = arithmetic.tf32 && x.dtype() == DType::f32;
@@ -217,7 +217,7 @@ void run(Direction direction, const Tensor& x, const Tensor& weight, const Tenso
 
 }  // namespace
 
-void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dParams& params,
+void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& params,
                     Tensor& out) {
   if (out.numel() == 0) {
     return;
@@ -228,14 +228,14 @@ void conv2d_forward(const Tensor& x, const Tensor& weight, const Tensor& bias, c
   }
 }
 
-void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dParams& params,
+void conv2d_backward_data(const Tensor& grad, const Tensor& weight, const Conv2dOptions& params,
                           Tensor& grad_x) {
   if (grad_x.numel() != 0) {
     run(Direction::backward_data, grad_x, weights_for_engines(weight, grad.dtype()), grad, params);
   }
 }
 
-void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dParams& params,
+void conv2d_backward_weight(const Tensor& x, const Tensor& grad, const Conv2dOptions& params,
                             Tensor& grad_weight, Tensor& grad_bias) {
   if (grad.numel() == 0) {
     cuda::fill(grad_weight, 0);

@@ -28,7 +28,7 @@ Descriptor tensor(const Convolution& c, std::int64_t id, const Shape& shape) {
   return made;
 }
 
-Descriptor window(const Conv2dParams& params) {
+Descriptor window(const Conv2dOptions& params) {
   const auto set = [&](Descriptor& made, cudnnBackendAttributeName_t name, Size2 size) {
     made.set(name, {size.height, size.width});
   };
@@ -140,7 +140,7 @@ bool compiles_at_run_time(const Descriptor& engine) {
 
 std::string Convolution::to_string() const {
   constexpr std::array kNames = {"conv2d_forward", "conv2d_backward_data", "conv2d_backward_weight"};
-  const Conv2dParams& p = params;
+  const Conv2dOptions& p = params;
   return fmt::format(
       "{} {} x {} weight {} out {} stride {}x{} padding {}x{} dilation {}x{} groups {} aligned {}{}{}",
       kNames.at(static_cast<std::size_t>(direction)), dtype, x, weight, out, p.stride.height, p.stride.width,

@@ -23,7 +23,7 @@ struct Convolution {
   Direction direction = Direction::forward;
   DType dtype = DType::f32;
   Shape x, weight, out;  ///< N, C, H, W; O, I / groups, H, W; N, O, H', W'
-  Conv2dParams params;
+  Conv2dOptions params;
   std::int64_t alignment = 16;  ///< Bytes that all three addresses are multiples of.
   GpuArithmetic arithmetic;
 

@@ -65,7 +65,7 @@ __global__ void backward(const T* __restrict__ grad, Places inputs, PoolAxis dow
 
 }  // namespace
 
-void avg_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out) {
+void avg_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out) {
   check_arguments("avg_pool2d_forward", {&x, &out});
   const PoolAxis down = PoolAxis::of("avg_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("avg_pool2d", 3, x.shape(), out.shape(), params);
@@ -81,7 +81,7 @@ void avg_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out
   });
 }
 
-void avg_pool2d_backward(const Tensor& grad, const Pool2dParams& params, Tensor& grad_x) {
+void avg_pool2d_backward(const Tensor& grad, const Pool2dOptions& params, Tensor& grad_x) {
   check_arguments("avg_pool2d_backward", {&grad, &grad_x});
   const PoolAxis down = PoolAxis::of("avg_pool2d", 2, grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::of("avg_pool2d", 3, grad_x.shape(), grad.shape(), params);

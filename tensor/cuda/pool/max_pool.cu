@@ -81,7 +81,7 @@ __global__ void backward(const T* __restrict__ grad, const Index* __restrict__ i
 
 }  // namespace
 
-void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out, Tensor& index) {
+void max_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out, Tensor& index) {
   check_arguments("max_pool2d_forward", {&x, &out, &index});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, x.shape(), out.shape(), params);
@@ -99,7 +99,7 @@ void max_pool2d_forward(const Tensor& x, const Pool2dParams& params, Tensor& out
   });
 }
 
-void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dParams& params,
+void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dOptions& params,
                          Tensor& grad_x) {
   check_arguments("max_pool2d_backward", {&grad, &index, &grad_x});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, grad_x.shape(), grad.shape(), params);

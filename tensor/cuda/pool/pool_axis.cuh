@@ -41,7 +41,7 @@ struct PoolAxis {
 
   /// @throws InputError when a number is too large for the arithmetic above.
   static PoolAxis of(const char* operation, int dim, const Shape& in, const Shape& out,
-                     const Pool2dParams& params) {
+                     const Pool2dOptions& params) {
     const auto side = [dim](const Size2& size) { return dim == 2 ? size.height : size.width; };
     constexpr std::int64_t kMost = std::int64_t{1} << 29;
     const std::int64_t kernel = side(params.kernel), padding = side(params.padding);
@@ -51,8 +51,8 @@ struct PoolAxis {
     }
     // A stride beyond the image is never taken.
     return {static_cast<int>(in[dim]), static_cast<int>(out[dim]),
-            static_cast<int>(kernel),  static_cast<int>(std::min(side(params.stride), kMost)),
-            static_cast<int>(padding), params.adaptive};
+            static_cast<int>(kernel),  static_cast<int>(std::min(side(params.step()), kMost)),
+            static_cast<int>(padding), params.is_adaptive()};
   }
 };
 

@@ -56,18 +56,18 @@ Results run(const Case& c, const Data& data, bool together) {
   if (!c.training) {
     options.mean = data.mean, options.var = data.var;
   }
-  const Variable normalized = batch_norm(x, weight, bias, options, residual);
-  const Variable out = together ? normalized : max_pool2d(normalized, {.kernel = 2});
+  const BatchNormResult normalized = batch_norm(x, weight, bias, options, residual);
+  const Variable out = together ? normalized.out : max_pool2d(normalized.out, {.kernel = 2});
   sum(out * Variable(data.grad)).backward();
   const auto grad_of = [](const Variable& v) { return v.defined() ? v.grad() : Tensor(); };
-  return {std::string(normalized.creator()->name()),
+  return {std::string(normalized.out.creator()->name()),
           out.data(),
           x.grad(),
           grad_of(weight),
           grad_of(bias),
           grad_of(residual),
-          options.mean,
-          options.var};
+          normalized.mean,
+          normalized.var};
 }
 
 /// No further apart than a share of the largest value.
@@ -129,18 +129,18 @@ TEST(PooledBatchNorm, GivesEachGradientAlone) {
       if (!training) {
         options.mean = zeros({16}), options.var = ones({16});
       }
-      const Variable out = batch_norm(given, Variable(scales), Variable(scales), options);
+      const Variable out = batch_norm(given, Variable(scales), Variable(scales), options).out;
       sum(together ? out : max_pool2d(out, {.kernel = 2})).backward();
       return given.grad();
     };
     expect_close(grad(true), grad(false), 2e-6, "grad_x");
   }
   const Variable x(randn({2, 16, 4, 4}, generator)), weight(ones({16}), true), bias(zeros({16}), true);
-  BatchNormOptions options{.activation = Activation::relu, .max_pool = true};
-  sum(batch_norm(x, weight, bias, options)).backward();
-  BatchNormOptions apart{.activation = Activation::relu};
+  const BatchNormOptions options{.activation = Activation::relu, .max_pool = true};
+  sum(batch_norm(x, weight, bias, options).out).backward();
+  const BatchNormOptions apart{.activation = Activation::relu};
   const Variable other_weight(ones({16}), true), other_bias(zeros({16}), true);
-  sum(max_pool2d(batch_norm(x, other_weight, other_bias, apart), {.kernel = 2})).backward();
+  sum(max_pool2d(batch_norm(x, other_weight, other_bias, apart).out, {.kernel = 2})).backward();
   expect_close(weight.grad(), other_weight.grad(), 2e-6, "grad_weight");
   expect_close(bias.grad(), other_bias.grad(), 2e-6, "grad_bias");
 }
@@ -150,7 +150,7 @@ TEST(PooledBatchNorm, WhatIsNoNumberWins) {
   values.data<float>()[(1 * 4 + 2) * 3 + 1] = std::numeric_limits<float>::quiet_NaN();
   BatchNormOptions options{.training = false, .activation = Activation::relu, .max_pool = true};
   options.mean = zeros({3}), options.var = ones({3});
-  const Tensor out = batch_norm(Variable(values), {}, {}, options).data()[0];
+  const Tensor out = batch_norm(Variable(values), {}, {}, options).out.data()[0];
   EXPECT_TRUE(std::isnan(out[1].select(0, 0).select(0, 1).item()));
   EXPECT_GT(out[1].select(0, 0).select(0, 0).item(), 0.9);
   EXPECT_GT(out[0].select(0, 0).select(0, 1).item(), 0.9);

@@ -14,7 +14,7 @@ namespace {
 
 struct Layer {
   Shape x, weight;
-  Conv2dParams params;
+  Conv2dOptions params;
   bool f32_in_one_pass, bf16_in_one_pass;  ///< With AVX-512 (for bf16 its extension, and without a bias).
 };
 
@@ -51,7 +51,7 @@ Results run(const Layer& layer, const Tensor& x_data, const Tensor& weight_data,
             bool together) {
   const Variable x(x_data.clone(), true), weight(weight_data.clone(), true);
   const Variable bias = bias_data.defined() ? Variable(bias_data.clone(), true) : Variable();
-  Conv2dParams params = layer.params;
+  Conv2dOptions params = layer.params;
   params.max_pool = together;
   const Variable convolved = conv2d(x, weight, bias, params);
   const Variable pooled = together ? convolved : max_pool2d(convolved, {.kernel = 2});
@@ -139,7 +139,7 @@ TEST(PooledConv2d, TakesTheFirstOfEqualsAndPassesOnWhatIsNoNumber) {
 TEST(PooledConv2d, InTwoPassesLeavesOutWhatThePoolingWould) {
   struct Part {
     Shape x, computed;
-    Conv2dParams params;
+    Conv2dOptions params;
   };
   for (const Part& part :
        {Part{{2, 3, 8, 7}, {2, 5, 8, 6}, {.padding = 1, .max_pool = true}},

@@ -118,46 +118,54 @@ INSTANTIATE_TEST_SUITE_P(
            adaptive_avg_pool2d(of({1, 3, 8, 8}), 0);
          },
          "cannot pool input [1, 3, 8, 8] to 0 x 0"},
+        {"conv2d_other_kernel",
+         [] {
+           conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), {.kernel = {3, 5}});
+         },
+         "conv2d: got options for a kernel of (3, 5) and weight [4, 3, 3, 3]; leave the kernel's size out"},
+        {"conv2d_no_bias",
+         [] {
+           conv2d(of({1, 3, 8, 8}), of({4, 3, 3, 3}), of({4}), {.bias = false});
+         },
+         "conv2d: got a bias [4] and options without one; leave one of them out"},
+        {"pool_of_no_kernel",
+         [] {
+           max_pool2d(of({1, 3, 8, 8}), {.kernel = 0});
+         },
+         "max_pool2d: got kernel 0 x 0"},
         {"batch_norm_dimensions",
          [] {
-           BatchNormOptions options;
-           batch_norm(of({2, 3, 4}), {}, {}, options);
+           batch_norm(of({2, 3, 4}), {}, {}, {});
          },
          "batch_norm: expected an input [N, C, H, W] or [N, C], got [2, 3, 4]"},
         {"batch_norm_weight",
          [] {
-           BatchNormOptions options;
-           batch_norm(of({2, 3}), of({4}), {}, options);
+           batch_norm(of({2, 3}), of({4}), {}, {});
          },
          "batch_norm: got weight f32 [4], expected f32 [3] for input [2, 3]"},
         {"batch_norm_residual_without_relu",
          [] {
-           BatchNormOptions options{.activation = Activation::gelu};
-           batch_norm(of({2, 3}), {}, {}, options, of({2, 3}));
+           batch_norm(of({2, 3}), {}, {}, {.activation = Activation::gelu}, of({2, 3}));
          },
          "batch_norm: a residual needs relu behind it; add it to the result instead"},
         {"batch_norm_residual_shape",
          [] {
-           BatchNormOptions options{.activation = Activation::relu};
-           batch_norm(of({2, 3}), {}, {}, options, of({1, 3}));
+           batch_norm(of({2, 3}), {}, {}, {.activation = Activation::relu}, of({1, 3}));
          },
          "batch_norm: got a residual f32 [1, 3], expected f32 [2, 3] as the input"},
         {"batch_norm_statistics",
          [] {
-           BatchNormOptions options{.training = false};
-           batch_norm(of({2, 3}), {}, {}, options);
+           batch_norm(of({2, 3}), {}, {}, {.training = false});
          },
          "mean and var must be given"},
         {"batch_norm_max_pool_rows",
          [] {
-           BatchNormOptions options{.max_pool = true};
-           batch_norm(of({2, 3}), {}, {}, options);
+           batch_norm(of({2, 3}), {}, {}, {.max_pool = true});
          },
          "batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got [2, 3]"},
         {"batch_norm_max_pool",
          [] {
-           BatchNormOptions options{.activation = Activation::relu, .max_pool = true};
-           batch_norm(of({2, 3, 1, 8}), {}, {}, options);
+           batch_norm(of({2, 3, 1, 8}), {}, {}, {.activation = Activation::relu, .max_pool = true});
          },
          "batch_norm: max pooling of 2x2 windows needs images of 2x2 pixels or more, got [2, 3, 1, 8]"},
         {"pad_reflect",

@@ -11,7 +11,7 @@ namespace millrace::test {
 
 namespace {
 
-Array convolved(const Arrays& x, const Conv2dParams& p, bool bias) {
+Array convolved(const Arrays& x, const Conv2dOptions& p, bool bias) {
   const Shape &in = x[0].shape, &w = x[1].shape;
   const auto count = [](std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding,
                         std::int64_t dilation) {
@@ -36,7 +36,7 @@ Array convolved(const Arrays& x, const Conv2dParams& p, bool bias) {
 }
 
 void add_conv2d(Table& table, const std::string& variant, const Shape& x, const Shape& weight,
-                const Conv2dParams& params, bool bias = true) {
+                const Conv2dOptions& params, bool bias = true) {
   std::vector<Shape> shapes = {x, weight};
   if (bias) {
     shapes.push_back({weight[0]});
@@ -198,7 +198,7 @@ void add_batch_norm(Table& table, const std::string& variant, const Shape& shape
   }
   const auto run = [affine, activation](Inputs in, BatchNormOptions options) {
     options.activation = activation;
-    return affine ? batch_norm(in[0], in[1], in[2], options) : batch_norm(in[0], {}, {}, options);
+    return (affine ? batch_norm(in[0], in[1], in[2], options) : batch_norm(in[0], {}, {}, options)).out;
   };
   table.push_back({.op = "batch_norm",
                    .variant = variant,
@@ -237,8 +237,8 @@ void add_residual(Table& table, const std::string& variant, const Shape& shape) 
                    .shapes = {shape, {shape[1]}, {shape[1]}, shape},
                    .run =
                        [](Inputs in) {
-                         BatchNormOptions options{.activation = Activation::relu};
-                         return batch_norm(in[0], in[1], in[2], options, to(in[3], in[0].dtype()));
+                         const BatchNormOptions options{.activation = Activation::relu};
+                         return batch_norm(in[0], in[1], in[2], options, to(in[3], in[0].dtype())).out;
                        },
                    .reference =
                        [](const Arrays& in) {

@@ -48,12 +48,12 @@ class CudnnEngines : public testing::Test {
 struct Layer {
   const char* name;
   Shape x, weight;
-  Conv2dParams params = {};
+  Conv2dOptions params = {};
 };
 
 std::vector<Layer> layers_of_models() {
-  const Conv2dParams same{.padding = 1};
-  const Conv2dParams half{.stride = 2, .padding = 1};
+  const Conv2dOptions same{.padding = 1};
+  const Conv2dOptions half{.stride = 2, .padding = 1};
   return {
       {"lenet5 conv1, 28 x 28", {128, 1, 32, 32}, {6, 1, 5, 5}},
       {"lenet5 conv1", {128, 3, 32, 32}, {6, 3, 5, 5}},
@@ -89,7 +89,7 @@ std::vector<Layer> layers_of_models() {
 Convolution convolution_of(const Layer& layer, Direction direction, DType dtype, GpuArithmetic arithmetic) {
   const auto size = [](std::int64_t x, std::int64_t w, std::int64_t stride, std::int64_t padding,
                        std::int64_t d) { return (x + 2 * padding - (w - 1) * d - 1) / stride + 1; };
-  const Conv2dParams& p = layer.params;
+  const Conv2dOptions& p = layer.params;
   const Shape out{layer.x[0], layer.weight[0],
                   size(layer.x[2], layer.weight[2], p.stride.height, p.padding.height, p.dilation.height),
                   size(layer.x[3], layer.weight[3], p.stride.width, p.padding.width, p.dilation.width)};

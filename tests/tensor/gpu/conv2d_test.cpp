@@ -25,7 +25,7 @@ class CudaConv2d : public testing::Test {
 
 struct Case {
   Shape x, weight;
-  Conv2dParams params = {};
+  Conv2dOptions params = {};
 };
 
 Shape out_shape(const Case& c) {
@@ -33,7 +33,7 @@ Shape out_shape(const Case& c) {
                        std::int64_t dilation) {
     return (x + 2 * padding - dilation * (w - 1) - 1) / stride + 1;
   };
-  const Conv2dParams& p = c.params;
+  const Conv2dOptions& p = c.params;
   return {c.x[0], c.weight[0],
           size(c.x[2], c.weight[2], p.stride.height, p.padding.height, p.dilation.height),
           size(c.x[3], c.weight[3], p.stride.width, p.padding.width, p.dilation.width)};
@@ -121,7 +121,7 @@ TEST_F(CudaConv2d, what_f16_cannot_hold_is_infinite) {
   const Tensor x = full({1, 64, 3, 3}, 100, {DType::f16, kGpu, MemoryFormat::channels_last});
   const Tensor weight = full({8, 64, 3, 3}, 100, {.device = kGpu});
   Tensor out = empty({1, 8, 1, 1}, {DType::f16, kGpu, MemoryFormat::channels_last});
-  MILLRACE_LAUNCH(kGpu, conv2d_forward, x, weight, Tensor(), Conv2dParams{}, out);
+  MILLRACE_LAUNCH(kGpu, conv2d_forward, x, weight, Tensor(), Conv2dOptions{}, out);
   for (const double value : values(out.to(kCpu))) {
     EXPECT_EQ(value, std::numeric_limits<double>::infinity());
   }
@@ -134,7 +134,7 @@ TEST_F(CudaConv2d, images_may_begin_anywhere) {
   const auto last_image = [&](Device device) {
     Tensor out = empty({1, 4, 3, 3}, {DType::bf16, device, MemoryFormat::channels_last});
     MILLRACE_LAUNCH(device, conv2d_forward, x.to(device).narrow(0, 1, 1), weight.to(device), Tensor(),
-                    Conv2dParams{}, out);
+                    Conv2dOptions{}, out);
     return out.to(kCpu);
   };
   expect_near(last_image(kGpu), last_image(kCpu), test::sum_bound(DType::bf16, 3 * 3 * 3), "out");

@@ -8,7 +8,7 @@ constexpr MemoryFormat kLast = MemoryFormat::channels_last;
 struct Case {
   Shape x;
   Size2 out;
-  Pool2dParams params;
+  Pool2dOptions params;
 };
 
 const Case kCases[] = {
@@ -21,9 +21,9 @@ const Case kCases[] = {
     {{1, 3, 9, 9}, {3, 3}, {.kernel = 2, .stride = 3}},
     {{1, 2, 20, 20}, {4, 4}, {.kernel = 17, .stride = 1}},  // more than 256 places
     {{1, 8, 18, 17}, {1, 1}, {.kernel = 17, .stride = 5}},
-    {{2, 24, 7, 7}, {1, 1}, {.adaptive = true}},
-    {{2, 9, 7, 10}, {3, 4}, {.adaptive = true}},
-    {{1, 8, 2, 3}, {5, 6}, {.adaptive = true}},  // windows overlap
+    {{2, 24, 7, 7}, {1, 1}, {.kernel = 0}},
+    {{2, 9, 7, 10}, {3, 4}, {.kernel = 0}},
+    {{1, 8, 2, 3}, {5, 6}, {.kernel = 0}},  // windows overlap
     {{1, 4, 2, 2}, {2, 2}, {.kernel = 3, .stride = 1, .padding = 1}},
     {{0, 8, 4, 4}, {2, 2}, {}},
     {{3, 0, 4, 4}, {2, 2}, {}},
@@ -124,7 +124,7 @@ TEST_F(CudaPool, PaddingIsTheCpus) {
 TEST_F(CudaPool, SizesBeyondTheArithmeticAreErrors) {
   const Tensor x = zeros({1, 1, 2, 2}, {.device = kGpu, .format = kLast});
   Tensor out = zeros({1, 1, 1, 1}, {.device = kGpu, .format = kLast});
-  const Pool2dParams params{.kernel = std::int64_t{1} << 40, .stride = 1, .padding = std::int64_t{1} << 39};
+  const Pool2dOptions params{.kernel = std::int64_t{1} << 40, .stride = 1, .padding = std::int64_t{1} << 39};
   EXPECT_THROW(MILLRACE_LAUNCH(kGpu, avg_pool2d_forward, x, params, out), InputError);
 }
 

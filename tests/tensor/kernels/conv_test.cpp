@@ -10,7 +10,7 @@ namespace {
 
 struct Case {
   std::int64_t n, in, height, width, out, kernel_height, kernel_width;
-  Conv2dParams params = {};
+  Conv2dOptions params = {};
   bool bias = true;
   Size2 left_out = 0;  ///< Of the result's last rows and columns.
 };
@@ -189,7 +189,7 @@ TEST(NetworkKernelsConv, SameBitsEachTime) {
   const TensorOptions image{.dtype = DType::bf16, .format = MemoryFormat::channels_last};
   Draw draw(3);
   const Tensor x = draw.tensor({4, 24, 15, 15}, image), grad = draw.tensor({4, 40, 15, 15}, image);
-  const Conv2dParams params{.padding = 1};
+  const Conv2dOptions params{.padding = 1};
   Tensor first = garbage({40, 24, 3, 3}, {}), second = garbage({40, 24, 3, 3}, {}), none;
   cpu::conv2d_backward_weight(x, grad, params, first, none);
   std::thread other([&] { cpu::conv2d_backward_weight(x, grad, params, second, none); });

@@ -21,8 +21,8 @@ struct KeptWeightsTest : testing::TestWithParam<DType> {
   KeptWeights kept;
 
   void run(const Tensor& with, const Tensor& x) {
-    MILLRACE_LAUNCH(kCpu, conv2d_forward, x, with, Tensor(), Conv2dParams{.padding = 1}, out);
-    MILLRACE_LAUNCH(kCpu, conv2d_backward_data, x, with, Conv2dParams{.padding = 1}, grad_x);
+    MILLRACE_LAUNCH(kCpu, conv2d_forward, x, with, Tensor(), Conv2dOptions{.padding = 1}, out);
+    MILLRACE_LAUNCH(kCpu, conv2d_backward_data, x, with, Conv2dOptions{.padding = 1}, grad_x);
   }
   std::vector<double> results() const {
     std::vector<double> all = values(out);
@@ -99,7 +99,7 @@ TEST_P(KeptWeightsTest, TellViewsOfOneStorageApart) {
                other = weight.narrow(0, kChannels / 2, kChannels / 2);
   out = empty({6, kChannels / 2, 8, 8}, {.dtype = GetParam(), .format = MemoryFormat::channels_last});
   const auto forward = [&](const Tensor& with) {
-    MILLRACE_LAUNCH(kCpu, conv2d_forward, images, with, Tensor(), Conv2dParams{.padding = 1}, out);
+    MILLRACE_LAUNCH(kCpu, conv2d_forward, images, with, Tensor(), Conv2dOptions{.padding = 1}, out);
     return values(out);
   };
   const std::vector<double> expected = forward(half), of_other = forward(other);
@@ -155,7 +155,7 @@ TEST(KeptWeights, TellShapesAndTypesApart) {
         const TensorOptions image{.dtype = dtype, .format = MemoryFormat::channels_last};
         const Tensor x = draw.tensor({6, i, 8, 8}, image), with = weight.view({o, i, 3, 3});
         auto forward = [&, out = empty({6, o, 8, 8}, image)]() mutable {
-          MILLRACE_LAUNCH(kCpu, conv2d_forward, x, with, Tensor(), Conv2dParams{.padding = 1}, out);
+          MILLRACE_LAUNCH(kCpu, conv2d_forward, x, with, Tensor(), Conv2dOptions{.padding = 1}, out);
           return values(out);
         };
         const std::vector<double> expected = forward();
