@@ -74,7 +74,7 @@ void BackwardPass::run(Tensor gradient) {
     if (function->released_) {
       throw InputError(
           "backward: the graph behind {} was freed by an earlier backward; give that one retain_graph = true",
-          function->name_);
+          function->name());
     }
   }
   order_.front()->accumulate(std::move(gradient), "backward");

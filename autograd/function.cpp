@@ -98,15 +98,15 @@ Tensor InputGradients::destination(int i, const Tensor& gradient) const {
 void InputGradients::add(int i, Tensor gradient) {
   const Edge& edge = function_.edges_[static_cast<std::size_t>(i)];
   if (edge.function) {
-    edge.function->accumulate(std::move(gradient), function_.name_);
+    edge.function->accumulate(std::move(gradient), function_.operation_.name);
   } else if (edge.leaf) {
-    edge.leaf->accumulate(std::move(gradient), function_.name_);
+    edge.leaf->accumulate(std::move(gradient), function_.operation_.name);
   }
 }
 
-Function::Function(std::string_view name, const Tensor& value, std::span<const Variable> inputs, Run run,
+Function::Function(Operation operation, const Tensor& value, std::span<const Variable> inputs, Run run,
                    Release release)
-    : name_(name),
+    : operation_(operation),
       sequence_(last_sequence),
       run_(run),
       release_(release),
@@ -161,15 +161,6 @@ std::vector<std::shared_ptr<Function>> Function::previous_functions() const {
     functions.push_back(edge.function);
   }
   return functions;
-}
-
-std::vector<Variable> Function::leaves() const {
-  std::vector<Variable> leaves;
-  leaves.reserve(edges_.size());
-  for (const Edge& edge : edges_) {
-    leaves.push_back(edge.leaf ? Variable(edge.leaf) : Variable());
-  }
-  return leaves;
 }
 
 namespace detail {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <concepts>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -78,15 +79,25 @@ class SavedTensor {
   std::uint64_t version_ = 0;
 };
 
+/// What an operation is called and costs.
+struct Operation {
+  template <std::convertible_to<std::string_view> Name>
+  Operation(const Name& literal, double cost = 0)  // NOLINT: implicit by intent
+      : name(literal), operations(cost) {}
+  std::string_view name;  ///< As it prints: "conv2d", "relu".
+  /// Floating-point operations of the forward pass (a multiplication and an addition are two), where it
+  /// multiplies with a trained weight.
+  double operations;
+};
+
 /// A node of the graph: one operation that was run, with one output. Made by `record`.
 class Function {
  public:
-  /// As it prints: "conv2d", "relu". A literal.
-  std::string_view name() const { return name_; }
+  std::string_view name() const { return operation_.name; }
+  /// As in `Operation`.
+  double operations() const { return operation_.operations; }
   /// The creators of the inputs, in their order; null where an input is a leaf.
   std::vector<std::shared_ptr<Function>> previous_functions() const;
-  /// The inputs that are leaves and require a gradient, parameters say, in their order; undefined elsewhere.
-  std::vector<Variable> leaves() const;
   /// Of the output.
   const Shape& shape() const { return shape_; }
   /// Larger than that of every function before it in the graph; `backward` visits in descending order.
@@ -98,7 +109,7 @@ class Function {
  protected:
   using Run = void (*)(Function&, const Tensor& gradient, InputGradients& inputs);
   using Release = void (*)(Function&);
-  Function(std::string_view name, const Tensor& value, std::span<const Variable> inputs, Run run,
+  Function(Operation operation, const Tensor& value, std::span<const Variable> inputs, Run run,
            Release release);
   ~Function();  // lets go of long chains without recursion
 
@@ -107,7 +118,7 @@ class Function {
   friend class InputGradients;
   void accumulate(Tensor gradient, std::string_view operation);
 
-  std::string_view name_;
+  Operation operation_;
   std::uint64_t sequence_;
   Run run_;
   Release release_;
@@ -127,9 +138,9 @@ namespace detail {
 template <typename Backward>
 class RecordedFunction final : public Function {
  public:
-  RecordedFunction(std::string_view name, const Tensor& value, std::span<const Variable> inputs,
+  RecordedFunction(Operation operation, const Tensor& value, std::span<const Variable> inputs,
                    Backward backward)
-      : Function(name, value, inputs, &run, &release), backward_(std::move(backward)) {}
+      : Function(operation, value, inputs, &run, &release), backward_(std::move(backward)) {}
 
  private:
   static void run(Function& self, const Tensor& gradient, InputGradients& inputs) {
@@ -152,23 +163,23 @@ Variable make_result(Tensor value, std::shared_ptr<Function> creator);
 ///       inputs.add(0, gradient * out.get("exp"));
 ///     };
 ///   });
-/// `make_backward` is given the result.
+/// `make_backward` is given the result. What counts in `nn::Work` says what it costs: {"linear", 2e6}.
 template <typename MakeBackward>
-Variable record(std::string_view name, Tensor value, std::span<const Variable> inputs,
+Variable record(Operation operation, Tensor value, std::span<const Variable> inputs,
                 MakeBackward&& make_backward) {
   if (!detail::wants_history(inputs)) {
     return Variable(std::move(value));
   }
   auto backward = make_backward(std::as_const(value));
-  auto function = std::make_shared<detail::RecordedFunction<decltype(backward)>>(name, value, inputs,
+  auto function = std::make_shared<detail::RecordedFunction<decltype(backward)>>(operation, value, inputs,
                                                                                  std::move(backward));
   return detail::make_result(std::move(value), std::move(function));
 }
 
 template <typename MakeBackward>
-Variable record(std::string_view name, Tensor value, std::initializer_list<Variable> inputs,
+Variable record(Operation operation, Tensor value, std::initializer_list<Variable> inputs,
                 MakeBackward&& make_backward) {
-  return record(name, std::move(value), std::span(inputs.begin(), inputs.size()),
+  return record(operation, std::move(value), std::span(inputs.begin(), inputs.size()),
                 std::forward<MakeBackward>(make_backward));
 }
 

@@ -79,7 +79,8 @@ Variable linear(const Variable& x, const Variable& weight, const Variable& bias)
   const Tensor in_type = weight.data().to(x.dtype());
   Tensor out = empty({x.size(0), weight.size(0)}, {.dtype = x.dtype(), .device = x.device()});
   MILLRACE_LAUNCH(x.device(), matmul, input, in_type.t(), detail::dense_value(bias), out);
-  return record("linear", std::move(out), {x, weight, bias}, [&](const Tensor&) {
+  const double operations = detail::operations_with(weight, out.numel());
+  return record({"linear", operations}, std::move(out), {x, weight, bias}, [&](const Tensor&) {
     return [x = saved_for(weight, input), weight = saved_for(x, weight.data()), in_type](
                const Tensor& gradient, InputGradients& inputs) {
       const Tensor none;

@@ -40,6 +40,14 @@ Tensor image_destination(const InputGradients& inputs, int i, const Shape& shape
              : empty_image(shape, gradient);
 }
 
+double operations_with(const Variable& weight, std::int64_t results) {
+  if (!weight.requires_grad() || weight.size(0) == 0) {
+    return 0;
+  }
+  const auto row = static_cast<double>(weight.data().numel() / weight.size(0));
+  return 2 * static_cast<double>(results) * row;
+}
+
 std::int64_t window_count(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding) {
   return size + 2 * padding < kernel ? 0 : (size + 2 * padding - kernel) / stride + 1;
 }

@@ -29,6 +29,8 @@ Tensor image_destination(const InputGradients& inputs, int i, const Shape& shape
 inline Tensor dense_value(const Variable& variable) {
   return variable.defined() ? variable.data().contiguous() : Tensor();
 }
+/// The operations of a forward pass in which each of so many results is a product with one row of `weight`.
+double operations_with(const Variable& weight, std::int64_t results);
 /// How many windows fit; 0 when not even one does.
 std::int64_t window_count(std::int64_t size, std::int64_t kernel, std::int64_t stride, std::int64_t padding);
 

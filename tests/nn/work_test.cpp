@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "autograd/function.h"
 #include "nn/layers/convolution.h"
 #include "nn/layers/linear.h"
 #include "nn/models/models.h"
@@ -30,6 +31,23 @@ TEST(Work, CountsABranchOnceAndASharedLayerTwice) {
     }
   } net;
   EXPECT_DOUBLE_EQ(nn::measure_work(net, {1, 2, 2}).forward_operations, 2.0 * 2 * 16);
+}
+
+TEST(Work, CountsWhatAnOperationSaysAndNoFrozenWeight) {
+  struct Net : nn::Module {
+    nn::Linear trained{4, 3}, frozen{3, 5};
+    Net() {
+      add("trained", trained), add("frozen", frozen);
+      frozen.weight.set_requires_grad(false);
+    }
+    Variable forward(const Variable& image) override {
+      const Variable x = frozen(trained(flatten(image)));
+      return record({"of_a_user", 1000}, x.data() * 2, {x}, [](const Tensor&) {
+        return [](const Tensor& gradient, InputGradients& inputs) { inputs.add(0, gradient * 2); };
+      });
+    }
+  } net;
+  EXPECT_DOUBLE_EQ(nn::measure_work(net, {1, 2, 2}).forward_operations, 2.0 * 4 * 3 + 1000);
 }
 
 TEST(Work, FollowsGroupsAndStrides) {
