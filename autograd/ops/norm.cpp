@@ -1,6 +1,7 @@
 #include <array>
 
 #include "autograd/ops/support.h"
+#include "tensor/kernels/tape.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {
@@ -238,6 +239,7 @@ Tensor dropped(const Tensor& x, double p, std::uint64_t key, std::uint64_t first
   }
   const Tensor input = x.is_dense() ? x : x.contiguous();
   Tensor out = empty_like(input);
+  refuse_recording("it draws random numbers");
   MILLRACE_LAUNCH(x.device(), dropout, input, p, key, first, out);
   return out;
 }

@@ -4,10 +4,19 @@
 #include <numbers>
 
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/tape.h"
 
 namespace millrace {
 
+namespace {
+
+/// A replay would not draw anew.
+void say_that_it_draws() { refuse_recording("it draws random numbers"); }
+
+}  // namespace
+
 std::uint32_t Generator::next() {
+  say_that_it_draws();
   if (used_ == 4) {
     words_ = philox({static_cast<std::uint32_t>(block_), static_cast<std::uint32_t>(block_ >> 32), 0, 0},
                     {static_cast<std::uint32_t>(seed_), static_cast<std::uint32_t>(seed_ >> 32)});
@@ -37,6 +46,7 @@ std::uint64_t Generator::below(std::uint64_t bound) {
 
 float Generator::normal() {
   if (has_spare_) {
+    say_that_it_draws();
     has_spare_ = false;
     return spare_;
   }
@@ -48,6 +58,7 @@ float Generator::normal() {
 }
 
 std::uint64_t Generator::take_blocks(std::uint64_t count) {
+  say_that_it_draws();
   const std::uint64_t first = block_;
   block_ += count;
   return first;

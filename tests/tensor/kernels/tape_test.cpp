@@ -118,11 +118,11 @@ TEST(Tape, RefusesWhatItCannotRepeat) {
   EXPECT_EQ(refusal([&] { (x + 1).to_string(); }), "it prints a tensor");
   EXPECT_EQ(refusal([&] { tensor({1, 2}).add_(1); }), "it makes a tensor of numbers on the host");
   EXPECT_EQ(refusal([&] { draw({3}, 2); }), "it draws random numbers");
-  EXPECT_EQ(refusal([&] {
-              Tensor out = empty_like(x);
-              MILLRACE_LAUNCH(kCpu, dropout, x, 0.5, 1, 0, out);
-            }),
-            "it draws random numbers");
+  Generator generator(3);
+  EXPECT_EQ(refusal([&] { rand({3}, generator); }), "it draws random numbers");
+  EXPECT_EQ(refusal([&] { (x + 1).add_(generator.uniform()); }), "it draws random numbers");
+  generator.normal();  // leaves a second one for the pass
+  EXPECT_EQ(refusal([&] { (x + 1).add_(generator.normal()); }), "it draws random numbers");
   EXPECT_EQ(refusal([&] { kept = x + 1; }), "it left memory behind that is still in use");
   EXPECT_EQ(refusal([&] { zeros({20 << 20}); }), "it takes more than 16 MiB");
   EXPECT_TRUE(tape.record({}, [&] { x + 1; })) << tape.refusal();
