@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
 
 namespace millrace {
 

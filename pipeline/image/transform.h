@@ -9,7 +9,7 @@
 
 #include "base/error.h"
 #include "base/philox.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
 
 namespace millrace {
 
