@@ -1,5 +1,6 @@
 # The CUDA side for tests without a GPU: .cu files are read as C++, CUDA's runtime is tests/cuda_emulator, and cuBLASLt and
 # cuDNN are tests/cuda_libraries.
+find_package(GTest REQUIRED)
 set(MILLRACE_CUDA ON)
 set(MILLRACE_CUDA_LIBRARIES millrace_cuda_libraries millrace_cuda_emulator)
 set(emulator_folder ${PROJECT_SOURCE_DIR}/tests/cuda_emulator)
