@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <functional>
 
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
 

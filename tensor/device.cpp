@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "tensor/config.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {

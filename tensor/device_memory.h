@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "tensor/config.h"
 #include "tensor/device.h"
 #include "tensor/tensor.h"
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "tensor/config.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {

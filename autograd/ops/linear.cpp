@@ -1,4 +1,5 @@
 #include "autograd/ops/support.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

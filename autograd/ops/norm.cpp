@@ -1,6 +1,7 @@
 #include <array>
 
 #include "autograd/ops/support.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
 #include "tensor/ops/operand.h"
 

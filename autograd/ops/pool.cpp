@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "autograd/ops/support.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace {
 

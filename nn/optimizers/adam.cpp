@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "nn/optimizers/flat_part.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace::nn {
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "nn/optimizers/flat_part.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 
 namespace millrace::nn {

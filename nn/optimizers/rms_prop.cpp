@@ -1,6 +1,7 @@
 #include "nn/optimizers/rms_prop.h"
 
 #include "nn/optimizers/flat_part.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace::nn {
 

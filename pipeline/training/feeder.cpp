@@ -1,5 +1,6 @@
 #include "pipeline/training/feeder.h"
 
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 
 namespace millrace {

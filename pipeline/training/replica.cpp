@@ -5,6 +5,7 @@
 
 #include "nn/state.h"
 #include "nn/step_context.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 
 namespace millrace {

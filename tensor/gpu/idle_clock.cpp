@@ -1,5 +1,6 @@
 #include "tensor/gpu/idle_clock.h"
 
+#include "tensor/config.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {

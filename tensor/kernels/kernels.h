@@ -3,15 +3,13 @@
 #include <cstdint>
 #include <string_view>
 
-#include "tensor/config.h"
-#include "tensor/kernels/launch.h"
 #include "tensor/kernels/options.h"
 #include "tensor/tensor.h"
 
 /// The seam between devices: each kernel is declared once here, defined in tensor/cpu/ and, but for a few, in
-/// tensor/cuda/, and launched with MILLRACE_LAUNCH. Callers check shapes and types and allocate `out`;
-/// kernels assert. Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense, and
-/// inputs are dense in the same memory order as the output. Image kernels take shapes N, C, H, W stored
+/// tensor/cuda/, and launched with MILLRACE_LAUNCH (launch.h). Callers check shapes and types and allocate
+/// `out`; kernels assert. Unless a line says otherwise, a kernel overwrites its outputs, outputs are dense,
+/// and inputs are dense in the same memory order as the output. Image kernels take shapes N, C, H, W stored
 /// channels-last.
 #define MILLRACE_KERNEL(name, ...) \
   namespace cpu {                  \
@@ -20,25 +18,6 @@
   namespace cuda {                 \
   void name(__VA_ARGS__);          \
   }
-
-/// Runs a kernel on `device`, by way of this thread's launch hook where there is one. Without CUDA the second
-/// branch is discarded, so no stub is needed; with CUDA a missing kernel is a link error.
-#define MILLRACE_LAUNCH(device, name, ...)               \
-  ::millrace::detail::launch(                            \
-      #name,                                             \
-      [on_cpu = (device).is_cpu()](auto&... arguments) { \
-        if (on_cpu) {                                    \
-          ::millrace::cpu::name(arguments...);           \
-        } else if constexpr (::millrace::kWithCuda) {    \
-          ::millrace::cuda::name(arguments...);          \
-        }                                                \
-      },                                                 \
-      __VA_ARGS__)
-
-/// Runs a kernel that only CPUs have.
-#define MILLRACE_LAUNCH_ON_CPU(name, ...) \
-  ::millrace::detail::launch(             \
-      #name, [](auto&... arguments) { ::millrace::cpu::name(arguments...); }, __VA_ARGS__)
 
 namespace millrace {
 

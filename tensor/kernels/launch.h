@@ -8,6 +8,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "tensor/config.h"
 #include "tensor/tensor.h"
 
 /// What may stand between a caller and the kernels of its thread: a hook that times or records them.
@@ -97,3 +98,22 @@ void launch(std::string_view name, const Kernel& kernel, Arguments&&... argument
 }  // namespace detail
 
 }  // namespace millrace
+
+/// Runs a kernel on `device`, by way of this thread's launch hook where there is one. Without CUDA the second
+/// branch is discarded, so no stub is needed; with CUDA a missing kernel is a link error.
+#define MILLRACE_LAUNCH(device, name, ...)               \
+  ::millrace::detail::launch(                            \
+      #name,                                             \
+      [on_cpu = (device).is_cpu()](auto&... arguments) { \
+        if (on_cpu) {                                    \
+          ::millrace::cpu::name(arguments...);           \
+        } else if constexpr (::millrace::kWithCuda) {    \
+          ::millrace::cuda::name(arguments...);          \
+        }                                                \
+      },                                                 \
+      __VA_ARGS__)
+
+/// Runs a kernel that only CPUs have.
+#define MILLRACE_LAUNCH_ON_CPU(name, ...) \
+  ::millrace::detail::launch(             \
+      #name, [](auto&... arguments) { ::millrace::cpu::name(arguments...); }, __VA_ARGS__)

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
 #include "tensor/ops.h"
 #include "tensor/ops/operand.h"

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
 #include "tensor/tensor.h"
 

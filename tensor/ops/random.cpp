@@ -4,6 +4,7 @@
 #include <numbers>
 
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
 
 namespace millrace {

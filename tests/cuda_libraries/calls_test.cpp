@@ -8,6 +8,7 @@
 #include "library_fixtures.h"
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace::test {
 namespace {

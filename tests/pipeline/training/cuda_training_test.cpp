@@ -6,6 +6,7 @@
 #include "nn/state.h"
 #include "pipeline/training/feeder.h"
 #include "tensor/gpu/engine_choices.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 #include "tests/base/temporary_folder.h"
 #include "tests/pipeline/training/small_net.h"

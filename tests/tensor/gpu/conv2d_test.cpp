@@ -2,10 +2,12 @@
 #include <gtest/gtest.h>
 
 #include "bounds.h"
+#include "tensor/config.h"
 #include "tensor/cuda/conv/conv2d_bias.h"
 #include "tensor/cuda/conv/weights.h"
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/gpu/engine_choices.h"
+#include "tensor/kernels/launch.h"
 #include "tests/tensor/kernels/support.h"
 
 namespace millrace {

@@ -2,6 +2,7 @@
 
 #include "on_cuda.h"
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/ops/random.h"
 
 namespace millrace::test {

@@ -3,6 +3,7 @@
 
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tests/tensor/sample.h"
 
 namespace millrace {

@@ -1,4 +1,5 @@
 #include "support.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace {
 namespace {

@@ -1,5 +1,6 @@
 #include "support.h"
 #include "tensor/device_memory.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 #include "tensor/ops.h"
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "support.h"
+#include "tensor/kernels/launch.h"
 
 namespace millrace {
 namespace {

@@ -1,6 +1,7 @@
 #include "tensor/kept_weights.h"
 
 #include "support.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
 #include "tensor/ops.h"
 

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "tensor/kernels/kernels.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 #include "tensor/ops/random.h"
 
