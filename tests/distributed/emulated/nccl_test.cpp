@@ -52,6 +52,8 @@ TEST_F(NcclCommunicator, AllReduceFollowsTheTreeBitForBit) { expect_gpu_tree_sum
 
 TEST_F(NcclCommunicator, PartsAndCopies) { expect_parts_and_copies(group_of, gpu); }
 
+TEST_F(NcclCommunicator, ABarrierWaitsForAll) { expect_barrier_waits(group_of); }
+
 TEST_F(NcclCommunicator, StreamsWaitForEachOther) { expect_stream_order(group_of, gpu); }
 
 TEST_F(NcclCommunicator, WorkThatIsDoneOutOfOrder) {

@@ -30,6 +30,8 @@ TEST_F(DeviceCommunicator, AllReduceFollowsTheTreeBitForBit) { expect_gpu_tree_s
 
 TEST_F(DeviceCommunicator, PartsAndCopies) { expect_parts_and_copies(group_of, on_gpu); }
 
+TEST_F(DeviceCommunicator, ABarrierWaitsForAll) { expect_barrier_waits(group_of); }
+
 TEST_F(DeviceCommunicator, StreamsWaitForEachOther) { expect_stream_order(group_of, on_gpu); }
 
 TEST_F(DeviceCommunicator, ARankThatStaysAwayIsNamed) {

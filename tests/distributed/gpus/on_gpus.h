@@ -1,6 +1,9 @@
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <gmock/gmock.h>
+#include <thread>
 #include <vector>
 
 #include "tests/distributed/on_ranks.h"
@@ -71,6 +74,22 @@ inline void expect_parts_and_copies(const MakeGroup& make_group, const PlaceOf& 
         ASSERT_EQ(fetch(communicator, tensor).at({6, 2}), root);
       }
       communicator.barrier();
+    });
+    EXPECT_THAT(errors, ::testing::Each(""));
+  }
+}
+
+/// Nobody passes a barrier before all have come.
+inline void expect_barrier_waits(const MakeGroup& make_group) {
+  for (int late = 0; late < 3; ++late) {
+    std::atomic<bool> came = false;
+    const auto errors = on_ranks(make_group(3), [&](Communicator& communicator) {
+      if (communicator.rank() == late) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        came = true;
+      }
+      communicator.barrier();
+      EXPECT_TRUE(came) << "rank " << communicator.rank() << " did not wait for rank " << late;
     });
     EXPECT_THAT(errors, ::testing::Each(""));
   }
