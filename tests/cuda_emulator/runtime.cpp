@@ -15,6 +15,8 @@ State& state() {
 State::State() {
   const char* wanted = std::getenv("MILLRACE_EMULATED_GPUS");
   const int count = wanted == nullptr ? 1 : std::atoi(wanted);
+  const char* driver = std::getenv("MILLRACE_EMULATED_DRIVER");
+  driver_version = driver == nullptr ? CUDART_VERSION : std::atoi(driver);
   for (int i = 0; i < count; ++i) {
     devices.push_back(std::make_unique<EmulatedDevice>(static_cast<std::size_t>(i)));
   }
@@ -27,6 +29,9 @@ cudaError_t State::enter(const char* call) {
       failing.clear();
     }
     return failure;
+  }
+  if (driver_version < CUDART_VERSION) {
+    return cudaErrorInsufficientDriver;
   }
   if (devices.empty()) {
     return cudaErrorNoDevice;
@@ -267,7 +272,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   });
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = state().devices.empty() ? 0 : CUDART_VERSION;
+  *version = state().driver_version;
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {

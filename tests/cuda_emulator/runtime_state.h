@@ -27,6 +27,7 @@ struct State {
 
   std::mutex mutex;
   std::vector<std::unique_ptr<EmulatedDevice>> devices;
+  int driver_version = 0;  ///< As cudaDriverGetVersion tells it.
   std::map<const std::byte*, std::size_t> pinned;
   std::map<std::pair<cudaMemPool_t, int>, cudaMemAccessFlags> access;  // of other devices to a pool
   Counts counts;

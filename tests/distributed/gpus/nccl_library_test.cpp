@@ -43,6 +43,15 @@ TEST(NcclLibraryDeathTest, ALibraryThatIsNotNcclIsNamed) {
               HasSubstr("nccl: got version unknown in libc.so.6, expected 2.18 or later"));
 }
 
+TEST(NcclLibrary, AVersionIsToldInThreeParts) {
+  NcclLibrary library;
+  library.GetVersion = [](int* version) {
+    *version = 22803;
+    return ncclSuccess;
+  };
+  EXPECT_EQ(version_of(library), "2.28.3");
+}
+
 TEST(NcclLibrary, TheInstalledOneMakesIds) {
   replace_nccl_library(nullptr);
   try {

@@ -5,6 +5,7 @@
 
 #include "nn/state.h"
 #include "pipeline/training/feeder.h"
+#include "tensor/gpu/arithmetic.h"
 #include "tensor/gpu/engine_choices.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
@@ -90,6 +91,18 @@ TEST_F(CudaTraining, BytesNormalizedOnTheDeviceAreTheLoadersNumbers) {
       }
     }
   }
+}
+
+TEST_F(CudaTraining, TheTreeOfSumsAllowsDeterministicEnginesAlone) {
+  const GpuArithmetic before = gpu_arithmetic();
+  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
+    set_gpu_arithmetic({.tf32 = true, .deterministic = sums == SumOrder::engine});
+    const Trainer trainer{
+        make_small_net, kSgd, {.replicas = 1, .shards = 1, .devices = {kGpu}, .sums = sums}};
+    EXPECT_EQ(gpu_arithmetic().deterministic, sums == SumOrder::tree);
+    EXPECT_TRUE(gpu_arithmetic().tf32);
+  }
+  set_gpu_arithmetic(before);
 }
 
 TEST_F(CudaTraining, LearnsAsTheCpuDoes) {

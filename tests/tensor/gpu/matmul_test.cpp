@@ -83,6 +83,26 @@ TEST_F(CudaMatmul, all_orders_types_and_sizes_agree_with_the_cpu) {
   }
 }
 
+/// They share strides and alignment, so that what was chosen for one must not be taken for another.
+TEST_F(CudaMatmul, parts_of_one_memory_have_products_of_their_own) {
+  std::mt19937_64 engine = test::random_engine();
+  const Tensor left = sample({3, 8, 8}, DType::f32, engine), right = sample({3, 8, 8}, DType::f32, engine);
+  const auto part = [](const Tensor& x, std::int64_t rows, std::int64_t columns, bool transposed) {
+    return transposed ? x.narrow(1, 0, columns).narrow(2, 0, rows).transpose(1, 2)
+                      : x.narrow(1, 0, rows).narrow(2, 0, columns);
+  };
+  for (const auto& [left_transposed, right_transposed] :
+       {std::pair{false, false}, {false, true}, {true, false}}) {
+    for (std::int64_t sizes = 0; sizes < 27; ++sizes) {
+      const std::int64_t m = 3 + sizes % 3, k = 3 + sizes / 3 % 3, n = 3 + sizes / 9;
+      const Tensor a = part(left, m, k, left_transposed), b = part(right, k, n, right_transposed);
+      expect_product(a, b, Tensor(), {3, m, n});
+      expect_product(a.narrow(0, 0, 2), b.narrow(0, 0, 2), Tensor(), {2, m, n});
+      expect_product(a.select(0, 0), b.select(0, 0), Tensor(), {m, n});
+    }
+  }
+}
+
 /// As gradients of f32 weights are made of half activations, and their gradients.
 TEST_F(CudaMatmul, half_matrices_have_an_f32_product) {
   std::mt19937_64 engine = test::random_engine();
