@@ -104,6 +104,11 @@ TEST_F(CudaStream, EachThreadHasItsOwn) {
   EXPECT_EQ(current_stream(kGpu), here);
 }
 
+TEST_F(CudaStream, OneThatNobodyHasIsHandedOn) {
+  const void* const first = Stream::make(kGpu).native();
+  EXPECT_EQ(Stream::make(kGpu).native(), first);
+}
+
 /// Work on one stream, used by another after an event, over and over: memory that is given back must not be
 /// used again too early.
 TEST_F(CudaStream, EventsOrderStreamsAndMemoryWaitsForThem) {
