@@ -65,7 +65,7 @@ TEST_F(CublasLt, ABiasWithoutAnAlgorithmIsAddedBehindTheProduct) {
     const Tensor expected = matmul(a.to(DType::f64), b.to(DType::f64)) + bias.to(DType::f64);
     for (int again = 0; again < 2; ++again) {  // what is kept for the shape knows it
       const Tensor out = product(a.to(kGpu), b.to(kGpu), bias.to(kGpu), dtype);
-      expect_close(out, expected.to(dtype), 2 * epsilon(dtype), name_of(dtype));
+      expect_close(out, expected.to(dtype), rounded(dtype, 1), name_of(dtype));  // the product's rounding
     }
   }
 }
@@ -171,7 +171,7 @@ TEST_F(CublasLt, BiasesRefusedByChanceAreAddedBehindTheProduct) {
     asked += fake_cublaslt::counts().heuristics - before;
     ++products;
     const Tensor expected = matmul(a.to(DType::f64), b.to(DType::f64)) + bias.to(DType::f64);
-    expect_close(out, expected.to(dtype), 2 * epsilon(dtype), name_of(dtype));
+    expect_close(out, expected.to(dtype), rounded(dtype, 1), name_of(dtype));
   }
   EXPECT_GT(asked, products) << "none was refused, seed " << seed();
   EXPECT_LT(asked, 2 * products) << "all were refused, seed " << seed();
@@ -212,7 +212,8 @@ TEST_F(CudnnExecution, EnginesRefusedByChanceAreReplaced) {
         const auto plain = [](const Tensor& one) { return one.contiguous(MemoryFormat::channels_last); };
         const auto expected = results(kCpu, plain(x), weight, plain(grad));
         for (std::size_t i = 0; i < found.size(); ++i) {
-          expect_close(found[i].to(DType::f32), expected[i], 4 * epsilon(dtype), name_of(dtype));
+          // Sums of eighths are exact; the engines round weights' gradients as well.
+          expect_close(found[i].to(dtype), expected[i].to(dtype), 0, name_of(dtype));
         }
       }
     }

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/tensor/epsilon.h"
 #include "tensor/ops.h"
 
 namespace millrace::test {
@@ -67,20 +68,6 @@ inline double broadcast_at(const Tensor& x, const Shape& shape, std::int64_t n) 
 inline constexpr DType kAllTypes[] = {DType::f32, DType::f64, DType::f16, DType::bf16,
                                       DType::u8,  DType::i32, DType::i64};
 inline constexpr DType kFloatingTypes[] = {DType::f32, DType::f64, DType::f16, DType::bf16};
-
-/// How far one rounding to `dtype` may move a value, relative to it.
-inline double epsilon(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return 0x1p-23;
-    case DType::f16:
-      return 0x1p-10;
-    case DType::bf16:
-      return 0x1p-7;
-    default:
-      return 1e-15;
-  }
-}
 
 /// The message of the InputError that `f` throws; empty when it throws none.
 template <typename F>

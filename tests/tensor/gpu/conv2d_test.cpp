@@ -1,8 +1,4 @@
-#include <fmt/format.h>
-#include <gtest/gtest.h>
-
-#include "bounds.h"
-#include "tensor/config.h"
+#include "on_cuda.h"
 #include "tensor/cuda/conv/conv2d_bias.h"
 #include "tensor/cuda/conv/weights.h"
 #include "tensor/gpu/arithmetic.h"
@@ -13,15 +9,10 @@
 namespace millrace {
 namespace {
 
-constexpr Device kGpu{Device::Kind::cuda, 0};
+using test::kGpu;
 
-class CudaConv2d : public testing::Test {
+class CudaConv2d : public test::CudaTest {
  protected:
-  void SetUp() override {
-    if (cuda_device_count() == 0) {
-      GTEST_SKIP() << cuda_unavailable_reason();
-    }
-  }
   void TearDown() override { set_gpu_arithmetic({}); }
 };
 
@@ -65,18 +56,6 @@ Results compute(const Case& c, Device device, DType dtype, std::uint64_t seed) {
   return {r.out.to(kCpu), r.grad_x.to(kCpu), r.grad_weight.to(kCpu), r.grad_bias.to(kCpu)};
 }
 
-/// Relative to the largest value.
-void expect_near(const Tensor& got, const Tensor& expected, double tolerance, const char* what) {
-  const std::vector<double> found = values(got), wanted = values(expected);
-  double largest = 0;
-  for (const double value : wanted) {
-    largest = std::max(largest, std::abs(value));
-  }
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    ASSERT_LE(std::abs(found[i] - wanted[i]), tolerance * largest) << what << "[" << i << "]";
-  }
-}
-
 const Case kCases[] = {
     {{4, 3, 9, 9}, {8, 3, 3, 3}, {.padding = 1}},
     {{2, 16, 8, 8}, {24, 16, 3, 3}, {.stride = 2, .padding = 1}},
@@ -94,11 +73,13 @@ TEST_F(CudaConv2d, all_directions_agree_with_the_cpu) {
     const Results cpu = compute(c, kCpu, DType::f32, 7), gpu = compute(c, kGpu, dtype, 7);
     const Shape out = out_shape(c);
     const std::int64_t window = c.weight[2] * c.weight[3], places = out[0] * out[2] * out[3];
-    const auto bound = [&](std::int64_t terms) { return test::sum_bound(factors, terms); };
-    expect_near(gpu.out, cpu.out, bound(window * c.weight[1]), "out");
-    expect_near(gpu.grad_x, cpu.grad_x, bound(window * c.weight[0] / c.params.groups), "grad_x");
-    expect_near(gpu.grad_weight, cpu.grad_weight, bound(places), "grad_weight");
-    expect_near(gpu.grad_bias, cpu.grad_bias, bound(places), "grad_bias");
+    const auto expect = [&](const Tensor& got, const Tensor& expected, std::int64_t terms, const char* what) {
+      expect_within(got, values(expected), test::product_bound(factors, terms), what);
+    };
+    expect(gpu.out, cpu.out, window * c.weight[1], "out");
+    expect(gpu.grad_x, cpu.grad_x, window * c.weight[0] / c.params.groups, "grad_x");
+    expect(gpu.grad_weight, cpu.grad_weight, places, "grad_weight");
+    expect(gpu.grad_bias, cpu.grad_bias, places, "grad_bias");
   };
   for (const Case& c : kCases) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
@@ -139,7 +120,8 @@ TEST_F(CudaConv2d, images_may_begin_anywhere) {
                     Conv2dOptions{}, out);
     return out.to(kCpu);
   };
-  expect_near(last_image(kGpu), last_image(kCpu), test::sum_bound(DType::bf16, 3 * 3 * 3), "out");
+  expect_within(last_image(kGpu), values(last_image(kCpu)), test::product_bound(DType::bf16, 3 * 3 * 3),
+                "out");
 }
 
 TEST_F(CudaConv2d, imported_choices_are_used) {

@@ -32,6 +32,11 @@ const Case kCases[] = {
 
 class CudaPool : public CudaNetworkKernels {};
 
+/// Both add the same numbers in the same order.
+constexpr int kSameOrder = 0;
+/// A GPU fuses the products with the additions, and no input lies in more than 16 windows.
+constexpr int kShares = 2 * 16;
+
 /// Few different values, so that ties are common, and some that are no numbers.
 Tensor with_ties(const Shape& shape, DType dtype, std::uint64_t seed) {
   Draw draw(seed);
@@ -59,14 +64,15 @@ TEST_F(CudaPool, MaximaAndTheirPlacesAreTheCpus) {
           [&](Device device, const Tensors& in, Tensors& out) {
             MILLRACE_LAUNCH(device, max_pool2d_forward, in[0], c.params, out[0], out[1]);
           },
-          {x}, {garbage(shape, image), garbage(shape, place)}, Compare::exact);
+          {x}, {garbage(shape, image), garbage(shape, place)}, kSameOrder);
       Tensor index = empty(shape, place), largest = for_cpu(empty(shape, image));
       cpu::max_pool2d_forward(for_cpu(x), c.params, largest, index);
-      expect_like_cpu("max_pool2d backward " + what,
-                      [&](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, max_pool2d_backward, in[0], in[1], c.params, out[0]);
-                      },
-                      {Draw(seed).tensor(shape, image), index}, {garbage(c.x, image)});
+      expect_like_cpu(
+          "max_pool2d backward " + what,
+          [&](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, max_pool2d_backward, in[0], in[1], c.params, out[0]);
+          },
+          {Draw(seed).tensor(shape, image), index}, {garbage(c.x, image)}, kSameOrder);
     }
   }
 }
@@ -79,16 +85,18 @@ TEST_F(CudaPool, MeansAreTheCpus) {
       const TensorOptions image{.dtype = dtype, .format = kLast};
       const Shape shape{c.x[0], c.x[1], c.out.height, c.out.width};
       Draw draw(seed);
-      expect_like_cpu("avg_pool2d " + what,
-                      [&](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, avg_pool2d_forward, in[0], c.params, out[0]);
-                      },
-                      {draw.tensor(c.x, image)}, {garbage(shape, image)});
-      expect_like_cpu("avg_pool2d backward " + what,
-                      [&](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, avg_pool2d_backward, in[0], c.params, out[0]);
-                      },
-                      {draw.tensor(shape, image)}, {garbage(c.x, image)});
+      expect_like_cpu(
+          "avg_pool2d " + what,
+          [&](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, avg_pool2d_forward, in[0], c.params, out[0]);
+          },
+          {draw.tensor(c.x, image)}, {garbage(shape, image)}, kSameOrder);
+      expect_like_cpu(
+          "avg_pool2d backward " + what,
+          [&](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, avg_pool2d_backward, in[0], c.params, out[0]);
+          },
+          {draw.tensor(shape, image)}, {garbage(c.x, image)}, kShares);
     }
   }
 }
@@ -110,12 +118,13 @@ TEST_F(CudaPool, PaddingIsTheCpus) {
               [&](Device device, const Tensors& in, Tensors& out) {
                 MILLRACE_LAUNCH(device, pad2d_forward, in[0], pad, mode, out[0]);
               },
-              {draw.tensor(shape, image)}, {garbage(padded, image)}, Compare::exact);
-          expect_like_cpu("pad2d backward " + what,
-                          [&](Device device, const Tensors& in, Tensors& out) {
-                            MILLRACE_LAUNCH(device, pad2d_backward, in[0], pad, mode, out[0]);
-                          },
-                          {draw.tensor(padded, image)}, {garbage(shape, image)});
+              {draw.tensor(shape, image)}, {garbage(padded, image)}, kSameOrder);
+          expect_like_cpu(
+              "pad2d backward " + what,
+              [&](Device device, const Tensors& in, Tensors& out) {
+                MILLRACE_LAUNCH(device, pad2d_backward, in[0], pad, mode, out[0]);
+              },
+              {draw.tensor(padded, image)}, {garbage(shape, image)}, kSameOrder);
         }
       }
     }

@@ -9,7 +9,12 @@ namespace {
 
 class CudaRows : public CudaNetworkKernels {};
 
-const Shape kShapes[] = {{5, 10}, {3, 1}, {1, 3}, {64, 100}, {2, 1500}, {7, 33}, {0, 10}, {4, 1024}};
+const Shape kShapes[] = {{5, 10}, {3, 1}, {2, 3}, {64, 100}, {2, 1500}, {7, 33}, {0, 10}, {4, 1024}};
+
+/// A CPU adds a row in f64, a warp of a GPU in f32 (eight warps where rows are long).
+double roundings_of(const Shape& shape) {
+  return test::kPointwise + static_cast<double>(test::chain(shape[1], 32));
+}
 
 /// Rows of it: one with a not-a-number, one with infinities.
 Tensor logits_of(const Shape& shape, DType dtype, std::uint64_t seed) {
@@ -37,28 +42,32 @@ TEST_F(CudaRows, SoftmaxIsTheCpus) {
       const std::string what = fmt::format("{} {} seed {}", dtype, shape, ++seed);
       const Tensor out = garbage(shape, {.dtype = dtype});
       const Tensor x = logits_of(shape, dtype, seed);
-      expect_like_cpu("softmax " + what,
-                      [](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, softmax, in[0], out[0]);
-                      },
-                      {x}, {out});
-      expect_like_cpu("log_softmax " + what,
-                      [](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, log_softmax, in[0], out[0]);
-                      },
-                      {x}, {out});
+      expect_like_cpu(
+          "softmax " + what,
+          [](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, softmax, in[0], out[0]);
+          },
+          {x}, {out}, roundings_of(shape));
+      expect_like_cpu(
+          "log_softmax " + what,
+          [](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, log_softmax, in[0], out[0]);
+          },
+          {x}, {out}, roundings_of(shape));
       Draw draw(seed);
       const Tensor grad = draw.tensor(shape, {.dtype = dtype}), y = draw.tensor(shape, {.dtype = dtype});
-      expect_like_cpu("softmax backward " + what,
-                      [](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, softmax_backward, in[0], in[1], out[0]);
-                      },
-                      {grad, y}, {out});
-      expect_like_cpu("log_softmax backward " + what,
-                      [](Device device, const Tensors& in, Tensors& out) {
-                        MILLRACE_LAUNCH(device, log_softmax_backward, in[0], in[1], out[0]);
-                      },
-                      {grad, y}, {out});
+      expect_like_cpu(
+          "softmax backward " + what,
+          [](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, softmax_backward, in[0], in[1], out[0]);
+          },
+          {grad, y}, {out}, roundings_of(shape));
+      expect_like_cpu(
+          "log_softmax backward " + what,
+          [](Device device, const Tensors& in, Tensors& out) {
+            MILLRACE_LAUNCH(device, log_softmax_backward, in[0], in[1], out[0]);
+          },
+          {grad, y}, {out}, roundings_of(shape));
     }
   }
 }
@@ -72,13 +81,14 @@ TEST_F(CudaRows, CrossEntropyIsTheCpus) {
         const Tensor labels = labels_of(shape);
         // Probabilities in f32, as autograd has them, and in bf16, whose rounding the loss sees.
         const DType kept = dtype == DType::bf16 && smoothing > 0 ? DType::bf16 : DType::f32;
-        expect_like_cpu("cross_entropy " + what,
-                        [&](Device device, const Tensors& in, Tensors& out) {
-                          MILLRACE_LAUNCH(device, cross_entropy_forward, in[0], in[1], smoothing, out[0],
-                                          out[1]);
-                        },
-                        {logits_of(shape, dtype, seed), labels},
-                        {garbage(shape, {.dtype = kept}), garbage({shape[0]}, {})});
+        expect_like_cpu(
+            "cross_entropy " + what,
+            [&](Device device, const Tensors& in, Tensors& out) {
+              MILLRACE_LAUNCH(device, cross_entropy_forward, in[0], in[1], smoothing, out[0], out[1]);
+            },
+            {logits_of(shape, dtype, seed), labels},
+            {garbage(shape, {.dtype = kept}), garbage({shape[0]}, {})},
+            roundings_of(shape) + static_cast<double>(test::chain(shape[1], 32)));
         Draw draw(seed);
         const Tensor log_p = draw.tensor(shape, {}) * 5.0 - 5.0;
         for (const Tensor& grad : {draw.tensor({shape[0]}, {}), draw.tensor({1}, {})}) {
@@ -106,7 +116,7 @@ TEST_F(CudaRows, ALabelOutOfRangeIsAnErrorWhereTheHostWaits) {
     EXPECT_EQ(message, fmt::format("cross_entropy: row 2 has label {}, expected 0 to 2", label));
     const std::vector<double> kept = test::values(losses.to(kCpu));  // reported once
     EXPECT_TRUE(std::isnan(kept[2]));
-    EXPECT_NEAR(kept[3], std::log(3), 1e-6);
+    EXPECT_NEAR(kept[3], std::log(3), test::rounded(DType::f32, test::kPointwise) * std::log(3));
   }
 }
 
@@ -141,7 +151,7 @@ TEST_F(CudaRows, DropoutDrawsTheCpusMask) {
               [&](Device device, const Tensors& in, Tensors& out) {
                 MILLRACE_LAUNCH(device, dropout, in[0], 0.4, seed * 0x9e3779b97f4a7c15u, first, out[0]);
               },
-              {x}, {garbage(shape, {.dtype = dtype, .format = format})}, Compare::exact);
+              {x}, {garbage(shape, {.dtype = dtype, .format = format})}, 0);
         }
       }
     }

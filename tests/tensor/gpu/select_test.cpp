@@ -18,6 +18,7 @@ const View kViews[] = {
     },
 };
 
+/// To the bit: sums of eighths have no rounding in f32 or f64, and one when they are stored.
 void check_reductions(const Tensor& x, const View& view, const std::vector<int>& dims) {
   Shape kept = view(x).shape();
   for (int dim : dims) {
@@ -32,7 +33,7 @@ void check_reductions(const Tensor& x, const View& view, const std::vector<int>&
         [&](Device device, const Tensors& in, Tensors& out) {
           MILLRACE_LAUNCH(device, reduce, op, view(in[0]), out[0]);
         },
-        {x}, {out}, op == ReduceOp::sum && is_floating(x.dtype()) ? Compare::close : Compare::exact);
+        {x}, {out}, 0);
   }
 }
 
@@ -70,11 +71,12 @@ TEST_F(CudaSelect, LongReductionsAreSplitAndTheCpus) {
 TEST_F(CudaSelect, HalfTypesSumToF32AndEmptySumsAreZero) {
   auto engine = test::random_engine();
   for (DType dtype : {DType::f16, DType::bf16}) {
-    expect_like_cpu("sum to f32",
-                    [](Device device, const Tensors& in, Tensors& out) {
-                      MILLRACE_LAUNCH(device, reduce, ReduceOp::sum, in[0], out[0]);
-                    },
-                    {test::sample({30, 40}, dtype, engine)}, {garbage({1, 40}, {})});
+    expect_like_cpu(
+        "sum to f32",
+        [](Device device, const Tensors& in, Tensors& out) {
+          MILLRACE_LAUNCH(device, reduce, ReduceOp::sum, in[0], out[0]);
+        },
+        {test::sample({30, 40}, dtype, engine)}, {garbage({1, 40}, {})}, 0);
   }
   for (const Shape& shape : {Shape{0, 3}, Shape{3, 0}}) {
     expect_like_cpu(
@@ -82,7 +84,7 @@ TEST_F(CudaSelect, HalfTypesSumToF32AndEmptySumsAreZero) {
         [](Device device, const Tensors& in, Tensors& out) {
           MILLRACE_LAUNCH(device, reduce, ReduceOp::sum, in[0], out[0]);
         },
-        {zeros(shape)}, {garbage({1, shape[1]}, {})}, Compare::exact);
+        {zeros(shape)}, {garbage({1, shape[1]}, {})}, 0);
   }
 }
 
@@ -92,18 +94,19 @@ TEST_F(CudaSelect, NotANumberWinsReductions) {
   x.set({2, 77}, std::numeric_limits<double>::quiet_NaN());
   x.set({4, 0}, std::numeric_limits<double>::quiet_NaN());
   for (ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min}) {
-    expect_like_cpu("reduce with a not-a-number",
-                    [&](Device device, const Tensors& in, Tensors& out) {
-                      MILLRACE_LAUNCH(device, reduce, op, in[0], out[0]);
-                    },
-                    {x}, {garbage({6, 1}, {})});
+    expect_like_cpu(
+        "reduce with a not-a-number",
+        [&](Device device, const Tensors& in, Tensors& out) {
+          MILLRACE_LAUNCH(device, reduce, op, in[0], out[0]);
+        },
+        {x}, {garbage({6, 1}, {})}, op == ReduceOp::sum ? test::chain(500, 4 * test::kCpuLanes) : 0);
   }
   expect_like_cpu(
       "argmax with a not-a-number",
       [](Device device, const Tensors& in, Tensors& out) {
         MILLRACE_LAUNCH(device, argmax, in[0], 1, out[0]);
       },
-      {x}, {garbage({6, 1}, {.dtype = DType::i64})}, Compare::exact);
+      {x}, {garbage({6, 1}, {.dtype = DType::i64})}, 0);
 }
 
 TEST_F(CudaSelect, ArgmaxIsTheCpus) {
@@ -116,7 +119,7 @@ TEST_F(CudaSelect, ArgmaxIsTheCpus) {
         [&](Device device, const Tensors& in, Tensors& out) {
           MILLRACE_LAUNCH(device, argmax, view(in[0]), dim, out[0]);
         },
-        {x}, {garbage(kept, {.dtype = DType::i64})}, Compare::exact);
+        {x}, {garbage(kept, {.dtype = DType::i64})}, 0);
   };
   for (DType dtype : test::kAllTypes) {
     for (int dim = 0; dim < 4; ++dim) {
@@ -152,7 +155,7 @@ TEST_F(CudaSelect, IndexSelectGatherAndScatterAddAreTheCpus) {
             [&](Device device, const Tensors& in, Tensors& out) {
               MILLRACE_LAUNCH(device, index_select, view(in[0]), dim, in[1], out[0]);
             },
-            {x, random_index({9}, seen[dim], engine)}, {garbage(picked, {.dtype = dtype})}, Compare::exact);
+            {x, random_index({9}, seen[dim], engine)}, {garbage(picked, {.dtype = dtype})}, 0);
         Shape smaller = seen;
         smaller[dim] = 7;
         smaller[(dim + 1) % 4] = 2;
@@ -162,15 +165,14 @@ TEST_F(CudaSelect, IndexSelectGatherAndScatterAddAreTheCpus) {
             [&](Device device, const Tensors& in, Tensors& out) {
               MILLRACE_LAUNCH(device, gather, view(in[0]), dim, in[1], out[0]);
             },
-            {x, index}, {garbage(smaller, {.dtype = dtype})}, Compare::exact);
+            {x, index}, {garbage(smaller, {.dtype = dtype})}, 0);
         expect_like_cpu(
             "scatter_add_ " + what,
             [&](Device device, const Tensors& in, Tensors& out) {
               Tensor into = view(out[0]);
               MILLRACE_LAUNCH(device, scatter_add, into, dim, in[0], in[1]);
             },
-            {index, test::sample(smaller, dtype, engine)}, {x},
-            dtype == DType::f16 ? Compare::close : Compare::exact);
+            {index, test::sample(smaller, dtype, engine)}, {x}, 0);
       }
     }
   }

@@ -19,9 +19,6 @@ using Tensors = std::vector<Tensor>;
 /// Launches on `device`, from and into tensors that lie there.
 using Launch = std::function<void(Device device, const Tensors& in, Tensors& out)>;
 
-/// How results are compared: to the bit, or to the rounding of their type.
-enum class Compare { exact, close };
-
 /// The CPU computes f16 in f32.
 inline Tensor for_cpu(const Tensor& x) {
   return x.defined() && x.dtype() == DType::f16 ? x.to(DType::f32) : x;
@@ -40,27 +37,10 @@ inline bool same_bits(const Tensor& a, const Tensor& b) {
          (a.numel() == 0 || std::memcmp(a.raw(), b.raw(), a.bytes()) == 0);
 }
 
-/// Not a number equals itself here. `spare` is what sums of terms of both signs may lose, of the largest
-/// value.
-inline void expect_agrees(const Tensor& got, const Tensor& expected, Compare compare,
-                          const std::string& what) {
-  const std::vector<double> found = test::values(got), wanted = test::values(expected);
-  ASSERT_EQ(found.size(), wanted.size()) << what;
-  double largest = 0.1;
-  for (double value : wanted) {
-    largest = std::isfinite(value) ? std::max(largest, std::abs(value)) : largest;
-  }
-  const double spare = compare == Compare::exact ? 0 : std::max(5e-6, test::epsilon(got.dtype())) * largest;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    const bool same = found[i] == wanted[i] || (std::isnan(found[i]) && std::isnan(wanted[i]));
-    ASSERT_TRUE(same || std::abs(found[i] - wanted[i]) <= spare)
-        << what << "[" << i << "]: got " << found[i] << ", on the CPU " << wanted[i];
-  }
-}
-
-/// `out` says shapes and types, and holds what `launch` adds to, if it does; undefined tensors stay so.
+/// `out` says shapes and types, and holds what `launch` adds to, if it does; undefined tensors stay so. After
+/// no `roundings` the values are the same.
 inline void expect_like_cpu(const std::string& what, const Launch& launch, const Tensors& in,
-                            const Tensors& out, Compare compare = Compare::close) {
+                            const Tensors& out, double roundings = test::kPointwise) {
   Tensors cpu_in, expected;
   for (const Tensor& tensor : in) {
     cpu_in.push_back(for_cpu(tensor));
@@ -79,7 +59,8 @@ inline void expect_like_cpu(const std::string& what, const Launch& launch, const
     }
     const std::string name = what + " output " + std::to_string(i);
     const Tensor got = first[i].to(kCpu);
-    expect_agrees(got, expected[i].to(got.dtype()), compare, name);
+    test::expect_close(got, expected[i].to(got.dtype()),
+                       test::rounded(test::computed_in(got.dtype()), roundings), name);
     EXPECT_TRUE(same_bits(got, second[i].to(kCpu))) << name << ": two runs differ";
   }
 }
