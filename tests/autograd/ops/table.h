@@ -75,7 +75,6 @@ struct OpCase {
   double low = -1, high = 1;  // of the inputs
   bool f64 = true;            // layers compute in f32 and bf16 only
   bool f32_weights = false;   // in bf16, only the first input is bf16
-  double bf16_tolerance = 0.02;
 };
 
 inline void PrintTo(const OpCase& op, std::ostream* out) { *out << op.op << ' ' << op.variant; }

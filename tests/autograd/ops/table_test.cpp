@@ -11,6 +11,7 @@
 
 #include "autograd/function.h"
 #include "tensor/ops/random.h"
+#include "tests/tensor/gpu/bounds.h"
 
 namespace millrace::test {
 
@@ -82,14 +83,16 @@ Tensor laid_out(const Tensor& tensor, Layout layout) {
   return part;
 }
 
-void expect_near(const Array& got, const Array& expected, double tolerance, const std::string& what) {
+/// Elements may differ by `tolerance` of their own size plus the mean size of all, and by `spare`.
+void expect_near(const Array& got, const Array& expected, double tolerance, const std::string& what,
+                 double spare = 0) {
   ASSERT_EQ(got.shape, expected.shape) << what;
   double mean = 0;
   for (double value : expected.values) {
     mean += std::abs(value) / static_cast<double>(expected.values.size());
   }
   for (std::size_t i = 0; i < got.values.size(); ++i) {
-    const double allowed = tolerance * (std::abs(expected.values[i]) + mean + 1e-3);
+    const double allowed = tolerance * (std::abs(expected.values[i]) + mean) + spare;
     ASSERT_LE(std::abs(got.values[i] - expected.values[i]), allowed)
         << what << ": element " << i << " is " << got.values[i] << ", expected " << expected.values[i];
   }
@@ -128,18 +131,21 @@ std::string describe(const OpCase& op, const Setting& setting) {
                      layouts[static_cast<int>(setting.layout)], setting.device.to_string(), kSeed);
 }
 
+/// No operation stores more values on the way to a result or a gradient, one behind the other: the variance
+/// has a mean, differences, squares, their sum and its share. Each is made of pointwise arithmetic and a sum,
+/// which is no longer than the largest input and may be added one by one.
 double tolerance_of(const OpCase& op, DType dtype) {
-  switch (dtype) {
-    case DType::bf16:
-      return op.bf16_tolerance;
-    case DType::f16:
-      return op.bf16_tolerance / 4;
-    case DType::f64:
-      return 1e-7;
-    default:
-      return 2e-5;
+  constexpr int kStored = 5;
+  std::int64_t terms = 0;
+  for (const Shape& shape : op.shapes) {
+    terms = std::max(terms, shape.numel());
   }
+  const double roundings = static_cast<double>(terms + chain(terms, kCpuLanes)) + kPointwise;
+  return rounded(dtype, kStored) + rounded(computed_in(dtype), roundings);
 }
+
+/// The reference's own error: that of central differences, and of f64 that goes by way of f32.
+constexpr double kReference = 1e-7;
 
 /// Inputs that need a gradient.
 std::vector<Variable> inputs_of(const OpCase& op, const Setting& setting, Generator& generator) {
@@ -166,7 +172,7 @@ void check(const OpCase& op, const Setting& setting, Arrays& expected) {
   const double tolerance = tolerance_of(op, setting.dtype);
 
   const Variable out = op.run(inputs);
-  expect_near(to_array(out.data()), op.reference(arrays), tolerance, what + ", value");
+  expect_near(to_array(out.data()), op.reference(arrays), tolerance, what + ", value", kReference);
 
   const Tensor weights = to_tensor(random_array(out.shape(), -1, 1, 0, generator), out.dtype());
   if (setting.layout == Layout::row_major) {
@@ -182,7 +188,7 @@ void check(const OpCase& op, const Setting& setting, Arrays& expected) {
       Variable input = inputs[i];
       ASSERT_TRUE(input.grad().defined()) << name;
       ASSERT_EQ(input.grad().dtype(), input.dtype()) << name;
-      expect_near(to_array(input.grad()), expected[i], tolerance, name);
+      expect_near(to_array(input.grad()), expected[i], tolerance, name, kReference);
       input.zero_grad();
     }
   }
