@@ -10,13 +10,9 @@ target_include_directories(millrace_all INTERFACE $<INSTALL_INTERFACE:${CMAKE_IN
 
 get_property(libraries GLOBAL PROPERTY MILLRACE_LIBRARIES)
 install(TARGETS ${libraries} millrace_all EXPORT millraceTargets)
-foreach(folder base tensor autograd nn distributed dataio pipeline)
-  # What the kernels of a device share is the library's own.
-  install(DIRECTORY ${folder}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/${folder} FILES_MATCHING PATTERN "*.h"
-    PATTERN "cpu" EXCLUDE PATTERN "cuda" EXCLUDE PATTERN "files" EXCLUDE)
-endforeach()
-install(FILES ${PROJECT_BINARY_DIR}/generated/tensor/config.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace/tensor)
-install(FILES millrace.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/millrace)
+install(CODE "set(SOURCE [[${PROJECT_SOURCE_DIR}]])
+  set(DESTINATION \"\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_INCLUDEDIR}/millrace\")
+  include([[${PROJECT_SOURCE_DIR}/cmake/InstallHeaders.cmake]])")
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/millrace)
 configure_package_config_file(cmake/millraceConfig.cmake.in ${PROJECT_BINARY_DIR}/millraceConfig.cmake
