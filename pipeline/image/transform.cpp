@@ -51,7 +51,7 @@ void require_whole(const SamplePlan& plan, const std::string& name) {
   }
 }
 
-std::string to_string(Size2 size) {
+std::string in_words(Size2 size) {
   return size.height == size.width ? fmt::format("{}", size.height)
                                    : fmt::format("{}x{}", size.height, size.width);
 }
@@ -130,7 +130,7 @@ class Resize final : public Transform {
     plan.resized = size_;
     plan.window = {0, 0, size_.height, size_.width};
   }
-  std::string describe() const override { return "resize:" + to_string(size_); }
+  std::string describe() const override { return "resize:" + in_words(size_); }
 
  private:
   Size2 size_;
@@ -148,7 +148,7 @@ class CenterCrop final : public Transform {
               size_.height, size_.width};
     fold_window(plan);
   }
-  std::string describe() const override { return "center_crop:" + to_string(size_); }
+  std::string describe() const override { return "center_crop:" + in_words(size_); }
 
  private:
   Size2 size_;
@@ -167,7 +167,7 @@ class RandomResizedCrop final : public Transform {
     plan.resized = size_;
     plan.window = {0, 0, size_.height, size_.width};
   }
-  std::string describe() const override { return "random_resized_crop:" + to_string(size_); }
+  std::string describe() const override { return "random_resized_crop:" + in_words(size_); }
 
  private:
   static constexpr double kMinScale = 0.08, kMaxScale = 1, kMinRatio = 3.0 / 4, kMaxRatio = 4.0 / 3;
