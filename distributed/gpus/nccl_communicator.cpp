@@ -240,7 +240,6 @@ ncclUniqueId native_id(const NcclId& id) {
 std::vector<std::unique_ptr<Communicator>> make_nccl_group(std::span<const Device> devices,
                                                            const NcclOptions& options) {
   const int size = static_cast<int>(devices.size());
-  check_members(0, devices, size);
   return join_nccl_group({.id = make_nccl_id(), .devices = devices, .board = make_shared_board(size)},
                          options);
 }

@@ -74,22 +74,21 @@ struct Layout {
   }
 };
 
-/// Calls `f(layout, offsets)` for parts of the nest of fewer than 2^31 elements; nearly always for one.
+/// Calls `f(layout, offsets)` for parts of the nest that one launch takes; nearly always for one.
 template <std::size_t N, typename F>
 void for_each_part(std::span<const typename Nest<N>::Dim> loops, F&& f,
                    const typename Nest<N>::Offsets& start = {}) {
-  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
   std::int64_t count = 1;
   for (const auto& loop : loops) {
     count *= loop.size;
   }
-  if (count <= kMost) {
+  if (count <= largest_launch) {
     return f(Layout<N>(loops), start);
   }
   // The outermost loop is cut, and left out once it has one round.
   std::vector<typename Nest<N>::Dim> part(loops.begin(), loops.end());
   auto& outer = part.back();
-  const std::int64_t step = std::max<std::int64_t>(1, outer.size / (count / kMost + 1));
+  const std::int64_t step = std::max<std::int64_t>(1, outer.size / (count / largest_launch + 1));
   const std::int64_t size = outer.size;
   typename Nest<N>::Offsets offsets = start;
   for (std::int64_t first = 0; first < size; first += step) {

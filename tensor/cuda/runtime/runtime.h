@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <cuda_runtime_api.h>
+#include <limits>
 #include <string_view>
 
 #include "tensor/device_memory.h"
@@ -26,6 +28,9 @@ class DeviceGuard {
 };
 
 inline cudaStream_t native(const Stream& stream) { return static_cast<cudaStream_t>(stream.native()); }
+
+/// The most elements of one launch, which finds their places by 32-bit quotients. Tests lower it.
+inline std::int64_t largest_launch = std::numeric_limits<std::int32_t>::max();
 
 /// The calling thread's current stream on the tensor's device. That device becomes the thread's current one,
 /// as launches want it.

@@ -15,6 +15,7 @@ struct Case {
 const Case kCases[] = {
     {{2, 6, 28, 28}, {14, 14}, {}},
     {{2, 16, 10, 10}, {5, 5}, {}},
+    {{8, 6, 4, 4}, {2, 2}, {}},
     {{1, 70, 7, 5}, {3, 2}, {}},  // the last row and column are in no window
     {{2, 33, 1, 1}, {1, 1}, {.kernel = 1, .stride = 1}},
     {{2, 8, 9, 8}, {5, 4}, {.kernel = 3, .stride = 2, .padding = 1}},
