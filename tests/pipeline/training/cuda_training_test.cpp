@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <gmock/gmock.h>
+#include <thread>
 
 #include "nn/state.h"
 #include "pipeline/training/feeder.h"
@@ -92,6 +93,23 @@ TEST_F(CudaTraining, BytesNormalizedOnTheDeviceAreTheLoadersNumbers) {
       }
     }
   }
+}
+
+TEST_F(CudaTraining, AGpuThatWaitsForItsBatchIsIdle) {
+  Loader loader = make_loader(DType::u8, 1);
+  auto epoch = loader.epoch(0);
+  Batch batch;
+  ASSERT_TRUE(loader.next(batch));
+  Feeder feeder(kGpu, DType::f32);
+  for (int step = 0; step < 2; ++step) {
+    feeder.bring(batch, 0);
+    feeder.done();
+    feeder.end_step();
+    current_stream(kGpu).synchronize();
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  }
+  EXPECT_GE(feeder.idle_seconds(), 0.03);  // the second step's pause is not over
+  EXPECT_LT(feeder.idle_seconds(), 1);
 }
 
 TEST_F(CudaTraining, TheTreeOfSumsAllowsDeterministicEnginesAlone) {
