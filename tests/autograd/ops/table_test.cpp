@@ -302,7 +302,7 @@ TEST(OpTableEntries, AreComplete) {
   std::ifstream header(root / "autograd" / "ops.h");
   ASSERT_TRUE(header) << "autograd/ops.h is not where the test expects it";
   std::set<std::string> declared, entered;
-  const std::regex declaration(R"(^(?:inline )?Variable (\w+[^\w\s(]?)\()");
+  const std::regex declaration(R"(^(?:inline )?(?:Variable|BatchNormResult) (\w+[^\w\s(]?)\()");
   std::smatch match;
   for (std::string line; std::getline(header, line);) {
     if (std::regex_search(line, match, declaration)) {
