@@ -2,7 +2,6 @@
 #include <cmath>
 #include <cstring>
 #include <gmock/gmock.h>
-#include <thread>
 
 #include "nn/state.h"
 #include "pipeline/training/feeder.h"
@@ -11,6 +10,7 @@
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/training_kernels.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/pipeline/training/small_loader.h"
 #include "tests/pipeline/training/small_net.h"
 #include "tests/tensor/gpu/bounds.h"
 
@@ -20,7 +20,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr Device kGpu{Device::Kind::cuda, 0};
-constexpr const char* kTransforms = "random_crop:4,horizontal_flip,normalize";
 
 class CudaTraining : public testing::Test {
  protected:
@@ -37,18 +36,6 @@ struct Run {
   Device device = kGpu;
   std::int64_t bucket_bytes = 0;
 };
-
-Loader make_loader(DType feed, int shards, int samples = 38) {
-  return Loader(open_dataset("synthetic:" + std::to_string(samples)), {.batch_size = 16,
-                                                                       .transforms = kTransforms,
-                                                                       .mean = {0.4f, 0.5f, 0.6f},
-                                                                       .std = {0.2f, 0.3f, 0.25f},
-                                                                       .dtype = feed,
-                                                                       .tail = Tail::pad,
-                                                                       .shards = shards,
-                                                                       .threads = 1,
-                                                                       .seed = 3});
-}
 
 /// Two epochs of three batches; the last one has empty shards. Losses are read when all is enqueued.
 Trained train(const Run& run) {
@@ -72,44 +59,6 @@ Trained train(const Run& run) {
     trained.losses.push_back(result.loss);
   }
   return trained;
-}
-
-TEST_F(CudaTraining, BytesNormalizedOnTheDeviceAreTheLoadersNumbers) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Loader bytes = make_loader(DType::u8, 2), numbers = make_loader(dtype, 2);
-    auto bytes_epoch = bytes.epoch(0), numbers_epoch = numbers.epoch(0);
-    Feeder feeder(kGpu, dtype);
-    Batch from, expected;
-    while (bytes.next(from) && numbers.next(expected)) {
-      for (int i = 0; i < 2 && from.shard(i).valid > 0; ++i) {
-        const Batch brought = feeder.bring(from, i), wanted = expected.share(i);
-        const Tensor got = brought.images().to(kCpu), images = wanted.images();
-        ASSERT_EQ(got.strides(), images.strides());
-        EXPECT_EQ(std::memcmp(got.raw(), images.raw(), got.bytes()), 0) << name_of(dtype);
-        EXPECT_EQ(brought.labels().to(kCpu).at({0}), wanted.labels().at({0}));
-        EXPECT_EQ(brought.ids().to(kCpu).at({0}), wanted.ids().at({0}));
-        EXPECT_EQ(brought.valid(), wanted.valid());
-        feeder.done();
-      }
-    }
-  }
-}
-
-TEST_F(CudaTraining, AGpuThatWaitsForItsBatchIsIdle) {
-  Loader loader = make_loader(DType::u8, 1);
-  auto epoch = loader.epoch(0);
-  Batch batch;
-  ASSERT_TRUE(loader.next(batch));
-  Feeder feeder(kGpu, DType::f32);
-  for (int step = 0; step < 2; ++step) {
-    feeder.bring(batch, 0);
-    feeder.done();
-    feeder.end_step();
-    current_stream(kGpu).synchronize();
-    std::this_thread::sleep_for(std::chrono::milliseconds(30));
-  }
-  EXPECT_GE(feeder.idle_seconds(), 0.03);  // the second step's pause is not over
-  EXPECT_LT(feeder.idle_seconds(), 1);
 }
 
 TEST_F(CudaTraining, TheTreeOfSumsAllowsDeterministicEnginesAlone) {
