@@ -199,6 +199,7 @@ void add_all() {
 }  // namespace
 }  // namespace millrace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): what is thrown ends the program
 int main(int count, char** arguments) {
   millrace::add_all();
   benchmark::Initialize(&count, arguments);

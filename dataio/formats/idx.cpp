@@ -95,9 +95,10 @@ IdxFile read_idx(const fs::path& path, int dimensions) {
     idx.values.resize(std::min(expected, got + kPiece));
     const std::size_t piece = file.read(std::span(idx.values).subspan(got));
     got += piece;
-    if (piece == 0)
+    if (piece == 0) {
       throw InputError("idx: {} has {} bytes of values, expected {}; it is truncated", path.string(), got,
                        expected);
+    }
   }
   if (std::array<std::byte, 1> more{}; file.read(more) != 0) {
     throw InputError("idx: {} has more than the {} bytes of values that its header says", path.string(),

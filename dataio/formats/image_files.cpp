@@ -78,9 +78,10 @@ std::span<const std::byte> ImageFiles::read_all(int file, std::int64_t index,
     const ssize_t got = ::read(file, scratch.data() + done, size - done);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw_errno("read", describe(index));
-    if (got == 0)
+    if (got == 0) {
       throw InputError("{}: {} was cut from {} to {} bytes while it was read", kind_, describe(index), size,
                        done);
+    }
     done += static_cast<std::size_t>(got);
   }
   return {scratch.data(), size};

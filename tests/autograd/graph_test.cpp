@@ -18,7 +18,7 @@ Variable parameter(std::initializer_list<double> numbers) { return {tensor(numbe
 TEST(Graph, CanBeWalked) {
   const Variable x = parameter({1, 2}), w = parameter({3, 4});
   const Variable loss = mean(relu(x * w));
-  const auto mean_function = loss.creator();
+  const auto& mean_function = loss.creator();
   ASSERT_TRUE(mean_function);
   EXPECT_EQ(mean_function->name(), "mean");
   const auto relu_function = mean_function->previous_functions().at(0);

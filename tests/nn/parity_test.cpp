@@ -110,7 +110,7 @@ struct LayerCase {
 
 template <typename M, typename... Args>
 LayerCase layer(std::string name, Shape input, Args... args) {
-  return {std::move(name), std::move(input), [=] { return std::make_unique<M>(args...); }};
+  return {std::move(name), input, [=] { return std::make_unique<M>(args...); }};
 }
 
 std::unique_ptr<nn::Module> make_sequential() {

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/tensor/epsilon.h"
 #include "tensor/ops.h"
+#include "tests/tensor/epsilon.h"
 
 namespace millrace::test {
 

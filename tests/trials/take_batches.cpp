@@ -64,6 +64,7 @@ void run(const std::string& data, const LoaderOptions& options, const Files& fil
 
 }  // namespace
 
+// NOLINTNEXTLINE(bugprone-exception-escape): what is thrown ends the program
 int main(int argc, char** argv) {
   CLI::App app("One rank of scripts/trials/resume-kill");
   LoaderOptions options;

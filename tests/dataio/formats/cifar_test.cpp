@@ -274,10 +274,11 @@ TEST(Pickle, HostileOnesAreErrors) {
   EXPECT_THAT(pickle_error(std::string(2'000'000, '(')), HasSubstr("more steps"));
   EXPECT_THAT(pickle_error(std::string(2'000'000, 'N')), HasSubstr("more steps"));
   std::string bomb = "]q\x01";  // a list that holds itself, and ever more of it
-  for (int i = 0; i < 1000; ++i)
+  for (int i = 0; i < 1000; ++i) {
     bomb +=
         "(h\x01h\x01h\x01"
         "e";
+  }
   EXPECT_THAT(pickle_error(bomb + "."), HasSubstr("dictionary"));
   bomb = "}(U\x01t](U\xff" + std::string(255, 'x') + "q\x01";  // one text, again and again
   for (int i = 0; i < 1000; ++i) bomb += "h\x01";

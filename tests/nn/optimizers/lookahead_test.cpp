@@ -11,7 +11,6 @@ namespace millrace {
 namespace {
 
 using nn::Lookahead;
-using nn::LookaheadOptions;
 using testing::HasSubstr;
 
 /// A layer with running statistics, and what else a state dictionary has.

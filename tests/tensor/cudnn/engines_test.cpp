@@ -110,7 +110,7 @@ std::vector<Layer> layers_of_airbench94(std::int64_t batch) {
   for (Layer layer : layers_of_models()) {
     if (std::string_view(layer.name).starts_with("airbench94")) {
       layer.x[0] = batch;
-      found.push_back(std::move(layer));
+      found.push_back(layer);
     }
   }
   return found;
