@@ -78,6 +78,7 @@ TEST_F(CudaLaunches, AnIdleClockCountsPauses) {
   IdleClock clock;
   for (int i = 0; i < 3; ++i) {
     clock.pause(stream);
+    stream.synchronize();
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
     clock.resume(stream);
     stream.synchronize();
