@@ -1,4 +1,6 @@
 // What our kernels are launched for, and in how many parts.
+#include <chrono>
+#include <functional>
 #include <thread>
 
 #include "emulator.h"
