@@ -15,7 +15,9 @@ constexpr std::array<std::uint32_t, 256> kTable = [] {
   std::array<std::uint32_t, 256> table{};
   for (std::uint32_t byte = 0; byte < table.size(); ++byte) {
     std::uint32_t value = byte;
-    for (int bit = 0; bit < 8; ++bit) value = value >> 1 ^ (value & 1 ? 0x82F63B78u : 0u);
+    for (int bit = 0; bit < 8; ++bit) {
+      value = value >> 1 ^ (value & 1 ? 0x82F63B78u : 0u);
+    }
     table[byte] = value;
   }
   return table;
@@ -30,9 +32,13 @@ constexpr auto kOverBlock = [] {
   std::array<std::array<std::uint32_t, 256>, 4> table{};
   for (std::size_t bit = 0; bit < 32; ++bit) {
     std::uint32_t state = std::uint32_t{1} << bit;
-    for (std::size_t i = 0; i < kBlock; ++i) state = state >> 8 ^ kTable[state & 0xFF];
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      state = state >> 8 ^ kTable[state & 0xFF];
+    }
     for (std::size_t byte = 0; byte < 256; ++byte) {
-      if (byte >> bit % 8 & 1) table[bit / 8][byte] ^= state;
+      if (byte >> bit % 8 & 1) {
+        table[bit / 8][byte] ^= state;
+      }
     }
   }
   return table;
@@ -63,9 +69,13 @@ std::uint64_t word_at(const std::byte* at) {
     }
     first = over_block(over_block(first) ^ second) ^ third;
   }
-  for (; left >= 8; at += 8, left -= 8) first = _mm_crc32_u64(first, word_at(at));
+  for (; left >= 8; at += 8, left -= 8) {
+    first = _mm_crc32_u64(first, word_at(at));
+  }
   auto state = static_cast<std::uint32_t>(first);
-  for (; left > 0; ++at, --left) state = _mm_crc32_u8(state, std::to_integer<std::uint8_t>(*at));
+  for (; left > 0; ++at, --left) {
+    state = _mm_crc32_u8(state, std::to_integer<std::uint8_t>(*at));
+  }
   return ~state;
 }
 #endif
@@ -83,7 +93,9 @@ std::uint32_t crc32c_by_table(std::span<const std::byte> bytes, std::uint32_t cr
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc) {
 #ifdef __x86_64__
   static const bool has_instruction = __builtin_cpu_supports("sse4.2");
-  if (has_instruction) return crc32c_by_instruction(bytes, crc);
+  if (has_instruction) {
+    return crc32c_by_instruction(bytes, crc);
+  }
 #endif
   return crc32c_by_table(bytes, crc);
 }

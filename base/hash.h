@@ -10,13 +10,17 @@ namespace millrace {
 class Hash {
  public:
   Hash& add(std::int64_t value) {
-    for (int shift = 0; shift < 64; shift += 8) byte(static_cast<std::uint8_t>(value >> shift));
+    for (int shift = 0; shift < 64; shift += 8) {
+      byte(static_cast<std::uint8_t>(value >> shift));
+    }
     return *this;
   }
   /// The length counts as well, so that "ab", "c" differs from "a", "bc".
   Hash& add(std::string_view text) {
     add(static_cast<std::int64_t>(text.size()));
-    for (const char c : text) byte(static_cast<std::uint8_t>(c));
+    for (const char c : text) {
+      byte(static_cast<std::uint8_t>(c));
+    }
     return *this;
   }
   std::uint64_t value() const { return value_; }

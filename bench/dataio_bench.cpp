@@ -26,7 +26,9 @@ BENCHMARK(permutation)->Arg(50000)->Arg(1281167);
 /// 10,000 files of 900 bytes, about CIFAR-10's JPEGs, in ten class folders; read in a shuffled order.
 void image_folder(benchmark::State& state) {
   std::string root = (std::filesystem::temp_directory_path() / "millrace-bench-XXXXXX").string();
-  if (mkdtemp(root.data()) == nullptr) throw MachineError("cannot make {}", root);
+  if (mkdtemp(root.data()) == nullptr) {
+    throw MachineError("cannot make {}", root);
+  }
   constexpr int kFiles = 10000;
   for (int i = 0; i < kFiles; ++i) {
     const std::filesystem::path folder = std::filesystem::path(root) / std::to_string(i % 10);
@@ -41,7 +43,9 @@ void image_folder(benchmark::State& state) {
     std::int64_t position = 0;
     for (auto _ : state) {
       const Sample sample = dataset->read(order(position), scratch);
-      if (sample.bytes.size() != 900) throw MachineError("read {} bytes", sample.bytes.size());
+      if (sample.bytes.size() != 900) {
+        throw MachineError("read {} bytes", sample.bytes.size());
+      }
       position = (position + 1) % kFiles;
     }
   }
@@ -51,7 +55,9 @@ void image_folder(benchmark::State& state) {
 BENCHMARK(image_folder);
 
 void draw_synthetic(benchmark::State& state) {
-  for (auto _ : state) benchmark::DoNotOptimize(open_dataset("synthetic:1000"));
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(open_dataset("synthetic:1000"));
+  }
   state.SetItemsProcessed(state.iterations() * 1000);
 }
 BENCHMARK(draw_synthetic);

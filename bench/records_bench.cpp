@@ -22,7 +22,9 @@ class SparseRecords {
   explicit SparseRecords(std::int64_t records) {
     std::string name = (std::filesystem::temp_directory_path() / "millrace-bench-XXXXXX").string();
     const int file = mkstemp(name.data());
-    if (file < 0) throw MachineError("cannot make {}", name);
+    if (file < 0) {
+      throw MachineError("cannot make {}", name);
+    }
     close(file);
     path_ = name;
     const std::vector<std::byte> pixels(32 * 32 * 3, std::byte{100});
@@ -47,7 +49,9 @@ class SparseRecords {
       };
       write_entry(0);  // the loader learns the images' size from it
       const Permutation order(records, 0, 0);
-      for (std::int64_t i = 0; i < kWritten; ++i) write_entry(order(i));
+      for (std::int64_t i = 0; i < kWritten; ++i) {
+        write_entry(order(i));
+      }
     }
     std::filesystem::resize_file(path_, header.file_size);
   }
@@ -69,7 +73,9 @@ double resident_megabytes() {
 
 void open_records(benchmark::State& state) {
   const SparseRecords file(state.range(0));
-  for (auto _ : state) benchmark::DoNotOptimize(open_dataset(file.name()));
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(open_dataset(file.name()));
+  }
 }
 BENCHMARK(open_records)
     ->RangeMultiplier(10)

@@ -48,21 +48,27 @@ std::uint64_t first_fingerprint(const Dataset& data) {
   const DatasetInfo& common = data.info();
   Hash hash;
   hash.add(data.size()).add(common.height).add(common.width).add(common.channels);
-  for (const std::string& name : common.classes) hash.add(name);
+  for (const std::string& name : common.classes) {
+    hash.add(name);
+  }
   return hash.value();
 }
 
 }  // namespace
 
 std::uint64_t Dataset::fingerprint(int version) const {
-  if (version == 1) return first_fingerprint(*this);
+  if (version == 1) {
+    return first_fingerprint(*this);
+  }
   Hash hash;
   hash.add(size()).add(static_cast<std::int64_t>(info().classes.size())).add(info().channels);
   add_known(hash);
   const std::vector<std::int64_t> places = spread_evenly(size());
   will_need(places);
   std::vector<std::byte> scratch;
-  for (const std::int64_t place : places) add_sample(hash, *this, place, scratch);
+  for (const std::int64_t place : places) {
+    add_sample(hash, *this, place, scratch);
+  }
   return hash.value();
 }
 

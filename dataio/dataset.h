@@ -20,8 +20,8 @@ enum class Encoding : std::uint8_t {
   png
 };
 
-/// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch they may lie
-/// in.
+/// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch that may hold
+/// them.
 struct Sample {
   std::span<const std::byte> bytes;
   Encoding encoding = Encoding::raw_hwc;
@@ -79,8 +79,8 @@ enum class Reading : std::uint8_t {
 enum class Verify : std::uint8_t { first_read, always, never };
 
 struct OpenOptions {
-  bool train = true;  ///< A kind with a test part of its own (cifar10, cifar100, idx, synthetic) opens that
-                      ///< when false.
+  /// When false, a kind with test data of its own (cifar10, cifar100, idx, synthetic) opens these.
+  bool train = true;
   Reading reading = Reading::map;
   Verify verify = Verify::first_read;
 };

@@ -34,7 +34,9 @@ void throw_errno(std::string_view operation, const std::filesystem::path& path) 
 }
 
 FileDescriptor::~FileDescriptor() {
-  if (fd_ >= 0) close(fd_);
+  if (fd_ >= 0) {
+    close(fd_);
+  }
 }
 
 namespace {
@@ -49,10 +51,16 @@ FileDescriptor open_regular(const std::filesystem::path& path, std::uint64_t& si
     setrlimit(RLIMIT_NOFILE, &limit);
     file = FileDescriptor(open_it());
   }
-  if (file.get() < 0) throw_errno("open", path);
+  if (file.get() < 0) {
+    throw_errno("open", path);
+  }
   struct stat status;
-  if (fstat(file.get(), &status) != 0) throw_errno("examine", path);
-  if (!S_ISREG(status.st_mode)) throw InputError("cannot read {}: it is no regular file", path.string());
+  if (fstat(file.get(), &status) != 0) {
+    throw_errno("examine", path);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw InputError("cannot read {}: it is no regular file", path.string());
+  }
   size = static_cast<std::uint64_t>(status.st_size);
   return file;
 }
@@ -67,9 +75,13 @@ std::atomic<std::uint64_t> bytes_read_whole = 0;
 MappedFile::MappedFile(std::filesystem::path path) : path_(std::move(path)) {
   std::uint64_t size = 0;
   FileDescriptor file = open_regular(path_, size);
-  if (size == 0) return;  // nothing to map
+  if (size == 0) {  // nothing to map
+    return;
+  }
   void* address = mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
-  if (address == MAP_FAILED) throw MachineError("cannot map {}: {}", path_.string(), std::strerror(errno));
+  if (address == MAP_FAILED) {
+    throw MachineError("cannot map {}: {}", path_.string(), std::strerror(errno));
+  }
   bytes_ = {static_cast<const std::byte*>(address), size};
   file_ = std::move(file);
   watched_ = &watch(bytes_, file_.get());
@@ -91,14 +103,20 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       read_whole_(std::exchange(other.read_whole_, false)) {}
 
 MappedFile::~MappedFile() {
-  if (bytes_.empty()) return;
+  if (bytes_.empty()) {
+    return;
+  }
   unwatch(*watched_);
   munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
-  if (read_whole_) bytes_read_whole.fetch_sub(bytes_.size());
+  if (read_whole_) {
+    bytes_read_whole.fetch_sub(bytes_.size());
+  }
 }
 
 std::span<const std::byte> MappedFile::bytes(std::uint64_t offset, std::size_t size) const {
-  if (bytes_.empty()) return {};
+  if (bytes_.empty()) {
+    return {};
+  }
   const std::uint64_t intact = watched_->intact.load(std::memory_order_relaxed);
   if (offset + size <= intact) {
     note_mapped_read(*watched_, offset + size);
@@ -117,7 +135,9 @@ std::span<const std::byte> MappedFile::bytes(std::uint64_t offset, std::size_t s
 
 void MappedFile::will_need(std::uint64_t offset, std::uint64_t size) const {
   static const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  if (offset >= bytes_.size()) return;
+  if (offset >= bytes_.size()) {
+    return;
+  }
   size = std::min(size, bytes_.size() - offset);
   const std::uint64_t begin = offset - offset % page;
   // From now on a page that was not asked for is read alone, without its neighbours.
@@ -157,14 +177,21 @@ std::span<const std::byte> DataFile::read(std::uint64_t offset, std::size_t size
     throw InputError("{}: wanted {} bytes at offset {}, it has {}; it is cut or its index is damaged",
                      path_.string(), size, offset, size_);
   }
-  if (mapped_) return mapped_->bytes(offset, size);
-  if (scratch.size() < size)
-    scratch.resize(size);  // never shrinks, so that it is not cleared again and again
+  if (mapped_) {
+    return mapped_->bytes(offset, size);
+  }
+  if (scratch.size() < size) {  // never shrinks, so that it is not cleared again and again
+    scratch.resize(size);
+  }
   for (std::size_t done = 0; done < size;) {
     const ssize_t got =
         pread(file_->get(), scratch.data() + done, size - done, static_cast<off_t>(offset + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw_errno("read", path_);
+    if (got < 0 && errno == EINTR) {
+      continue;
+    }
+    if (got < 0) {
+      throw_errno("read", path_);
+    }
     if (got == 0) {
       throw InputError("{}: was cut to {} bytes while it was in use, had {}", path_.string(), offset + done,
                        size_);
@@ -181,8 +208,12 @@ std::vector<std::string> lines_of(const std::filesystem::path& path) {
   std::istringstream text(std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
   std::vector<std::string> lines;
   for (std::string line; std::getline(text, line);) {
-    if (line.ends_with('\r')) line.pop_back();
-    if (!line.empty()) lines.push_back(std::move(line));
+    if (line.ends_with('\r')) {
+      line.pop_back();
+    }
+    if (!line.empty()) {
+      lines.push_back(std::move(line));
+    }
   }
   return lines;
 }

@@ -24,7 +24,9 @@ std::vector<std::string> expand(const std::string& pattern);
 std::vector<std::string> expand_choices(const std::string& pattern) {
   static const std::regex kChoice(R"(\{([^{}]*,[^{}]*)\})");
   std::smatch choice;
-  if (!std::regex_search(pattern, choice, kChoice)) return {pattern};
+  if (!std::regex_search(pattern, choice, kChoice)) {
+    return {pattern};
+  }
   std::vector<std::string> patterns;
   std::istringstream words(choice.str(1) + ',');
   for (std::string word; std::getline(words, word, ',');) {
@@ -40,7 +42,9 @@ std::vector<std::string> expand_choices(const std::string& pattern) {
 std::vector<std::string> expand(const std::string& pattern) {
   static const std::regex kRange(R"(\{(\d{1,9})\.\.(\d{1,9})\})");
   std::smatch range;
-  if (!std::regex_search(pattern, range, kRange)) return expand_choices(pattern);
+  if (!std::regex_search(pattern, range, kRange)) {
+    return expand_choices(pattern);
+  }
   const std::int64_t first = std::stoll(range[1]), last = std::stoll(range[2]);
   if (last < first || last - first >= kMostInRange) {
     throw InputError("{}: the range {} names no file, or more than {}; give it as {{first..last}}", pattern,
@@ -67,10 +71,14 @@ void add_files(const std::string& pattern, std::vector<fs::path>& files) {
   const int result = ::glob(pattern.c_str(), GLOB_NOSORT, nullptr, &found);
   for (std::size_t i = 0; i < found.gl_pathc; ++i) {
     const fs::path file = found.gl_pathv[i];
-    if (file.extension() != ".mlx" && fs::is_regular_file(file, error)) files.push_back(file);
+    if (file.extension() != ".mlx" && fs::is_regular_file(file, error)) {
+      files.push_back(file);
+    }
   }
   ::globfree(&found);
-  if (result == GLOB_NOSPACE) throw std::bad_alloc();
+  if (result == GLOB_NOSPACE) {
+    throw std::bad_alloc();
+  }
   if (files.size() == before) {
     throw InputError("{}: there is no such file, and none that it matches", pattern);
   }
@@ -80,9 +88,13 @@ void add_files(const std::string& pattern, std::vector<fs::path>& files) {
 
 std::vector<fs::path> files_named(const std::string& pattern) {
   std::error_code error;
-  if (fs::is_regular_file(pattern, error)) return {pattern};
+  if (fs::is_regular_file(pattern, error)) {
+    return {pattern};
+  }
   std::vector<fs::path> files;
-  for (const std::string& each : expand(pattern)) add_files(each, files);
+  for (const std::string& each : expand(pattern)) {
+    add_files(each, files);
+  }
   std::sort(files.begin(), files.end(),
             [](const fs::path& a, const fs::path& b) { return a.native() < b.native(); });
   std::set<fs::path> seen;  // ranges and braces may overlap, and links lead to the same file

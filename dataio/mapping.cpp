@@ -31,7 +31,9 @@ bool replace_lost_pages(std::uintptr_t address) {
   const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   for (WatchedMapping* each = first_mapping.load(); each != nullptr; each = each->next) {
     const std::uintptr_t begin = each->begin.load(), end = each->end.load();
-    if (address < begin || address >= end) continue;
+    if (address < begin || address >= end) {
+      continue;
+    }
     const std::uintptr_t lost = address - address % page;
     lower(each->intact, lost - begin);
     return mmap(reinterpret_cast<void*>(lost), end - lost, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS,
@@ -44,14 +46,18 @@ void on_bus_error(int signal, siginfo_t* info, void* context) {
   const int error = errno;
   const bool ours = replace_lost_pages(reinterpret_cast<std::uintptr_t>(info->si_addr));
   errno = error;
-  if (ours) return;
+  if (ours) {
+    return;
+  }
   if ((previous_action.sa_flags & SA_SIGINFO) != 0) {
     previous_action.sa_sigaction(signal, info, context);
   } else if (previous_action.sa_handler != SIG_DFL && previous_action.sa_handler != SIG_IGN) {
     previous_action.sa_handler(signal);
   } else {
-    std::signal(signal, SIG_DFL);           // it comes again on return, and ends the process as it would have
-    if (info->si_code <= 0) raise(signal);  // sent by a process
+    std::signal(signal, SIG_DFL);  // it comes again on return, and ends the process as it would have
+    if (info->si_code <= 0) {      // sent by a process
+      raise(signal);
+    }
   }
 }
 
@@ -79,7 +85,9 @@ WatchedMapping& watch(std::span<const std::byte> mapped, int file) {
   std::call_once(installed, install_handler);
   const std::lock_guard lock(watch_mutex);
   WatchedMapping* free = first_mapping.load();
-  while (free != nullptr && free->end.load() != 0) free = free->next;
+  while (free != nullptr && free->end.load() != 0) {
+    free = free->next;
+  }
   const bool is_new = free == nullptr;
   if (is_new) {
     free = new WatchedMapping;
@@ -92,7 +100,9 @@ WatchedMapping& watch(std::span<const std::byte> mapped, int file) {
   ++free->life;
   free->begin = begin;
   free->end = begin + mapped.size();  // last: now it can be found
-  if (is_new) first_mapping = free;
+  if (is_new) {
+    first_mapping = free;
+  }
   return *free;
 }
 
@@ -116,16 +126,21 @@ void note_mapped_read(const WatchedMapping& mapping, std::uint64_t end) {
 }
 
 bool mapped_reads_intact() {
-  if (mapped_reads.empty()) return true;
+  if (mapped_reads.empty()) {
+    return true;
+  }
   const std::shared_lock lock(watch_mutex);
   bool all = true;
   for (const MappedRead& read : mapped_reads) {
-    if (read.life != read.mapping->life.load() || read.mapping->end.load() == 0) continue;  // it is unmapped
+    if (read.life != read.mapping->life.load() || read.mapping->end.load() == 0) {  // it is unmapped
+      continue;
+    }
     // A cut within a page raises no signal: the rest of the page reads as zeros. So the size is asked for.
     struct stat status;
     auto& intact = const_cast<WatchedMapping*>(read.mapping)->intact;
-    if (fstat(read.mapping->file.load(), &status) == 0)
+    if (fstat(read.mapping->file.load(), &status) == 0) {
       lower(intact, static_cast<std::uint64_t>(status.st_size));
+    }
     all = all && read.end <= intact.load();
   }
   mapped_reads.clear();

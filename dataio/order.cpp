@@ -36,8 +36,12 @@ EpochOrder::EpochOrder(std::int64_t samples, OrderOptions options, std::uint64_t
                      options.block_size, options.window);
   }
   const Permutation all(samples, seed, epoch);  // checks samples
-  if (options.kind == Order::shuffled) permutation_ = all;
-  if (options.kind != Order::blocks) return;
+  if (options.kind == Order::shuffled) {
+    permutation_ = all;
+  }
+  if (options.kind != Order::blocks) {
+    return;
+  }
   options_.block_size = std::min(options.block_size, samples);
   const std::int64_t blocks = samples / options_.block_size;
   window_samples_ = options_.block_size * std::min(options.window, blocks + 1);
@@ -50,8 +54,12 @@ EpochOrder::EpochOrder(std::int64_t samples, OrderOptions options, std::uint64_t
 /// The index at a position once blocks are permuted, before samples are mixed within their window.
 std::int64_t EpochOrder::in_blocks(std::int64_t position) const {
   const std::int64_t behind = position - short_start_;
-  if (behind >= 0 && behind < short_size_) return samples_ - short_size_ + behind;
-  if (behind >= 0) position -= short_size_;
+  if (behind >= 0 && behind < short_size_) {
+    return samples_ - short_size_ + behind;
+  }
+  if (behind >= 0) {
+    position -= short_size_;
+  }
   const std::int64_t block = position / options_.block_size;
   return (*permutation_)(block)*options_.block_size + position % options_.block_size;
 }

@@ -13,15 +13,21 @@ constexpr std::int64_t kLargest = std::int64_t{1} << 62;
 
 std::uint64_t ceil_sqrt(std::uint64_t n) {
   auto root = static_cast<std::uint64_t>(std::sqrt(static_cast<double>(n)));
-  while (root * root >= n && root > 0) --root;
-  while (root * root < n) ++root;
+  while (root * root >= n && root > 0) {
+    --root;
+  }
+  while (root * root < n) {
+    ++root;
+  }
   return root;
 }
 
 }  // namespace
 
 Permutation::Permutation(std::int64_t size, std::uint64_t seed, std::int64_t epoch) {
-  if (size < 1 || size > kLargest) throw InputError("permutation: size {} is not in [1, {}]", size, kLargest);
+  if (size < 1 || size > kLargest) {
+    throw InputError("permutation: size {} is not in [1, {}]", size, kLargest);
+  }
   size_ = static_cast<std::uint64_t>(size);
   b_ = ceil_sqrt(size_);
   a_ = (size_ + b_ - 1) / b_;

@@ -10,11 +10,17 @@ namespace millrace {
 namespace {
 
 SamplerOptions checked(std::int64_t samples, SamplerOptions options) {
-  if (options.local_shards == 0) options.local_shards = options.shards - options.first_shard;
+  if (options.local_shards == 0) {
+    options.local_shards = options.shards - options.first_shard;
+  }
   const auto& [batch_size, shards, first, local, tail, order, seed] = options;
-  if (samples < 1) throw InputError("sampler: the data set is empty");
+  if (samples < 1) {
+    throw InputError("sampler: the data set is empty");
+  }
   EpochOrder(samples, order, seed, 0);  // says now, and not in a worker, what it cannot do
-  if (batch_size < 1) throw InputError("sampler: batch size {} is not positive", batch_size);
+  if (batch_size < 1) {
+    throw InputError("sampler: batch size {} is not positive", batch_size);
+  }
   if (shards < 1 || !std::has_single_bit(static_cast<unsigned>(shards))) {
     throw InputError("sampler: {} shards, expected a power of two", shards);
   }

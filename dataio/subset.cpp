@@ -13,14 +13,18 @@ namespace millrace {
 std::uint64_t Subset::fingerprint(int version) const {
   Hash hash;
   hash.add(static_cast<std::int64_t>(whole_->fingerprint(version))).add(size());
-  for (const std::int64_t index : indices_) hash.add(index);
+  for (const std::int64_t index : indices_) {
+    hash.add(index);
+  }
   return hash.value();
 }
 
 void Subset::will_need(std::span<const std::int64_t> indices) const {
   std::vector<std::int64_t> of_whole_indices;
   of_whole_indices.reserve(indices.size());
-  for (const std::int64_t index : indices) of_whole_indices.push_back(of_whole(index));
+  for (const std::int64_t index : indices) {
+    of_whole_indices.push_back(of_whole(index));
+  }
   whole_->will_need(of_whole_indices);
 }
 
@@ -31,7 +35,9 @@ ValidationSplit split_validation(std::shared_ptr<const Dataset> whole, double fr
   constexpr std::uint64_t kStream = 0x76616C6964617465;  // keys its random numbers
   const std::int64_t size = whole->size();
   std::map<std::int64_t, std::vector<std::int64_t>> classes;
-  for (std::int64_t i = 0; i < size; ++i) classes[whole->label(i)].push_back(i);
+  for (std::int64_t i = 0; i < size; ++i) {
+    classes[whole->label(i)].push_back(i);
+  }
   std::vector<bool> held_out(static_cast<std::size_t>(size), false);
   for (const auto& [label, members] : classes) {
     const auto count = static_cast<std::int64_t>(members.size());

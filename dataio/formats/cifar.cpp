@@ -36,7 +36,9 @@ void check_names(const Kind& kind, const fs::path& file, const std::vector<std::
 }
 
 std::vector<std::string> binary_class_names(const Kind& kind, const fs::path& file) {
-  if (std::error_code error; !fs::exists(file, error)) return kind.default_names;
+  if (std::error_code error; !fs::exists(file, error)) {
+    return kind.default_names;
+  }
   std::vector<std::string> names = lines_of(file);
   check_names(kind, file, names);
   return names;
@@ -118,7 +120,9 @@ class Cifar final : public Dataset {
 
   std::int64_t label(std::int64_t index) const override {
     const auto [part, row] = find(index);
-    if (!part.labels.empty()) return checked(part.labels[row], index);
+    if (!part.labels.empty()) {
+      return checked(part.labels[row], index);
+    }
     std::vector<std::byte> scratch;
     const auto byte = part.file.read(part.begin + row * record_ + kind_.label_at, 1, scratch)[0];
     return checked(std::to_integer<std::int64_t>(byte), index);
@@ -149,7 +153,9 @@ class Cifar final : public Dataset {
   }
 
   std::vector<std::string> python_class_names(const fs::path& path) const {
-    if (std::error_code error; !fs::exists(path, error)) return kind_.default_names;
+    if (std::error_code error; !fs::exists(path, error)) {
+      return kind_.default_names;
+    }
     const MappedFile file(path);
     auto names =
         Pickle(file.bytes(), fmt::format("{}: {}", kind_.name, path.string())).texts(kind_.names_key);
@@ -196,7 +202,9 @@ std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptio
   if (options.train) {
     kind.python_files = {"data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"};
   }
-  for (const std::string& name : kind.python_files) kind.binary_files.push_back(name + ".bin");
+  for (const std::string& name : kind.python_files) {
+    kind.binary_files.push_back(name + ".bin");
+  }
   return open_cifar(std::move(kind), folder, options.reading);
 }
 
@@ -220,7 +228,9 @@ std::unique_ptr<Dataset> open_cifar100(std::string where, const OpenOptions& opt
             .python_names = "meta",
             .labels_key = labels + "_labels",
             .names_key = labels + "_label_names"};
-  for (std::size_t i = 0; i < kind.classes; ++i) kind.default_names.push_back(std::to_string(i));
+  for (std::size_t i = 0; i < kind.classes; ++i) {
+    kind.default_names.push_back(std::to_string(i));
+  }
   return open_cifar(std::move(kind), where, options.reading);
 }
 

@@ -7,7 +7,9 @@
 namespace millrace {
 
 CsvReader::CsvReader(std::string_view text, std::string name) : text_(text), name_(std::move(name)) {
-  if (text_.starts_with("\xEF\xBB\xBF")) position_ = 3;  // how Windows marks UTF-8
+  if (text_.starts_with("\xEF\xBB\xBF")) {  // how Windows marks UTF-8
+    position_ = 3;
+  }
 }
 
 bool CsvReader::next(std::vector<std::string>& fields) {
@@ -17,10 +19,14 @@ bool CsvReader::next(std::vector<std::string>& fields) {
   }
   begin_ = position_;
   begin_line_ = line_;
-  if (position_ == text_.size()) return false;
+  if (position_ == text_.size()) {
+    return false;
+  }
   while (true) {
     fields.push_back(position_ < text_.size() && text_[position_] == '"' ? quoted_field() : plain_field());
-    if (at_line_end()) return true;
+    if (at_line_end()) {
+      return true;
+    }
     ++position_;  // the comma
   }
 }
@@ -43,7 +49,9 @@ std::string CsvReader::quoted_field() {
     if (text_[position_] == '"') {
       ++position_;
       if (position_ == text_.size() || text_[position_] != '"') {
-        if (at_line_end() || text_[position_] == ',') return field;
+        if (at_line_end() || text_[position_] == ',') {
+          return field;
+        }
         throw InputError(
             "{}: a closing quote is followed by more text, at offset {}; a quote inside quotes is "
             "written twice",

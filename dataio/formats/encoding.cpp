@@ -14,19 +14,27 @@ std::optional<Encoding> encoding_of(std::span<const std::byte> bytes) {
   const auto starts_with = [&](const auto& magic) {
     return bytes.size() >= magic.size() && std::equal(magic.begin(), magic.end(), bytes.begin());
   };
-  if (starts_with(kJpeg)) return Encoding::jpeg;
-  if (starts_with(kPng)) return Encoding::png;
+  if (starts_with(kJpeg)) {
+    return Encoding::jpeg;
+  }
+  if (starts_with(kPng)) {
+    return Encoding::png;
+  }
   return std::nullopt;
 }
 
 bool has_image_ending(std::string_view name) {
   const std::size_t dot = name.find_last_of("./");
-  if (dot == std::string_view::npos || name[dot] == '/') return false;
+  if (dot == std::string_view::npos || name[dot] == '/') {
+    return false;
+  }
   std::string ending(name.substr(dot));
   std::transform(ending.begin(), ending.end(), ending.begin(),
                  [](unsigned char c) { return std::tolower(c); });
   for (const char* known : {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}) {
-    if (ending == known) return true;
+    if (ending == known) {
+      return true;
+    }
   }
   return false;
 }

@@ -22,7 +22,9 @@ constexpr std::size_t kClasses = 10;
 class ZippedFile {
  public:
   explicit ZippedFile(fs::path path) : path_(std::move(path)), file_(gzopen(path_.c_str(), "rb")) {
-    if (file_ == nullptr) throw_errno("open", path_);
+    if (file_ == nullptr) {
+      throw_errno("open", path_);
+    }
     gzbuffer(file_, 1 << 18);
   }
   ~ZippedFile() { gzclose(file_); }
@@ -34,7 +36,9 @@ class ZippedFile {
     const int got = gzread(file_, bytes.data(), static_cast<unsigned>(bytes.size()));
     int code = Z_OK;
     std::string_view reason = gzerror(file_, &code);
-    if (code == Z_ERRNO) throw_errno("read", path_);
+    if (code == Z_ERRNO) {
+      throw_errno("read", path_);
+    }
     if (got < 0 || code != Z_OK) {
       reason.remove_prefix(
           std::min(reason.size(), path_.native().size() + 2));  // zlib puts "PATH: " in front
@@ -57,7 +61,9 @@ struct IdxFile {
 /// `name` in `folder`, with the ending .gz or without it.
 fs::path find(const fs::path& folder, const std::string& name) {
   for (const fs::path& path : {folder / name, folder / (name + ".gz")}) {
-    if (std::error_code error; fs::is_regular_file(path, error)) return path;
+    if (std::error_code error; fs::is_regular_file(path, error)) {
+      return path;
+    }
   }
   throw InputError("idx: neither {} nor {}.gz is a file in {}", name, name, folder.string());
 }
@@ -69,9 +75,13 @@ IdxFile read_idx(const fs::path& path, int dimensions) {
   IdxFile idx{path, {}, {}};
   const auto read_word = [&] {
     std::array<std::byte, 4> word{};
-    if (file.read(word) != word.size()) throw InputError("idx: {} ends within its header", path.string());
+    if (file.read(word) != word.size()) {
+      throw InputError("idx: {} ends within its header", path.string());
+    }
     std::uint32_t value = 0;
-    for (const std::byte byte : word) value = value << 8 | std::to_integer<std::uint32_t>(byte);
+    for (const std::byte byte : word) {
+      value = value << 8 | std::to_integer<std::uint32_t>(byte);
+    }
     return value;
   };
   const std::uint32_t expected_magic = 0x800u | static_cast<unsigned>(dimensions);

@@ -19,12 +19,18 @@ namespace fs = std::filesystem;
 
 /// By its ending; else, for regular files named otherwise, by its first bytes.
 bool is_image(const fs::directory_entry& entry) {
-  if (has_image_ending(entry.path().native())) return true;
-  if (std::error_code error; !entry.is_regular_file(error)) return false;
+  if (has_image_ending(entry.path().native())) {
+    return true;
+  }
+  if (std::error_code error; !entry.is_regular_file(error)) {
+    return false;
+  }
   const FileDescriptor file(open(entry.path().c_str(), O_RDONLY | O_CLOEXEC));
   std::array<std::byte, 8> start{};
   const ssize_t got = file.get() < 0 ? -1 : ::read(file.get(), start.data(), start.size());
-  if (got < 0) throw_errno("read", entry.path());
+  if (got < 0) {
+    throw_errno("read", entry.path());
+  }
   return encoding_of(std::span(start).first(static_cast<std::size_t>(got))).has_value();
 }
 
@@ -40,8 +46,12 @@ Listing list(const fs::path& folder, bool deep) {
   fs::recursive_directory_iterator entries(folder, error);
   for (; !error && entries != fs::recursive_directory_iterator(); entries.increment(error)) {
     const bool hidden = entries->path().filename().native().front() == '.';
-    if (hidden || !deep) entries.disable_recursion_pending();
-    if (hidden) continue;
+    if (hidden || !deep) {
+      entries.disable_recursion_pending();
+    }
+    if (hidden) {
+      continue;
+    }
     std::string name = entries->path().native().substr(name_begin);
     if (std::error_code unknown; entries->is_directory(unknown)) {
       listing.folders.push_back(std::move(name));
@@ -52,7 +62,9 @@ Listing list(const fs::path& folder, bool deep) {
                        unknown.message());
     }
   }
-  if (error) throw InputError("images: cannot list {}: {}", folder.string(), error.message());
+  if (error) {
+    throw InputError("images: cannot list {}: {}", folder.string(), error.message());
+  }
   std::sort(listing.folders.begin(), listing.folders.end());
   std::sort(listing.images.begin(), listing.images.end());
   return listing;
@@ -63,8 +75,9 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
   std::vector<std::string> classes;
   const auto add_class = [&](std::string name, const std::string& prefix,
                              const std::vector<std::string>& images) {
-    for (const std::string& image : images)
+    for (const std::string& image : images) {
       files->add(prefix + image, static_cast<std::int64_t>(classes.size()));
+    }
     classes.push_back(std::move(name));
   };
   const Listing top = list(root, false);
@@ -96,7 +109,9 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root) {
 
 std::unique_ptr<Dataset> open_images(const std::string& where, const OpenOptions& options) {
   if (std::error_code error; fs::is_regular_file(where, error)) {
-    if (where.ends_with(".tar")) return open_image_tar(where, options);
+    if (where.ends_with(".tar")) {
+      return open_image_tar(where, options);
+    }
     throw InputError("images: {} is a file, expected a folder or a .tar file", where);
   }
   return open_image_folder(where);

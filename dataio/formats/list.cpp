@@ -45,7 +45,9 @@ Labels add_rows(ImageFiles& files, const fs::path& path) {
     if (fields.size() != 2) {
       throw InputError("list: {} has {} fields, expected 2: path,label", csv.where(), fields.size());
     }
-    if (first && is_header(fields)) continue;
+    if (first && is_header(fields)) {
+      continue;
+    }
     if (fields[0].empty() || fields[1].empty() || fields[0].find('\0') != std::string::npos) {
       throw InputError("list: {} has an empty or impossible {}", csv.where(),
                        fields[1].empty() ? "label" : "path");
@@ -81,8 +83,9 @@ void name_classes(ImageFiles& files, const Labels& labels) {
       std::int64_t value = ShardIndex::kMostClasses;  // what stays when there are too many digits
       std::from_chars(text.data(), text.data() + text.size(), value);
       number = checked_label(value, "list: " + label.where);
-      while (classes.size() <= static_cast<std::size_t>(number))
+      while (classes.size() <= static_cast<std::size_t>(number)) {
         classes.push_back(std::to_string(classes.size()));
+      }
     } else {
       number = static_cast<std::int32_t>(classes.size());
       classes.push_back(text);

@@ -11,9 +11,13 @@ std::map<std::string, std::string> take_options(std::string& where,
   std::map<std::string, std::string> options;
   while (true) {
     const std::size_t comma = where.rfind(','), equals = where.find('=', std::min(comma, where.size()));
-    if (comma == std::string::npos || equals == std::string::npos) return options;
+    if (comma == std::string::npos || equals == std::string::npos) {
+      return options;
+    }
     std::string name = where.substr(comma + 1, equals - comma - 1);
-    if (std::find(known.begin(), known.end(), name) == known.end()) return options;
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      return options;
+    }
     options.emplace(std::move(name), where.substr(equals + 1));
     where.resize(comma);
   }
@@ -28,16 +32,36 @@ std::unique_ptr<Dataset> open_kind(std::string_view name, const OpenOptions& opt
   }
   const std::string_view kind = name.substr(0, colon);
   const std::string where(name.substr(colon + 1));
-  if (where.empty()) throw InputError("data set '{}' says no place; expected one of {}", name, kDatasetKinds);
-  if (kind == "cifar10") return open_cifar10(where, options);
-  if (kind == "cifar100") return open_cifar100(where, options);
-  if (kind == "images") return open_images(where, options);
-  if (kind == "list") return open_list(where);
-  if (kind == "tar") return open_webdataset(where, options);
-  if (kind == "tfrecord") return open_tfrecord(where, options);
-  if (kind == "idx") return open_idx(where, options.train);
-  if (kind == "records") return open_records(where, options);
-  if (kind == "synthetic") return make_synthetic(where, options.train);
+  if (where.empty()) {
+    throw InputError("data set '{}' says no place; expected one of {}", name, kDatasetKinds);
+  }
+  if (kind == "cifar10") {
+    return open_cifar10(where, options);
+  }
+  if (kind == "cifar100") {
+    return open_cifar100(where, options);
+  }
+  if (kind == "images") {
+    return open_images(where, options);
+  }
+  if (kind == "list") {
+    return open_list(where);
+  }
+  if (kind == "tar") {
+    return open_webdataset(where, options);
+  }
+  if (kind == "tfrecord") {
+    return open_tfrecord(where, options);
+  }
+  if (kind == "idx") {
+    return open_idx(where, options.train);
+  }
+  if (kind == "records") {
+    return open_records(where, options);
+  }
+  if (kind == "synthetic") {
+    return make_synthetic(where, options.train);
+  }
   throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind,
                    kDatasetKinds);
 }
@@ -59,7 +83,9 @@ void check_text(const std::string& text, std::string_view name) {
 
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
   std::unique_ptr<Dataset> data = open_kind(name, options);
-  for (const std::string& text : data->info().classes) check_text(text, name);
+  for (const std::string& text : data->info().classes) {
+    check_text(text, name);
+  }
   return data;
 }
 

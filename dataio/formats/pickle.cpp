@@ -21,10 +21,14 @@ Pickle::Pickle(std::span<const std::byte> bytes, std::string name)
 
 void Pickle::run() {
   for (std::size_t steps = 0;; ++steps) {
-    if (steps == kMostSteps) throw damaged("has more steps than expected");
+    if (steps == kMostSteps) {
+      throw damaged("has more steps than expected");
+    }
     opcode_at_ = position_;
     const auto opcode = static_cast<unsigned char>(take(1)[0]);
-    if (opcode == '.') break;
+    if (opcode == '.') {
+      break;
+    }
     if (!step(opcode)) {
       throw damaged(
           fmt::format("has the opcode {:#04x}, which dictionaries of CIFAR do not need and this "
@@ -33,7 +37,9 @@ void Pickle::run() {
     }
   }
   result_ = pop();
-  if (values_[result_].kind != Kind::dictionary) throw damaged("ends with something else than a dictionary");
+  if (values_[result_].kind != Kind::dictionary) {
+    throw damaged("ends with something else than a dictionary");
+  }
 }
 
 /// False for an unknown opcode. Their names and meanings stand in Python's pickletools.
@@ -119,7 +125,9 @@ void Pickle::push(Value value) {
 
 void Pickle::push_tuple(std::size_t size) {
   std::vector<Id> items(size);
-  for (std::size_t i = size; i > 0; --i) items[i - 1] = pop();
+  for (std::size_t i = size; i > 0; --i) {
+    items[i - 1] = pop();
+  }
   push({.kind = Kind::tuple, .items = std::move(items)});
 }
 
@@ -147,7 +155,9 @@ Pickle::Id Pickle::pop() {
 }
 
 std::vector<Pickle::Id> Pickle::pop_to_mark() {
-  if (marks_.empty() || marks_.back() > stack_.size()) throw damaged("has no mark where one is needed");
+  if (marks_.empty() || marks_.back() > stack_.size()) {
+    throw damaged("has no mark where one is needed");
+  }
   const auto begin = stack_.begin() + static_cast<std::ptrdiff_t>(marks_.back());
   std::vector<Id> items(begin, stack_.end());
   stack_.erase(begin, stack_.end());
@@ -184,13 +194,17 @@ void Pickle::build() {
 }
 
 void Pickle::store(std::uint64_t number) {
-  if (stack_.empty()) throw damaged("takes from an empty stack");
+  if (stack_.empty()) {
+    throw damaged("takes from an empty stack");
+  }
   memo_[number] = stack_.back();
 }
 
 void Pickle::recall(std::uint64_t number) {
   const auto found = memo_.find(number);
-  if (found == memo_.end()) throw damaged("recalls what it did not store");
+  if (found == memo_.end()) {
+    throw damaged("recalls what it did not store");
+  }
   stack_.push_back(found->second);
 }
 
@@ -208,7 +222,9 @@ std::string_view Pickle::take(std::size_t size) {
 std::uint64_t Pickle::take_number(std::size_t size) {
   std::uint64_t value = 0;
   const std::string_view taken = take(size);
-  for (std::size_t i = size; i > 0; --i) value = value << 8 | static_cast<unsigned char>(taken[i - 1]);
+  for (std::size_t i = size; i > 0; --i) {
+    value = value << 8 | static_cast<unsigned char>(taken[i - 1]);
+  }
   return value;
 }
 
@@ -225,7 +241,9 @@ const Pickle::Value& Pickle::find(std::string_view key, Kind kind) const {
   for (std::size_t i = items.size(); i > 0; i -= 2) {  // a later one replaces an earlier one
     const Value& value = values_[items[i - 1]];
     if (const Value& name = values_[items[i - 2]]; name.kind == Kind::text && name.text == key) {
-      if (value.kind == kind) return value;
+      if (value.kind == kind) {
+        return value;
+      }
       break;
     }
   }
@@ -235,7 +253,9 @@ const Pickle::Value& Pickle::find(std::string_view key, Kind kind) const {
 std::vector<std::int64_t> Pickle::integers(std::string_view key) const {
   std::vector<std::int64_t> numbers;
   for (const Id id : find(key, Kind::list).items) {
-    if (values_[id].kind != Kind::integer) throw unexpected(key, "list of whole numbers");
+    if (values_[id].kind != Kind::integer) {
+      throw unexpected(key, "list of whole numbers");
+    }
     numbers.push_back(values_[id].number);
   }
   return numbers;
@@ -245,10 +265,13 @@ std::vector<std::string> Pickle::texts(std::string_view key) const {
   std::vector<std::string> texts;
   std::size_t total = 0;
   for (const Id id : find(key, Kind::list).items) {
-    if (values_[id].kind != Kind::text) throw unexpected(key, "list of texts");
+    if (values_[id].kind != Kind::text) {
+      throw unexpected(key, "list of texts");
+    }
     total += values_[id].text.size();
-    if (total > bytes_.size())
-      throw unexpected(key, "list of texts, each once");  // it may recall one for ever
+    if (total > bytes_.size()) {  // it may recall one for ever
+      throw unexpected(key, "list of texts, each once");
+    }
     texts.emplace_back(values_[id].text);
   }
   return texts;
@@ -257,7 +280,9 @@ std::vector<std::string> Pickle::texts(std::string_view key) const {
 Pickle::Matrix Pickle::matrix(std::string_view key) const {
   const InputError wrong = unexpected(key, "two-dimensional numpy array of u8 in row order");
   const auto expect = [&](bool good) {
-    if (!good) throw wrong;
+    if (!good) {
+      throw wrong;
+    }
   };
   const auto call_of = [&](const Value& value, std::string_view function) {
     return value.kind == Kind::call && values_[value.items[0]].text.ends_with(function);

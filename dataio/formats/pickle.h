@@ -39,8 +39,8 @@ class Pickle {
     Kind kind = Kind::none;
     std::int64_t number = 0;
     std::string_view text = {};  // of a global: "module\nname"
-    std::vector<Id> items =
-        {};  // of a dictionary: key, value, key, ...; of a call: function, arguments, state
+    // Of a dictionary: key, value, key, ...; of a call: function, arguments, state.
+    std::vector<Id> items = {};
   };
 
   void run();

@@ -21,7 +21,9 @@ static_assert(static_cast<int>(Encoding::raw_hwc) == 0 && static_cast<int>(Encod
 
 template <std::unsigned_integral Number>
 void put(std::byte* at, Number value) {
-  for (std::size_t i = 0; i < sizeof(Number); ++i) at[i] = static_cast<std::byte>(value >> 8 * i);
+  for (std::size_t i = 0; i < sizeof(Number); ++i) {
+    at[i] = static_cast<std::byte>(value >> 8 * i);
+  }
 }
 
 template <std::unsigned_integral Number>
@@ -133,7 +135,9 @@ std::array<std::byte, RecordEntry::kBytes> RecordEntry::encode() const {
 
 std::optional<RecordEntry> RecordEntry::decode(std::span<const std::byte, kBytes> bytes) {
   const std::byte* at = bytes.data();
-  if (crc32c(bytes.first(kBytes - 4)) != get<std::uint32_t>(at + 36)) return std::nullopt;
+  if (crc32c(bytes.first(kBytes - 4)) != get<std::uint32_t>(at + 36)) {
+    return std::nullopt;
+  }
   RecordEntry entry;
   entry.offset = get<std::uint64_t>(at);
   entry.label = static_cast<std::int64_t>(get<std::uint64_t>(at + 8));

@@ -19,8 +19,8 @@ namespace millrace {
 struct RecordHeader {
   static constexpr std::size_t kBytes = 128;
   static constexpr std::uint32_t kVersion = 1;
-  static constexpr std::uint32_t kRestartRows =
-      1;  ///< A flag: each JPEG has a restart marker per row of MCUs.
+  /// A flag: each JPEG has a restart marker per row of MCUs.
+  static constexpr std::uint32_t kRestartRows = 1;
 
   std::uint64_t file_size = 0;
   std::uint64_t records = 0;

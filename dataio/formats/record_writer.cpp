@@ -23,15 +23,21 @@ constexpr std::size_t kMostShards = 99999;  // more digits would not sort by nam
 void write_at(int file, std::span<const std::byte> bytes, std::uint64_t offset, const fs::path& path) {
   while (!bytes.empty()) {
     const ssize_t done = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) throw_errno("write", path);
+    if (done < 0 && errno == EINTR) {
+      continue;
+    }
+    if (done < 0) {
+      throw_errno("write", path);
+    }
     bytes = bytes.subspan(static_cast<std::size_t>(done));
     offset += static_cast<std::uint64_t>(done);
   }
 }
 
 void sync(int file, const fs::path& path) {
-  if (::fsync(file) != 0) throw_errno("write", path);
+  if (::fsync(file) != 0) {
+    throw_errno("write", path);
+  }
 }
 
 /// Held for as long as the result lives, so that two writers do not mix their records. @throws InputError
@@ -67,7 +73,9 @@ void refuse_existing_shards(const fs::path& path) {
     }
     const std::string number = name.substr(start.size(), name.size() - start.size() - ending.size());
     const bool is_number = number.find_first_not_of("-0123456789of") == std::string::npos;
-    if (is_number && number.find("-of-") != std::string::npos) refuse_existing(entry.path());
+    if (is_number && number.find("-of-") != std::string::npos) {
+      refuse_existing(entry.path());
+    }
   }
 }
 
@@ -89,8 +97,12 @@ RecordHeader header_for(const DatasetInfo& info) {
 
 RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
     : path_(std::move(path)), options_(options), common_(header_for(info)) {
-  if (!path_.has_filename()) throw InputError("records: '{}' names no file to write", path_.string());
-  if (options.shard_size < 0) throw InputError("records: a shard size of {} bytes", options.shard_size);
+  if (!path_.has_filename()) {
+    throw InputError("records: '{}' names no file to write", path_.string());
+  }
+  if (options.shard_size < 0) {
+    throw InputError("records: a shard size of {} bytes", options.shard_size);
+  }
   options.shard_size == 0 ? refuse_existing(path_) : refuse_existing_shards(path_);
   hash_.add(info.height).add(info.width).add(info.channels);
   for (const std::string& name : info.classes) {
@@ -108,12 +120,16 @@ RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordW
 
 RecordWriter::~RecordWriter() {
   for (const Shard& shard : shards_) {
-    if (!shard.part.empty()) ::unlink(shard.part.c_str());
+    if (!shard.part.empty()) {
+      ::unlink(shard.part.c_str());
+    }
   }
 }
 
 fs::path RecordWriter::numbered(std::size_t shard, std::size_t shards) const {
-  if (options_.shard_size == 0) return path_;
+  if (options_.shard_size == 0) {
+    return path_;
+  }
   fs::path result = path_;
   const std::string of = shards == 0 ? "" : fmt::format("-of-{:05}", shards);
   return result.replace_filename(
@@ -129,7 +145,9 @@ void RecordWriter::check(const Sample& sample, std::string_view source) const {
     throw InputError("records: {} has the label {}, expected one of {} classes", source, sample.label,
                      common_.classes);
   }
-  if (sample.encoding != Encoding::raw_hwc && sample.encoding != Encoding::raw_chw) return;
+  if (sample.encoding != Encoding::raw_hwc && sample.encoding != Encoding::raw_chw) {
+    return;
+  }
   const std::int64_t height = sample.height, width = sample.width, channels = sample.channels;
   constexpr std::int64_t kMost = kMostRawSide;
   if (height < 1 || height > kMost || width < 1 || width > kMost || channels < 1 || channels > 255 ||
@@ -172,7 +190,9 @@ void RecordWriter::add(const Sample& sample, std::string_view source) {
 void RecordWriter::append(std::span<const std::byte> bytes) {
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   offset_ += bytes.size();
-  if (buffer_.size() >= kBuffer) flush();
+  if (buffer_.size() >= kBuffer) {
+    flush();
+  }
 }
 
 void RecordWriter::flush() {
@@ -188,9 +208,15 @@ void RecordWriter::begin_shard() {
   fs::path part = numbered(shards_.size(), 0);
   part += ".part";
   file_.emplace(::open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
-  if (file_->get() < 0) throw_errno("write", part);
-  if (shards_.empty()) lock_ = lock(file_->get(), part);
-  if (::ftruncate(file_->get(), 0) != 0) throw_errno("write", part);  // what a killed writer left
+  if (file_->get() < 0) {
+    throw_errno("write", part);
+  }
+  if (shards_.empty()) {
+    lock_ = lock(file_->get(), part);
+  }
+  if (::ftruncate(file_->get(), 0) != 0) {  // what a killed writer left
+    throw_errno("write", part);
+  }
   shards_.push_back({std::move(part), common_});
   offset_ = 0;
   append(kZeros);
@@ -211,7 +237,9 @@ void RecordWriter::end_shard() {
 }
 
 void RecordWriter::finish() {
-  if (records_ == 0) throw InputError("records: there are no records to write to {}", path_.string());
+  if (records_ == 0) {
+    throw InputError("records: there are no records to write to {}", path_.string());
+  }
   end_shard();
   // The headers last, when all that they speak of is on disk; then the names.
   for (std::size_t i = 0; i < shards_.size(); ++i) {
@@ -220,19 +248,25 @@ void RecordWriter::finish() {
     header.shards = static_cast<std::uint32_t>(shards_.size());
     header.fingerprint = hash_.value();
     const FileDescriptor file(::open(part.c_str(), O_WRONLY | O_CLOEXEC));
-    if (file.get() < 0) throw_errno("write", part);
+    if (file.get() < 0) {
+      throw_errno("write", part);
+    }
     write_at(file.get(), header.encode(), 0, part);
     sync(file.get(), part);
   }
   for (std::size_t i = shards_.size(); i-- > 0;) {  // the locked one last
     const fs::path place = numbered(i, shards_.size());
     refuse_existing(place);
-    if (::rename(shards_[i].part.c_str(), place.c_str()) != 0) throw_errno("write", place);
+    if (::rename(shards_[i].part.c_str(), place.c_str()) != 0) {
+      throw_errno("write", place);
+    }
     shards_[i].part.clear();
   }
   // The names are on disk once their folder is; where that cannot be asked for, the files are still whole.
   const FileDescriptor folder(::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (folder.get() >= 0) ::fsync(folder.get());
+  if (folder.get() >= 0) {
+    ::fsync(folder.get());
+  }
 }
 
 }  // namespace millrace

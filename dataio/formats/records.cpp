@@ -30,7 +30,9 @@ RecordHeader read_header(const DataFile& file) {
 std::string printable(std::span<const std::byte> bytes) {
   std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') c = '?';
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7F') {
+      c = '?';
+    }
   }
   return text;
 }
@@ -39,9 +41,13 @@ std::string printable(std::span<const std::byte> bytes) {
 
 RecordFile::RecordFile(std::filesystem::path path, const OpenOptions& options)
     : file_(std::move(path), options.reading), header_(read_header(file_)), verify_(options.verify) {
-  if (verify_ != Verify::first_read) return;
+  if (verify_ != Verify::first_read) {
+    return;
+  }
   verified_.reset(static_cast<std::uint64_t*>(std::calloc(header_.records / 64 + 1, sizeof(std::uint64_t))));
-  if (verified_ == nullptr) throw std::bad_alloc();
+  if (verified_ == nullptr) {
+    throw std::bad_alloc();
+  }
 }
 
 std::vector<std::string> RecordFile::classes() const {
@@ -88,7 +94,9 @@ void RecordFile::verify(std::uint64_t record, const RecordEntry& entry,
                         std::span<const std::byte> bytes) const {
   std::uint64_t* word = verified_ ? &verified_[record / 64] : nullptr;
   const std::uint64_t bit = std::uint64_t{1} << record % 64;
-  if (word && std::atomic_ref(*word).load(std::memory_order_relaxed) & bit) return;
+  if (word && std::atomic_ref(*word).load(std::memory_order_relaxed) & bit) {
+    return;
+  }
   if (const std::uint32_t crc = crc32c(bytes); crc != entry.crc) {
     throw InputError(
         "records: {}, record {} ({}): its {} bytes at offset {} are damaged: CRC-32C {:08x}, "
@@ -96,7 +104,9 @@ void RecordFile::verify(std::uint64_t record, const RecordEntry& entry,
         path().string(), record, printable(bytes.subspan(entry.size)), bytes.size(), entry.offset, crc,
         entry.crc, kRemedy);
   }
-  if (word) std::atomic_ref(*word).fetch_or(bit, std::memory_order_relaxed);
+  if (word) {
+    std::atomic_ref(*word).fetch_or(bit, std::memory_order_relaxed);
+  }
 }
 
 Sample RecordFile::read(std::uint64_t record, std::vector<std::byte>& scratch) const {
@@ -104,7 +114,9 @@ Sample RecordFile::read(std::uint64_t record, std::vector<std::byte>& scratch) c
   const bool with_name = verify_ != Verify::never;  // the checksum covers it
   const auto bytes =
       file_.read(entry.offset, std::size_t{entry.size} + (with_name ? entry.name_size : 0u), scratch);
-  if (with_name) verify(record, entry, bytes);
+  if (with_name) {
+    verify(record, entry, bytes);
+  }
   return {.bytes = bytes.first(entry.size),
           .encoding = entry.encoding,
           .height = static_cast<int>(entry.height),
@@ -120,7 +132,9 @@ std::int64_t RecordFile::label(std::uint64_t record) const {
 
 void RecordFile::will_need(std::uint64_t record, std::vector<FileRange>& ranges) const {
   const MappedFile* mapped = file_.advised();
-  if (mapped == nullptr) return;
+  if (mapped == nullptr) {
+    return;
+  }
   try {
     std::vector<std::byte> scratch;
     const RecordEntry entry = this->entry(record, scratch);
@@ -142,7 +156,9 @@ std::string RecordFile::describe(std::uint64_t record) const {
 }
 
 Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), starts_{0} {
-  if (files_.empty()) throw InputError("records: no files");
+  if (files_.empty()) {
+    throw InputError("records: no files");
+  }
   const RecordHeader& first = files_[0].header();
   info_ = {.height = static_cast<int>(first.height),
            .width = static_cast<int>(first.width),
@@ -170,7 +186,9 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
       throw InputError("records: {} has images of {} channels, {} of {}", files_[i].path().string(),
                        header.channels, files_[0].path().string(), first.channels);
     }
-    if (header.height != first.height || header.width != first.width) info_.height = info_.width = 0;
+    if (header.height != first.height || header.width != first.width) {
+      info_.height = info_.width = 0;
+    }
     if (header.records >
         static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max() - starts_.back())) {
       throw InputError("records: {} claims {} records", files_[i].path().string(), header.records);
@@ -222,7 +240,9 @@ void Records::will_need(std::span<const std::int64_t> indices) const {
 
 std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOptions& options) {
   std::vector<RecordFile> files;
-  for (const std::filesystem::path& path : files_named(pattern)) files.emplace_back(path, options);
+  for (const std::filesystem::path& path : files_named(pattern)) {
+    files.emplace_back(path, options);
+  }
   return std::make_unique<Records>(std::move(files));
 }
 

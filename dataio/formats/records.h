@@ -42,8 +42,8 @@ class RecordFile {
   DataFile file_;
   RecordHeader header_;
   Verify verify_;
-  std::unique_ptr<std::uint64_t[], Free>
-      verified_;  // a bit a record; pages that nothing touched take no memory
+  // A bit a record; pages that nothing touched take no memory.
+  std::unique_ptr<std::uint64_t[], Free> verified_;
 };
 
 /// The records files of one data set, or of several one after the other.

@@ -42,8 +42,12 @@ class Parser {
   std::size_t left() const { return rest_.size(); }
 
   bool take(void* out, std::size_t size) {
-    if (size > rest_.size()) return false;
-    if (size > 0) std::memcpy(out, rest_.data(), size);
+    if (size > rest_.size()) {
+      return false;
+    }
+    if (size > 0) {
+      std::memcpy(out, rest_.data(), size);
+    }
     rest_.remove_prefix(size);
     return true;
   }
@@ -88,7 +92,9 @@ std::string to_text(const ShardIndex& index, std::uint64_t key) {
 std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, std::uint64_t file_size) {
   Start start;
   std::uint64_t hash = 0;
-  if (text.size() < sizeof start + sizeof hash) return std::nullopt;
+  if (text.size() < sizeof start + sizeof hash) {
+    return std::nullopt;
+  }
   std::memcpy(&hash, text.data() + text.size() - sizeof hash, sizeof hash);
   text.remove_suffix(sizeof hash);
   Parser parser(text);
@@ -110,7 +116,9 @@ std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, st
   for (std::uint64_t i = 0; i < start.names; ++i) {
     std::int32_t label = 0;
     std::uint32_t size = 0;
-    if (!parser.take(label) || !parser.take(size) || size > parser.left()) return std::nullopt;
+    if (!parser.take(label) || !parser.take(size) || size > parser.left()) {
+      return std::nullopt;
+    }
     std::string name(size, '\0');
     parser.take(name.data(), size);
     index.class_names.emplace(label, std::move(name));
@@ -121,7 +129,9 @@ std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, st
 /// The whole file, or nothing where it cannot be read.
 std::string read_text(const fs::path& path) {
   std::error_code error;
-  if (!fs::is_regular_file(path, error)) return {};
+  if (!fs::is_regular_file(path, error)) {
+    return {};
+  }
   std::ifstream stream(path, std::ios::binary | std::ios::ate);
   std::string text(stream ? static_cast<std::size_t>(stream.tellg()) : 0, '\0');
   return stream.seekg(0).read(text.data(), static_cast<std::streamsize>(text.size())) ? text : std::string();
@@ -134,8 +144,12 @@ void keep(const fs::path& path, const std::string& text) {
   const bool good = stream.write(text.data(), static_cast<std::streamsize>(text.size())).flush().good();
   stream.close();
   std::error_code error;
-  if (good) fs::rename(temporary, path, error);
-  if (!good || error) fs::remove(temporary, error);
+  if (good) {
+    fs::rename(temporary, path, error);
+  }
+  if (!good || error) {
+    fs::remove(temporary, error);
+  }
 }
 
 }  // namespace
@@ -145,7 +159,9 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
   const std::uint64_t key = key_of(file, recipe);
   fs::path path = file.path();
   path += ".mlx";
-  if (auto index = from_text(read_text(path), key, file.size())) return std::move(*index);
+  if (auto index = from_text(read_text(path), key, file.size())) {
+    return std::move(*index);
+  }
   mapped_reads_intact();  // forgets what was read before
   ShardIndex index = build(file);
   if (!mapped_reads_intact()) {
@@ -156,7 +172,9 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
   const bool damaged = std::any_of(index.entries.begin(), index.entries.end(), [](const ShardEntry& entry) {
     return entry.size > 0 && entry.image_size == 0;
   });
-  if (!index.entries.empty() && !damaged) keep(path, to_text(index, key));
+  if (!index.entries.empty() && !damaged) {
+    keep(path, to_text(index, key));
+  }
   return index;
 }
 

@@ -54,7 +54,9 @@ class Shards final : public Dataset {
                        format_.kind, describe(index), entry.image_size, kMostEncodedBytes);
     }
     const auto bytes = shard.file.read(entry.offset, entry.size, scratch);
-    if (format_.check) format_.check(shard.file, entry, bytes);
+    if (format_.check) {
+      format_.check(shard.file, entry, bytes);
+    }
     const auto image = bytes.subspan(entry.image_begin, entry.image_size);
     const auto encoding = encoding_of(image);
     if (!encoding) {
@@ -69,7 +71,9 @@ class Shards final : public Dataset {
   std::string describe(std::int64_t index) const override {
     const auto [shard, entry] = find(index);
     std::string where = fmt::format("{} at offset {}", shard.file.path().string(), entry.offset);
-    if (format_.name) where += fmt::format(" ({})", format_.name(shard.file, entry));
+    if (format_.name) {
+      where += fmt::format(" ({})", format_.name(shard.file, entry));
+    }
     return where;
   }
 
@@ -77,13 +81,17 @@ class Shards final : public Dataset {
     std::vector<FileRange> ranges;
     for (const std::int64_t index : indices) {
       const auto [shard, entry] = find(index);
-      if (const MappedFile* file = shard.file.advised()) ranges.push_back({file, entry.offset, entry.size});
+      if (const MappedFile* file = shard.file.advised()) {
+        ranges.push_back({file, entry.offset, entry.size});
+      }
     }
     millrace::will_need(ranges);
   }
 
   std::uint64_t fingerprint(int version) const override {
-    if (version != 1) return Dataset::fingerprint(version);
+    if (version != 1) {
+      return Dataset::fingerprint(version);
+    }
     Hash hash;
     hash.add(format_.kind).add(size());
     for (const Shard& shard : shards_) {
@@ -91,7 +99,9 @@ class Shards final : public Dataset {
         hash.add(static_cast<std::int64_t>(entry.offset)).add(entry.image_size).add(entry.label);
       }
     }
-    for (const std::string& name : info_.classes) hash.add(name);
+    for (const std::string& name : info_.classes) {
+      hash.add(name);
+    }
     return hash.value();
   }
 
@@ -99,7 +109,9 @@ class Shards final : public Dataset {
   /// Not where in which shard the samples lie.
   void add_known(Hash& hash) const override {
     for (const Shard& shard : shards_) {
-      for (const ShardEntry& entry : shard.entries) hash.add(entry.image_size).add(entry.label);
+      for (const ShardEntry& entry : shard.entries) {
+        hash.add(entry.image_size).add(entry.label);
+      }
     }
   }
 

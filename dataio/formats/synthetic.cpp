@@ -145,7 +145,9 @@ void draw(const Drawing& d, std::uint8_t* out) {
       row[static_cast<std::size_t>(x)] =
           Class::at(d, (dx * d.cosine + dy * d.sine) / 64, (dy * d.cosine - dx * d.sine) / 64);
     }
-    for (std::size_t i = 0; i < kRow; ++i) coverage[i] = row[i / 3];
+    for (std::size_t i = 0; i < kRow; ++i) {
+      coverage[i] = row[i / 3];
+    }
     for (std::size_t i = 0; i < kRow; ++i) {
       std::uint32_t noise =
           (static_cast<std::uint32_t>(y) * kRow + static_cast<std::uint32_t>(i)) * 0x9E3779B1u + d.noise;
@@ -168,8 +170,9 @@ class Synthetic final : public Dataset {
       : size_(size),
         images_(std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(size) * kBytes)) {
     const std::uint64_t key = mix(kStream, train ? 0 : 1);
-    for (std::int64_t i = 0; i < size; ++i)
+    for (std::int64_t i = 0; i < size; ++i) {
       kDraw[static_cast<std::size_t>(label(i))](drawing(i, key), image(i));
+    }
   }
 
   std::int64_t size() const override { return size_; }

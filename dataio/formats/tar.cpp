@@ -56,9 +56,13 @@ class Header {
     std::string_view digits = text_.substr(offset, size);
     std::uint64_t value = 0;
     if (const auto first = static_cast<unsigned char>(digits[0]); first & 0x80) {
-      if (first != 0x80) return std::nullopt;  // negative, or beyond 88 bits
+      if (first != 0x80) {  // negative, or beyond 88 bits
+        return std::nullopt;
+      }
       for (const char c : digits.substr(1)) {
-        if (value >> 55 != 0) return std::nullopt;
+        if (value >> 55 != 0) {
+          return std::nullopt;
+        }
         value = value << 8 | static_cast<unsigned char>(c);
       }
       return value;
@@ -67,8 +71,12 @@ class Header {
     digits.remove_prefix(std::min(digits.find_first_not_of(' '), digits.size()));
     digits = digits.substr(0, digits.find_last_not_of(' ') + 1);
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 8);
-    if (digits.empty()) return 0;
-    if (error != std::errc() || end != digits.data() + digits.size()) return std::nullopt;
+    if (digits.empty()) {
+      return 0;
+    }
+    if (error != std::errc() || end != digits.data() + digits.size()) {
+      return std::nullopt;
+    }
     return value;
   }
 
@@ -76,7 +84,9 @@ class Header {
 };
 
 void strip_dots(std::string& name) {
-  while (name.starts_with("./")) name.erase(0, 2);
+  while (name.starts_with("./")) {
+    name.erase(0, 2);
+  }
 }
 
 }  // namespace
@@ -94,16 +104,24 @@ bool TarReader::next(TarMember& member) {
     const Extension said = extends ? Extension() : std::exchange(extension_, {});
     std::string name = said.name.empty() ? header.name() : said.name;
     std::uint64_t size = said.has_size ? said.size : *header.size();
-    if (type >= '1' && type <= '6') size = 0;  // links, devices and directories have no bytes
+    if (type >= '1' && type <= '6') {  // links, devices and directories have no bytes
+      size = 0;
+    }
     const std::uint64_t room = file_.size() - at - kBlock;
     if (size > room) {
       throw InputError("tar: {} is cut: the {} bytes of {} at offset {} should follow, {} do",
                        file_.path().string(), size, name, at, room);
     }
     position_ = at + kBlock + (size + kBlock - 1) / kBlock * kBlock;
-    if (type == 'L') read_long_name(at, size);
-    if (type == 'x') read_pax(at, size);
-    if (type == 'S') throw sparse(at);
+    if (type == 'L') {
+      read_long_name(at, size);
+    }
+    if (type == 'x') {
+      read_pax(at, size);
+    }
+    if (type == 'S') {
+      throw sparse(at);
+    }
     // A name that ends so is a directory's, as very old programs write it.
     if ((type == '0' || type == '\0' || type == '7') && !name.ends_with('/')) {
       strip_dots(name);
@@ -157,24 +175,34 @@ void TarReader::read_pax(std::uint64_t header, std::uint64_t size) {
   const auto number = [&](std::string_view digits) {
     std::uint64_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (error != std::errc() || end != digits.data() + digits.size()) throw damaged();
+    if (error != std::errc() || end != digits.data() + digits.size()) {
+      throw damaged();
+    }
     return value;
   };
   for (std::string_view rest = text; !rest.empty();) {
     const std::size_t space = std::min(rest.find(' '), rest.size());
     const std::uint64_t length = number(rest.substr(0, space));
-    if (length < space + 2 || length > rest.size() || rest[length - 1] != '\n') throw damaged();
+    if (length < space + 2 || length > rest.size() || rest[length - 1] != '\n') {
+      throw damaged();
+    }
     const std::string_view line = rest.substr(space + 1, length - space - 2);
     rest.remove_prefix(length);
     const std::size_t equals = line.find('=');
-    if (equals == std::string_view::npos) throw damaged();
+    if (equals == std::string_view::npos) {
+      throw damaged();
+    }
     const std::string_view key = line.substr(0, equals), value = line.substr(equals + 1);
-    if (key == "path") extension_.name = value.substr(0, value.find('\0'));
+    if (key == "path") {
+      extension_.name = value.substr(0, value.find('\0'));
+    }
     if (key == "size") {
       extension_.size = number(value);
       extension_.has_size = true;
     }
-    if (key.starts_with("GNU.sparse.")) throw sparse(header);
+    if (key.starts_with("GNU.sparse.")) {
+      throw sparse(header);
+    }
   }
 }
 

@@ -43,7 +43,9 @@ bool checksum_holds(std::span<const std::byte> bytes, std::size_t size) {
 
 void check(const DataFile& file, std::uint64_t offset, std::span<const std::byte> bytes, std::size_t size,
            std::string_view what) {
-  if (checksum_holds(bytes, size)) return;
+  if (checksum_holds(bytes, size)) {
+    return;
+  }
   const bool gzipped = offset == 0 && bytes[0] == std::byte{0x1F} && bytes[1] == std::byte{0x8B};
   throw InputError("{}: the checksum of its {} is {:#010x}, stored is {:#010x}; {}", where(file, offset),
                    what, masked_checksum(bytes.first(size)), read_number<std::uint32_t>(bytes.subspan(size)),
@@ -71,8 +73,9 @@ class Indexer {
                          where(file_, at), length, left - kHeader);
       }
       const std::uint64_t size = kHeader + length + kChecksum;
-      if (size > kMostBytes)
+      if (size > kMostBytes) {
         throw InputError("{}: a record of {} bytes is too large", where(file_, at), length);
+      }
       const auto record = file_.read(at, size, scratch);
       if (checksum_holds(record.subspan(kHeader), length)) {
         add(at, record);
@@ -122,16 +125,22 @@ class Indexer {
     for (const std::string& name : names) {
       const auto found =
           std::find_if(all.rbegin(), all.rend(), [&](const auto& each) { return each.key() == name; });
-      if (found != all.rend()) return &found->value();  // of two, the last, as in a map
+      if (found != all.rend()) {  // of two, the last, as in a map
+        return &found->value();
+      }
     }
     return nullptr;
   }
 
   const proto::Feature& feature(std::uint64_t at, const Features& all,
                                 const std::vector<std::string>& names) const {
-    if (const proto::Feature* found = find(all, names)) return *found;
+    if (const proto::Feature* found = find(all, names)) {
+      return *found;
+    }
     std::vector<std::string> there;
-    for (const proto::NamedFeature& each : all) there.push_back(each.key());
+    for (const proto::NamedFeature& each : all) {
+      there.push_back(each.key());
+    }
     std::sort(there.begin(), there.end());
     throw InputError("{}: it has no feature {}; it has {:.300}", where(file_, at), fmt::join(names, " or "),
                      fmt::format("{}", fmt::join(there, ", ")));
@@ -165,7 +174,9 @@ std::unique_ptr<Dataset> open_tfrecord(std::string where, const OpenOptions& opt
     format.recipe += fmt::format(",{}={}", option, name);
   }
   format.build = [features](const DataFile& file) { return index_tfrecord(file, features); };
-  if (options.verify != Verify::never) format.check = check_tfrecord;
+  if (options.verify != Verify::never) {
+    format.check = check_tfrecord;
+  }
   const auto paths = files_named(where);
   return open_shards(std::move(format), paths, classes_beside(paths[0]), options.reading);
 }

@@ -9,8 +9,8 @@ namespace millrace {
 
 /// The features of an example that make up a sample, by name: of several the first that an example has.
 struct TfrecordFeatures {
-  std::vector<std::string> image = {"image/encoded", "image_raw",
-                                    "image"};                       ///< The bytes of a JPEG or PNG file.
+  /// The bytes of a JPEG or PNG file.
+  std::vector<std::string> image = {"image/encoded", "image_raw", "image"};
   std::vector<std::string> label = {"image/class/label", "label"};  ///< A whole number.
   std::vector<std::string> text = {"image/class/text"};             ///< The label's name, if there is one.
 };

@@ -22,7 +22,9 @@ struct MemberName {
 MemberName split_name(const std::string& name) {
   const std::size_t base = name.rfind('/') + 1;  // 0 when there is no folder
   const std::size_t dot = name.find('.', base);
-  if (dot == std::string::npos || dot == base) return {};  // no ending, or hidden
+  if (dot == std::string::npos || dot == base) {  // no ending, or hidden
+    return {};
+  }
   MemberName split{name.substr(0, dot), name.substr(dot + 1)};
   std::transform(split.ending.begin(), split.ending.end(), split.ending.begin(),
                  [](unsigned char c) { return std::tolower(c); });
@@ -36,7 +38,9 @@ class Collector {
 
   void add(const TarMember& member) {
     const MemberName name = split_name(member.name);
-    if (name.key.empty()) return;
+    if (name.key.empty()) {
+      return;
+    }
     if (name.key != key_) {
       finish();
       key_ = name.key;
@@ -117,7 +121,9 @@ class Collector {
 
   static std::optional<std::int64_t> from_json(std::string_view text) {
     const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (!json.is_object()) return std::nullopt;
+    if (!json.is_object()) {
+      return std::nullopt;
+    }
     for (const char* key : {"label", "cls"}) {
       if (const auto found = json.find(key); found != json.end() && found->is_number_integer()) {
         return found->get<std::int64_t>();
@@ -136,7 +142,9 @@ class Collector {
 ShardIndex index_samples(const DataFile& file) {
   TarReader tar(file);
   Collector collector(file);
-  for (TarMember member; tar.next(member);) collector.add(member);
+  for (TarMember member; tar.next(member);) {
+    collector.add(member);
+  }
   collector.finish();
   return collector.take();
 }

@@ -37,9 +37,15 @@ Engine choose(Engine engine, const Place& place) {
 }  // namespace
 
 Engine parse_engine(std::string_view name) {
-  if (name == "auto") return Engine::automatic;
-  if (name == "gloo") return Engine::gloo;
-  if (name == "mpi") return Engine::mpi;
+  if (name == "auto") {
+    return Engine::automatic;
+  }
+  if (name == "gloo") {
+    return Engine::gloo;
+  }
+  if (name == "mpi") {
+    return Engine::mpi;
+  }
   throw InputError("engine: got '{}', expected auto, gloo or mpi", name);
 }
 

@@ -30,7 +30,9 @@ TEST(Crc32c, PublishedVectors) {
 TEST(Crc32c, AnyLengthStartAndSplitAgreeWithTheTable) {
   std::mt19937 random(7);
   std::vector<std::byte> data(1700);
-  for (std::byte& byte : data) byte = static_cast<std::byte>(random());
+  for (std::byte& byte : data) {
+    byte = static_cast<std::byte>(random());
+  }
   const std::span<const std::byte> all(data);
   for (std::size_t start = 0; start < 9; ++start) {
     for (std::size_t size = 0; size + start <= all.size(); size += size < 100 ? 1 : 7) {

@@ -19,7 +19,9 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "millrace-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
+    if (mkdtemp(name.data()) == nullptr) {
+      throw std::runtime_error("cannot make " + name);
+    }
     path_ = name;
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
@@ -34,7 +36,9 @@ class TemporaryFolder {
   }
 
   void make_pipe(const std::string& name) const {
-    if (mkfifo(path(name).c_str(), 0600) != 0) throw std::runtime_error("cannot make a pipe " + path(name));
+    if (mkfifo(path(name).c_str(), 0600) != 0) {
+      throw std::runtime_error("cannot make a pipe " + path(name));
+    }
   }
 
  private:

@@ -20,14 +20,18 @@ constexpr std::size_t kPage = 4096;
 
 std::string pattern(std::size_t size) {
   std::string bytes(size, ' ');
-  for (std::size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(1 + i % 251);
+  for (std::size_t i = 0; i < size; ++i) {
+    bytes[i] = static_cast<char>(1 + i % 251);
+  }
   return bytes;
 }
 
 /// Sums bytes so that they are read.
 int touch(std::span<const std::byte> bytes) {
   int sum = 0;
-  for (const std::byte byte : bytes) sum += std::to_integer<int>(byte);
+  for (const std::byte byte : bytes) {
+    sum += std::to_integer<int>(byte);
+  }
   return sum;
 }
 
@@ -136,7 +140,9 @@ TEST(DataFile, ManyThreadsMayTouchWhatIsLost) {
       });
     }
   }
-  for (const int count : errors) EXPECT_EQ(count, kFiles);
+  for (const int count : errors) {
+    EXPECT_EQ(count, kFiles);
+  }
 }
 
 // Its child process dies as it would have without us.
@@ -148,7 +154,9 @@ TEST(DataFileDeathTest, AForeignBusErrorStillKills) {
     const DataFile ours(folder.path("ours"), Reading::map);
     FILE* file = std::fopen(folder.path("foreign").c_str(), "r+");
     void* address = mmap(nullptr, kPage, PROT_READ, MAP_SHARED, fileno(file), 0);
-    if (ftruncate(fileno(file), 0) != 0) std::abort();
+    if (ftruncate(fileno(file), 0) != 0) {
+      std::abort();
+    }
     std::exit(touch({static_cast<const std::byte*>(address), kPage}));
   };
   // A sanitizer's own handler reports it and exits.

@@ -24,7 +24,9 @@ class Counted : public Dataset {
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
     ++reads;
     read_.insert(index);
-    if (index == unreadable_) throw InputError("sample {} is damaged", index);
+    if (index == unreadable_) {
+      throw InputError("sample {} is damaged", index);
+    }
     scratch.assign(8, static_cast<std::byte>(index));
     return {.bytes = scratch, .height = 2, .width = 4, .channels = 1, .label = index % 3};
   }
@@ -113,7 +115,9 @@ TEST(Fingerprint, TellsCifarFilesOfOneSizeApart) {
 
 std::string big_endian(std::uint32_t value) {
   std::string bytes;
-  for (int shift = 24; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    bytes += static_cast<char>(value >> shift);
+  }
   return bytes;
 }
 

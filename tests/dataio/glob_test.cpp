@@ -7,13 +7,17 @@ namespace {
 
 std::vector<std::string> names(const std::string& pattern) {
   std::vector<std::string> result;
-  for (const std::filesystem::path& path : files_named(pattern)) result.push_back(path.filename().string());
+  for (const std::filesystem::path& path : files_named(pattern)) {
+    result.push_back(path.filename().string());
+  }
   return result;
 }
 
 TEST(Glob, FilesInTheOrderOfTheirNames) {
   test::TemporaryFolder folder;
-  for (const char* name : {"b-10", "b-9", "B-1", "a", "b-[1]", "b-1", "b-1.mlx"}) folder.write(name, "x");
+  for (const char* name : {"b-10", "b-9", "B-1", "a", "b-[1]", "b-1", "b-1.mlx"}) {
+    folder.write(name, "x");
+  }
   std::filesystem::create_directory(folder.path("b-folder"));
   EXPECT_THAT(names(folder.path("b-*")), testing::ElementsAre("b-1", "b-10", "b-9", "b-[1]"));
   EXPECT_THAT(names(folder.path("b-{9,1}")), testing::ElementsAre("b-1", "b-9"));
@@ -36,7 +40,9 @@ TEST(Glob, AFileOfSeveralSpellingsComesOnce) {
 
 TEST(Glob, RangesNameEachOfTheirFiles) {
   test::TemporaryFolder folder;
-  for (const char* name : {"p-08-a", "p-09-a", "p-10-a", "p-10-b", "p-{1..2}"}) folder.write(name, "x");
+  for (const char* name : {"p-08-a", "p-09-a", "p-10-a", "p-10-b", "p-{1..2}"}) {
+    folder.write(name, "x");
+  }
   EXPECT_THAT(names(folder.path("p-{08..10}-a")), testing::ElementsAre("p-08-a", "p-09-a", "p-10-a"));
   EXPECT_THAT(names(folder.path("p-{09..10}-*")), testing::ElementsAre("p-09-a", "p-10-a", "p-10-b"));
   EXPECT_THAT(names(folder.path("p-*{0..1}*-a")), testing::ElementsAre("p-08-a", "p-09-a", "p-10-a"));

@@ -92,7 +92,9 @@ TEST(Order, HugeDataSetsCostNothing) {
     const EpochOrder order(kHuge, options, 3, 0);
     Indices last(100);
     order.indices(kHuge - 100, last);
-    for (const std::int64_t index : last) EXPECT_TRUE(index >= 0 && index < kHuge);
+    for (const std::int64_t index : last) {
+      EXPECT_TRUE(index >= 0 && index < kHuge);
+    }
   }
 }
 

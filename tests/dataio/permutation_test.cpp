@@ -16,7 +16,9 @@ using Order = std::vector<std::int64_t>;
 
 Order order_of(const Permutation& permutation) {
   Order order(static_cast<std::size_t>(permutation.size()));
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = permutation(static_cast<std::int64_t>(i));
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    order[i] = permutation(static_cast<std::int64_t>(i));
+  }
   return order;
 }
 
@@ -31,13 +33,17 @@ void expect_bijection(std::int64_t size, std::uint64_t seed, std::int64_t epoch)
 
 TEST(Permutation, IsABijectionForEverySizeUpTo2000) {
   for (std::int64_t size = 1; size <= 2000; ++size) {
-    for (std::int64_t epoch = 0; epoch < 3; ++epoch) expect_bijection(size, 7, epoch);
+    for (std::int64_t epoch = 0; epoch < 3; ++epoch) {
+      expect_bijection(size, 7, epoch);
+    }
   }
 }
 
 TEST(Permutation, IsABijectionAroundPowersOfFour) {
   for (std::int64_t power = 1; power <= std::int64_t{1} << 20; power *= 4) {
-    for (const std::int64_t size : {power, power + 1, power + 2}) expect_bijection(size, 3, 1);
+    for (const std::int64_t size : {power, power + 1, power + 2}) {
+      expect_bijection(size, 3, 1);
+    }
   }
 }
 
@@ -122,7 +128,9 @@ Mixing measure(std::int64_t size, int epochs, const std::function<Order(int epoc
   // (n - 1).
   const double cell = epochs * n / (kBlocks * kBlocks), free = (kBlocks - 1) * (kBlocks - 1);
   double chi_square = 0;
-  for (const double count : counts) chi_square += (count - cell) * (count - cell) / cell;
+  for (const double count : counts) {
+    chi_square += (count - cell) * (count - cell) / cell;
+  }
   const double expected_adjacent = 2 * (n - 1) / n * epochs;
   return {(adjacent - expected_adjacent) / std::sqrt(expected_adjacent), (fixed - epochs) / std::sqrt(epochs),
           (correlation / epochs + 1 / (n - 1)) * std::sqrt(n * epochs),
@@ -171,13 +179,17 @@ TEST(Permutation, SmallSizesReachEveryOrderEquallyOften) {
     std::size_t number = 0;
     for (std::size_t i = 0; i < 3; ++i) {
       std::size_t smaller = 0;
-      for (std::size_t j = i + 1; j < 4; ++j) smaller += order[j] < order[i];
+      for (std::size_t j = i + 1; j < 4; ++j) {
+        smaller += order[j] < order[i];
+      }
       number = number * (4 - i) + smaller;
     }
     ++counts[number];
   }
   double chi_square = 0;
-  for (const int count : counts) chi_square += (count - 1000.0) * (count - 1000.0) / 1000;
+  for (const int count : counts) {
+    chi_square += (count - 1000.0) * (count - 1000.0) / 1000;
+  }
   EXPECT_LT(chi_square, 60) << "23 degrees of freedom; beyond 60 once in 30,000 runs";
 }
 

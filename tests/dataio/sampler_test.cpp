@@ -30,7 +30,9 @@ std::vector<std::int64_t> epoch_of(const Sampler& sampler, std::int64_t epoch) {
 TEST(Sampler, FollowsThePermutationWhateverTheShards) {
   const Permutation order(103, 11, 2);
   std::vector<std::int64_t> expected;
-  for (std::int64_t position = 0; position < 96; ++position) expected.push_back(order(position));
+  for (std::int64_t position = 0; position < 96; ++position) {
+    expected.push_back(order(position));
+  }
   for (const int shards : {1, 2, 4, 8, 16}) {
     const Sampler sampler(103, {.batch_size = 16, .shards = shards, .seed = 11});
     EXPECT_EQ(sampler.steps_per_epoch(), 6);
@@ -65,15 +67,18 @@ TEST(Sampler, PadsTheLastBatchAndVisitsEachSampleOnce) {
   const Sampler sampler(21, {.batch_size = 8, .shards = 4, .tail = Tail::pad, .seed = 3});
   EXPECT_EQ(sampler.steps_per_epoch(), 3);
   std::vector<std::int64_t> valid;
-  for (std::int64_t number = 0; number < sampler.shards_per_epoch(); ++number)
+  for (std::int64_t number = 0; number < sampler.shards_per_epoch(); ++number) {
     valid.push_back(sampler.planned(number).valid);
+  }
   EXPECT_EQ(valid, (std::vector<std::int64_t>{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 0}));
 
   std::vector<std::int64_t> all = epoch_of(sampler, 0);
   EXPECT_EQ(std::vector(all.begin() + 21, all.end()), (std::vector<std::int64_t>{-1, -1, -1}));
   all.resize(21);
   std::sort(all.begin(), all.end());
-  for (std::int64_t i = 0; i < 21; ++i) EXPECT_EQ(all[static_cast<std::size_t>(i)], i);
+  for (std::int64_t i = 0; i < 21; ++i) {
+    EXPECT_EQ(all[static_cast<std::size_t>(i)], i);
+  }
 }
 
 TEST(Sampler, WithoutShufflingKeepsTheOrder) {

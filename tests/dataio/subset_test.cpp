@@ -38,22 +38,32 @@ std::shared_ptr<Labels> mixed() {
   std::vector<std::int64_t> labels;
   for (int i = 0; i < 100; ++i) {
     labels.push_back(3);
-    if (i % 4 == 0) labels.push_back(7);
-    if (i % 20 == 0) labels.push_back(0);
-    if (i % 25 == 0) labels.push_back(9);
+    if (i % 4 == 0) {
+      labels.push_back(7);
+    }
+    if (i % 20 == 0) {
+      labels.push_back(0);
+    }
+    if (i % 25 == 0) {
+      labels.push_back(9);
+    }
   }
   return std::make_shared<Labels>(labels);
 }
 
 std::vector<std::string> members(const Dataset& part) {
   std::vector<std::string> names;
-  for (std::int64_t i = 0; i < part.size(); ++i) names.push_back(part.describe(i));
+  for (std::int64_t i = 0; i < part.size(); ++i) {
+    names.push_back(part.describe(i));
+  }
   return names;
 }
 
 std::int64_t count(const Dataset& part, std::int64_t label) {
   std::int64_t n = 0;
-  for (std::int64_t i = 0; i < part.size(); ++i) n += part.label(i) == label;
+  for (std::int64_t i = 0; i < part.size(); ++i) {
+    n += part.label(i) == label;
+  }
   return n;
 }
 

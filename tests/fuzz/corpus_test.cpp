@@ -74,8 +74,12 @@ class Damager {
     const auto at = bytes.begin() + static_cast<std::ptrdiff_t>(below(bytes.size() - size + 1));
     const std::uint64_t form = below(4);
     std::fill_n(at, size, form == 3 ? std::byte{'9'} : std::byte{0xFF});
-    if (form == 1) at[0] = std::byte{0x7F};
-    if (form == 2) at[static_cast<std::ptrdiff_t>(size) - 1] = std::byte{0x7F};
+    if (form == 1) {
+      at[0] = std::byte{0x7F};
+    }
+    if (form == 2) {
+      at[static_cast<std::ptrdiff_t>(size) - 1] = std::byte{0x7F};
+    }
   }
 
   std::mt19937_64 random_;
@@ -104,7 +108,9 @@ TEST_P(Corpus, DamagedFilesAreReadOrRefused) {
   std::vector<std::pair<Bytes, std::uint64_t>> good;
   for (const auto& [name, bytes] : corpus(target)) {
     const auto read = outcome(target, bytes);
-    if (read && !bytes.empty()) good.emplace_back(bytes, *read);
+    if (read && !bytes.empty()) {
+      good.emplace_back(bytes, *read);
+    }
   }
   ASSERT_FALSE(good.empty());
   const std::uint64_t seed = from_environment("MILLRACE_SEED", 1);

@@ -12,7 +12,9 @@ namespace {
 Target chosen() {
   const char* name = std::getenv("MILLRACE_FUZZ");
   for (const Target& target : all_targets()) {
-    if (name != nullptr && target.name == name) return target;
+    if (name != nullptr && target.name == name) {
+      return target;
+    }
   }
   std::fputs("fuzz: MILLRACE_FUZZ names no target\n", stderr);
   std::exit(2);

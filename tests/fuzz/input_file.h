@@ -35,7 +35,9 @@ class InputFolder {
  public:
   InputFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "millrace-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
+    if (mkdtemp(name.data()) == nullptr) {
+      throw std::runtime_error("cannot make " + name);
+    }
     path_ = name;
   }
   ~InputFolder() { std::filesystem::remove_all(path_); }

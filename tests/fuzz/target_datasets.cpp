@@ -29,7 +29,9 @@ std::uint64_t hash_samples(const Dataset& dataset) {
     const Sample sample = dataset.read(i, scratch);
     hash.add(sample.label).add(as_text(sample.bytes)).add(static_cast<std::int64_t>(sample.encoding));
     hash.add(sample.height).add(sample.width).add(sample.channels);
-    if (dataset.describe(i).empty()) throw std::logic_error("a sample has no description");
+    if (dataset.describe(i).empty()) {
+      throw std::logic_error("a sample has no description");
+    }
   }
   return hash.value();
 }
@@ -37,12 +39,15 @@ std::uint64_t hash_samples(const Dataset& dataset) {
 // Little-endian numbers.
 std::uint64_t get(std::span<const std::byte> bytes, std::size_t at, std::size_t size) {
   std::uint64_t value = 0;
-  for (std::size_t i = size; i > 0; --i)
+  for (std::size_t i = size; i > 0; --i) {
     value = value << 8 | std::to_integer<std::uint64_t>(bytes[at + i - 1]);
+  }
   return value;
 }
 void put(std::span<std::byte> bytes, std::size_t at, std::uint64_t value, std::size_t size) {
-  for (std::size_t i = 0; i < size; ++i) bytes[at + i] = static_cast<std::byte>(value >> 8 * i);
+  for (std::size_t i = 0; i < size; ++i) {
+    bytes[at + i] = static_cast<std::byte>(value >> 8 * i);
+  }
 }
 
 /// What is read through a mapping and by position must be the same, and so must be what is refused.
@@ -57,9 +62,15 @@ std::uint64_t read_all(const std::string& name, const std::string& file) {
       message = error.what();
     }
   }
-  if (hashes[0] != hashes[1]) throw std::logic_error("mapped and read by position differ: " + message);
-  if (hashes[0]) return *hashes[0];
-  if (message.find(file) == std::string::npos) throw std::logic_error("names no file: " + message);
+  if (hashes[0] != hashes[1]) {
+    throw std::logic_error("mapped and read by position differ: " + message);
+  }
+  if (hashes[0]) {
+    return *hashes[0];
+  }
+  if (message.find(file) == std::string::npos) {
+    throw std::logic_error("names no file: " + message);
+  }
   throw InputError("{}", message);
 }
 
@@ -77,8 +88,12 @@ std::uint64_t pickle(std::span<const std::byte> bytes) {
   Hash hash;
   const Pickle::Matrix matrix = read.matrix("data");
   hash.add(matrix.rows).add(matrix.columns).add(as_text(matrix.values));
-  for (const std::int64_t label : read.integers("labels")) hash.add(label);
-  for (const std::string& name : read.texts("filenames")) hash.add(name);
+  for (const std::int64_t label : read.integers("labels")) {
+    hash.add(label);
+  }
+  for (const std::string& name : read.texts("filenames")) {
+    hash.add(name);
+  }
   return hash.value();
 }
 
@@ -108,7 +123,9 @@ std::uint64_t image_tar(std::span<const std::byte> bytes) {
 /// docs/records.md has the places.
 void seal_records(std::vector<std::byte>& bytes) {
   constexpr std::size_t kHeader = 128, kEntry = 40;
-  if (bytes.size() < kHeader) return;
+  if (bytes.size() < kHeader) {
+    return;
+  }
   const std::size_t size = bytes.size();
   const auto crc_of = [&](std::size_t at, std::size_t count) {
     return crc32c(std::span(bytes).subspan(at, count));
@@ -118,7 +135,9 @@ void seal_records(std::vector<std::byte>& bytes) {
   std::size_t at = index;
   for (std::uint64_t i = 0; i < count && kEntry <= size - at; ++i, at += kEntry) {
     const std::uint64_t offset = get(bytes, at, 8), payload = get(bytes, at + 16, 4) + get(bytes, at + 32, 2);
-    if (offset <= size && payload <= size - offset) put(bytes, at + 20, crc_of(offset, payload), 4);
+    if (offset <= size && payload <= size - offset) {
+      put(bytes, at + 20, crc_of(offset, payload), 4);
+    }
     put(bytes, at + 36, crc_of(at, kEntry - 4), 4);
   }
   put(bytes, 44, crc_of(at, size - at), 4);
@@ -130,15 +149,21 @@ void seal_tar(std::vector<std::byte>& bytes) {
   constexpr std::size_t kBlock = 512, kSum = 148, kSize = 124;
   for (std::size_t at = 0; at <= bytes.size() && kBlock <= bytes.size() - at;) {
     const auto header = std::span(bytes).subspan(at, kBlock);
-    if (header[0] == std::byte{0}) return;
+    if (header[0] == std::byte{0}) {
+      return;
+    }
     std::fill_n(header.begin() + kSum, 8, std::byte{' '});
     unsigned sum = 0;
-    for (const std::byte byte : header) sum += std::to_integer<unsigned>(byte);
+    for (const std::byte byte : header) {
+      sum += std::to_integer<unsigned>(byte);
+    }
     std::size_t size = 0;
-    for (std::size_t i = 0; i < 11; ++i)
+    for (std::size_t i = 0; i < 11; ++i) {
       size = size << 3 | std::to_integer<unsigned>(header[kSize + i] & std::byte{7});
-    for (std::size_t i = 0; i < 6; ++i)
+    }
+    for (std::size_t i = 0; i < 6; ++i) {
       header[kSum + 5 - i] = static_cast<std::byte>('0' + (sum >> 3 * i & 7));
+    }
     header[kSum + 6] = std::byte{0};
     at += kBlock + (size + kBlock - 1) / kBlock * kBlock;
   }
@@ -155,7 +180,9 @@ void seal_tfrecord(std::vector<std::byte>& bytes) {
   for (std::size_t at = 0; bytes.size() - at >= 16;) {
     const std::uint64_t length = get(bytes, at, 8);
     put_sum(at, 8);
-    if (length > bytes.size() - at - 16) return;
+    if (length > bytes.size() - at - 16) {
+      return;
+    }
     put_sum(at + 12, length);
     at += 16 + length;
   }
@@ -166,8 +193,12 @@ std::uint64_t csv(std::span<const std::byte> bytes) {
   const InputFile file(bytes);
   const auto list = open_dataset("list:" + file.path());
   Hash hash;
-  for (const std::string& name : list->info().classes) hash.add(name);
-  for (std::int64_t i = 0; i < list->size(); ++i) hash.add(list->label(i)).add(list->describe(i));
+  for (const std::string& name : list->info().classes) {
+    hash.add(name);
+  }
+  for (std::int64_t i = 0; i < list->size(); ++i) {
+    hash.add(list->label(i)).add(list->describe(i));
+  }
   return hash.value();
 }
 
@@ -189,7 +220,9 @@ class ShardWithIndex {
   }
 
   void seal(std::vector<std::byte>& index) const {
-    if (index.size() < start_.size() + 8) return;
+    if (index.size() < start_.size() + 8) {
+      return;
+    }
     std::copy_n(std::as_bytes(std::span(start_)).begin(), start_.size(), index.begin());
     const std::size_t end = index.size() - 8;
     put(index, end, Hash().add(as_text(std::span(index).first(end))).value(), 8);

@@ -38,7 +38,9 @@ std::uint64_t png(std::span<const std::byte> bytes) { return decode(bytes, Encod
 /// Eight bytes say what is to be cut out of the JPEG that follows, and to what size it is to be shrunk.
 std::uint64_t jpeg_crop(std::span<const std::byte> bytes) {
   constexpr std::size_t kChoices = 8;
-  if (bytes.size() < kChoices) return 0;
+  if (bytes.size() < kChoices) {
+    return 0;
+  }
   const auto choice = [&](std::size_t i, std::int64_t below) {
     return std::to_integer<std::int64_t>(bytes[i]) * below / 256;
   };
@@ -53,10 +55,14 @@ std::uint64_t jpeg_crop(std::span<const std::byte> bytes) {
   plan.crop.height = 1 + choice(3, size.height - plan.crop.top);
   plan.crop.width = 1 + choice(4, size.width - plan.crop.left);
   plan.resized = {1 + choice(5, plan.crop.height), 1 + choice(6, plan.crop.width)};
-  if (choice(7, 2) == 0) plan.resized = plan.crop.size();
+  if (choice(7, 2) == 0) {
+    plan.resized = plan.crop.size();
+  }
   const Pixels pixels = decoder.decode(plan);
   const std::uint64_t hash = hash_pixels(pixels);
-  if (pixels.height != plan.crop.height || pixels.width != plan.crop.width) return hash;
+  if (pixels.height != plan.crop.height || pixels.width != plan.crop.width) {
+    return hash;
+  }
 
   // Not shrunk: the same part of the whole image. Damage outside of the crop may keep that from being had.
   try {
@@ -71,13 +77,17 @@ std::uint64_t jpeg_crop(std::span<const std::byte> bytes) {
 
 std::uint64_t exif(std::span<const std::byte> bytes) {
   const int orientation = exif_orientation(bytes);
-  if (orientation < 1 || orientation > 8) throw std::logic_error("an orientation beyond 1 to 8");
+  if (orientation < 1 || orientation > 8) {
+    throw std::logic_error("an orientation beyond 1 to 8");
+  }
   return static_cast<std::uint64_t>(orientation);
 }
 
 std::uint32_t word_at(std::span<const std::byte> bytes, std::size_t at) {
   std::uint32_t word = 0;
-  for (std::size_t i = 0; i < 4; ++i) word = word << 8 | std::to_integer<std::uint32_t>(bytes[at + i]);
+  for (std::size_t i = 0; i < 4; ++i) {
+    word = word << 8 | std::to_integer<std::uint32_t>(bytes[at + i]);
+  }
   return word;
 }
 
@@ -85,10 +95,14 @@ std::uint32_t word_at(std::span<const std::byte> bytes, std::size_t at) {
 void seal_png(std::vector<std::byte>& bytes) {
   for (std::size_t at = 8; at + 12 <= bytes.size();) {
     const std::size_t length = word_at(bytes, at);
-    if (length > bytes.size() - at - 12) return;
+    if (length > bytes.size() - at - 12) {
+      return;
+    }
     const auto crc = crc32(0, reinterpret_cast<const Bytef*>(&bytes[at + 4]), static_cast<uInt>(length + 4));
     at += 8 + length;
-    for (int shift = 24; shift >= 0; shift -= 8) bytes[at++] = static_cast<std::byte>(crc >> shift);
+    for (int shift = 24; shift >= 0; shift -= 8) {
+      bytes[at++] = static_cast<std::byte>(crc >> shift);
+    }
   }
 }
 
@@ -98,8 +112,12 @@ std::uint64_t restart_rows(std::span<const std::byte> bytes) {
   jpeg(bytes);  // keeps to the limits
   RestartRows rows;
   const std::vector<std::byte> rewritten = rows.rewrite(bytes);
-  if (!read_jpeg_header(rewritten).has_restart_rows()) throw std::logic_error("has no restart rows");
-  if (rows.rewrite(rewritten) != rewritten) throw std::logic_error("is not the same when rewritten again");
+  if (!read_jpeg_header(rewritten).has_restart_rows()) {
+    throw std::logic_error("has no restart rows");
+  }
+  if (rows.rewrite(rewritten) != rewritten) {
+    throw std::logic_error("is not the same when rewritten again");
+  }
   return jpeg(rewritten);
 }
 

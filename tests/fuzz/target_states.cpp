@@ -20,7 +20,9 @@ std::string_view as_text(std::span<const std::byte> bytes) {
 
 void add(Hash& hash, const Tensor& tensor) {
   hash.add(static_cast<std::int64_t>(tensor.dtype()));
-  for (const std::int64_t size : tensor.shape()) hash.add(size);
+  for (const std::int64_t size : tensor.shape()) {
+    hash.add(size);
+  }
   const Tensor dense = tensor.contiguous();
   hash.add(as_text({dense.raw(), dense.bytes()}));
 }
@@ -40,7 +42,9 @@ std::uint64_t safetensors(std::span<const std::byte> bytes) {
     hash.add(name);
     add(hash, tensor);
   }
-  for (const auto& [key, text] : loaded.metadata) hash.add(key).add(text);
+  for (const auto& [key, text] : loaded.metadata) {
+    hash.add(key).add(text);
+  }
   return hash.value();
 }
 
@@ -56,8 +60,9 @@ std::uint64_t loader_state(std::span<const std::byte> bytes) {
 void seal_loader_state(std::vector<std::byte>& bytes) {
   bytes.resize(LoaderState::kBytes);
   const std::uint64_t hash = Hash().add(as_text(std::span(bytes).first(LoaderState::kBytes - 8))).value();
-  for (std::size_t i = 0; i < 8; ++i)
+  for (std::size_t i = 0; i < 8; ++i) {
     bytes[LoaderState::kBytes - 8 + i] = static_cast<std::byte>(hash >> 8 * i);
+  }
 }
 
 std::uint64_t checkpoint_state(std::span<const std::byte> bytes) {
@@ -71,11 +76,15 @@ std::uint64_t checkpoint_state(std::span<const std::byte> bytes) {
 
 /// The last five bytes are the checksum's field.
 void seal_checkpoint_state(std::vector<std::byte>& bytes) {
-  if (bytes.size() < 5) return;
+  if (bytes.size() < 5) {
+    return;
+  }
   const std::size_t end = bytes.size() - 5;
   bytes[end] = std::byte{15 << 3 | 5};
   const std::uint32_t sum = crc32c(std::span(bytes).first(end));
-  for (std::size_t i = 0; i < 4; ++i) bytes[end + 1 + i] = static_cast<std::byte>(sum >> 8 * i);
+  for (std::size_t i = 0; i < 4; ++i) {
+    bytes[end + 1 + i] = static_cast<std::byte>(sum >> 8 * i);
+  }
 }
 
 constexpr Target kTargets[] = {{"checkpoint_state", checkpoint_state, true, seal_checkpoint_state},

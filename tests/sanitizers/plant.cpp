@@ -26,12 +26,15 @@ int plant_race() {
       // Both bodies run at once, on two threads; should there be only one, not for ever.
       inside.fetch_add(1, std::memory_order_relaxed);
       const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-      while (inside.load(std::memory_order_relaxed) < 2 && std::chrono::steady_clock::now() < end)
+      while (inside.load(std::memory_order_relaxed) < 2 && std::chrono::steady_clock::now() < end) {
         std::this_thread::yield();
+      }
       shared += i;  // planted
       return i;
     });
-    for (int i = 1; i <= 2; ++i) body.try_put(i);
+    for (int i = 1; i <= 2; ++i) {
+      body.try_put(i);
+    }
     graph.wait_for_all();
   });
   return shared;

@@ -27,7 +27,9 @@ std::string open_error(const std::string& name) {
 
 std::string little_endian(std::uint64_t value, int size) {
   std::string bytes;
-  for (int i = 0; i < size; ++i) bytes.push_back(static_cast<char>(value >> 8 * i));
+  for (int i = 0; i < size; ++i) {
+    bytes.push_back(static_cast<char>(value >> 8 * i));
+  }
   return bytes;
 }
 
@@ -70,14 +72,17 @@ std::string pickled_array(std::size_t rows, std::size_t columns, const std::stri
 
 std::string pickled_dictionary(const std::vector<std::pair<std::string, std::string>>& entries) {
   std::string bytes = "\x80\x02}q\x01(";
-  for (const auto& [key, value] : entries) bytes += pickled(key) + "q\x02" + value;
+  for (const auto& [key, value] : entries) {
+    bytes += pickled(key) + "q\x02" + value;
+  }
   return bytes + "u.";
 }
 
 std::string batch(const std::vector<int>& labels, char pixel, const std::string& labels_key = "labels") {
   std::string pixels;
-  for (std::size_t i = 0; i < labels.size(); ++i)
+  for (std::size_t i = 0; i < labels.size(); ++i) {
     pixels += std::string(3072, static_cast<char>(pixel + static_cast<char>(i)));
+  }
   return pickled_dictionary({{"batch_label", pickled("training batch 1 of 5")},
                              {labels_key, pickled_list(labels)},
                              {"data", pickled_array(labels.size(), 3072, pixels)},
@@ -139,7 +144,9 @@ TEST(Cifar100, ReadsTheBinaryFiles) {
   folder.write("cifar-100-binary/train.bin", record(19, 99, 'a') + record(3, 7, 'b') + record(20, 100, 'c'));
   folder.write("cifar-100-binary/test.bin", record(1, 2, 'd'));
   std::string names;
-  for (int i = 0; i < 100; ++i) names += "fine" + std::to_string(i) + "\n";
+  for (int i = 0; i < 100; ++i) {
+    names += "fine" + std::to_string(i) + "\n";
+  }
   folder.write("cifar-100-binary/fine_label_names.txt", names);
   const auto fine = open_dataset("cifar100:" + folder.path());
   EXPECT_EQ(fine->info().classes[99], "fine99");
@@ -281,7 +288,9 @@ TEST(Pickle, HostileOnesAreErrors) {
   }
   EXPECT_THAT(pickle_error(bomb + "."), HasSubstr("dictionary"));
   bomb = "}(U\x01t](U\xff" + std::string(255, 'x') + "q\x01";  // one text, again and again
-  for (int i = 0; i < 1000; ++i) bomb += "h\x01";
+  for (int i = 0; i < 1000; ++i) {
+    bomb += "h\x01";
+  }
   bomb += "eu.";
   EXPECT_THAT(input_error([&] { Pickle(std::as_bytes(std::span(bomb)), "x.pkl").texts("t"); }),
               HasSubstr("each once"));

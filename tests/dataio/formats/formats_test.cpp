@@ -109,7 +109,9 @@ std::string big_endian(std::uint32_t value) {
 
 std::string idx_images(std::uint32_t count) {
   std::string bytes = big_endian(0x803) + big_endian(count) + big_endian(2) + big_endian(3);
-  for (std::uint32_t i = 0; i < count * 6; ++i) bytes.push_back(static_cast<char>(i));
+  for (std::uint32_t i = 0; i < count * 6; ++i) {
+    bytes.push_back(static_cast<char>(i));
+  }
   return bytes;
 }
 
@@ -244,7 +246,9 @@ TEST(Synthetic, IsBalancedSeededAndTheSameEverywhere) {
         static_cast<std::uint32_t>(crc32(check, reinterpret_cast<const Bytef*>(sample.bytes.data()), 3072));
   }
   EXPECT_EQ(images.size(), 4000u) << "an image is there twice, or in both sets";
-  for (std::int64_t label = 0; label < 10; ++label) EXPECT_EQ(counts[label], 200);
+  for (std::int64_t label = 0; label < 10; ++label) {
+    EXPECT_EQ(counts[label], 200);
+  }
   EXPECT_EQ(check, 552980880u) << "the drawing changed: every accuracy quoted for synthetic: changes with it";
 }
 
@@ -259,21 +263,32 @@ TEST(Synthetic, SizesThatAreNoneAreNamed) {
 
 TEST(RealData, OpensWhatIsUnderMillraceData) {
   const char* root = std::getenv("MILLRACE_DATA");
-  if (root == nullptr) GTEST_SKIP() << "MILLRACE_DATA is not set";
+  if (root == nullptr) {
+    GTEST_SKIP() << "MILLRACE_DATA is not set";
+  }
   const std::filesystem::path data = root;
   std::vector<std::string> names;
-  if (std::filesystem::exists(data / "cifar-10-batches-bin")) names.push_back("cifar10:" + data.string());
-  if (std::filesystem::exists(data / "cifar10-jpeg/train"))
+  if (std::filesystem::exists(data / "cifar-10-batches-bin")) {
+    names.push_back("cifar10:" + data.string());
+  }
+  if (std::filesystem::exists(data / "cifar10-jpeg/train")) {
     names.push_back("images:" + (data / "cifar10-jpeg/train").string());
-  if (names.empty()) GTEST_SKIP() << "neither cifar-10-batches-bin nor cifar10-jpeg in " << data;
+  }
+  if (names.empty()) {
+    GTEST_SKIP() << "neither cifar-10-batches-bin nor cifar10-jpeg in " << data;
+  }
   for (const std::string& name : names) {
     const auto dataset = open_dataset(name);
     EXPECT_EQ(dataset->size(), 50000) << name;
     EXPECT_EQ(dataset->info().classes.size(), 10u);
     std::vector<std::byte> scratch;
     std::map<std::int64_t, int> counts;
-    for (std::int64_t i = 0; i < dataset->size(); ++i) ++counts[dataset->read(i, scratch).label];
-    for (std::int64_t label = 0; label < 10; ++label) EXPECT_EQ(counts[label], 5000) << name;
+    for (std::int64_t i = 0; i < dataset->size(); ++i) {
+      ++counts[dataset->read(i, scratch).label];
+    }
+    for (std::int64_t label = 0; label < 10; ++label) {
+      EXPECT_EQ(counts[label], 5000) << name;
+    }
   }
 }
 

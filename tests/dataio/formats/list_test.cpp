@@ -14,7 +14,9 @@ using testing::HasSubstr;
 std::vector<std::vector<std::string>> rows(std::string_view text) {
   CsvReader csv(text, "x.csv");
   std::vector<std::vector<std::string>> rows;
-  for (std::vector<std::string> fields; csv.next(fields);) rows.push_back(fields);
+  for (std::vector<std::string> fields; csv.next(fields);) {
+    rows.push_back(fields);
+  }
   return rows;
 }
 

@@ -53,7 +53,9 @@ const DatasetInfo kInfo{.classes = {"cat", "dog", "owl"}};
 void write(const std::string& path, const RecordWriterOptions& options = {},
            const DatasetInfo& info = kInfo) {
   RecordWriter writer(path, info, options);
-  for (int i = 0; i < kRecords; ++i) writer.add(sample(i, payload(i)), "source " + std::to_string(i));
+  for (int i = 0; i < kRecords; ++i) {
+    writer.add(sample(i, payload(i)), "source " + std::to_string(i));
+  }
   writer.finish();
 }
 
@@ -73,7 +75,9 @@ void expect_written(const Dataset& dataset) {
 
 std::vector<std::string> names(const TemporaryFolder& folder) {
   std::vector<std::string> result;
-  for (const auto& entry : fs::directory_iterator(folder.path())) result.push_back(entry.path().filename());
+  for (const auto& entry : fs::directory_iterator(folder.path())) {
+    result.push_back(entry.path().filename());
+  }
   std::sort(result.begin(), result.end());
   return result;
 }
@@ -130,7 +134,9 @@ TEST(Records, PayloadsAreAligned) {
   TemporaryFolder folder;
   write(folder.path("a.mlr"));
   const std::string file = content(folder.path("a.mlr"));
-  for (int i = 1; i < kRecords; ++i) EXPECT_EQ(file.find(payload(i)) % 64, 0u);
+  for (int i = 1; i < kRecords; ++i) {
+    EXPECT_EQ(file.find(payload(i)) % 64, 0u);
+  }
 }
 
 TEST(Records, FingerprintsTellContentsApart) {
@@ -157,7 +163,9 @@ TEST(Records, ShardsAreOneDataSet) {
   write(folder.path("a.mlr"), {.shard_size = 700});
   const std::vector<std::string> files = names(folder);
   ASSERT_GT(files.size(), 2u);
-  for (const std::string& file : files) EXPECT_LE(fs::file_size(folder.path(file)), 700u) << file;
+  for (const std::string& file : files) {
+    EXPECT_LE(fs::file_size(folder.path(file)), 700u) << file;
+  }
   EXPECT_EQ(files[1], fmt::format("a-00001-of-{:05}.mlr", files.size()));
   expect_written(*open_dataset("records:" + folder.path("a-*.mlr")));
 
@@ -233,7 +241,9 @@ TEST(RecordWriter, TwoAtOnceDoNotMix) {
   TemporaryFolder folder;
   for (const std::int64_t shard_size : {0, 300}) {
     RecordWriter first(folder.path("a.mlr"), kInfo, {.shard_size = shard_size});
-    for (int i = 0; i < kRecords; ++i) first.add(sample(i, payload(i)), "source " + std::to_string(i));
+    for (int i = 0; i < kRecords; ++i) {
+      first.add(sample(i, payload(i)), "source " + std::to_string(i));
+    }
     EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.shard_size = shard_size}); }),
                 HasSubstr("another process"));
     first.finish();
@@ -245,7 +255,9 @@ TEST(RecordWriter, LeavesNothingWithoutFinish) {
   TemporaryFolder folder;
   {
     RecordWriter writer(folder.path("a.mlr"), kInfo, {.shard_size = 300});
-    for (int i = 0; i < kRecords; ++i) writer.add(sample(i, payload(i)), "");
+    for (int i = 0; i < kRecords; ++i) {
+      writer.add(sample(i, payload(i)), "");
+    }
     EXPECT_GT(names(folder).size(), 2u);
   }
   EXPECT_TRUE(names(folder).empty());
@@ -259,7 +271,9 @@ TEST(RecordWriter, KilledItLeavesWhatNoReaderTakesForWhole) {
   ASSERT_GE(child, 0);
   if (child == 0) {
     RecordWriter writer(folder.path("a.mlr"), kInfo, {.shard_size = 300});
-    for (int i = 0; i < kRecords; ++i) writer.add(sample(i, payload(i)), "");
+    for (int i = 0; i < kRecords; ++i) {
+      writer.add(sample(i, payload(i)), "");
+    }
     kill(getpid(), SIGKILL);
   }
   int status = 0;
@@ -285,7 +299,9 @@ TEST(RecordWriter, FullDiskIsTheMachinesFault) {
     bool failed = false;
     try {
       RecordWriter writer(folder.path("a.mlr"), kInfo);
-      for (int i = 0; i < 100; ++i) writer.add(sample(1, payload(6)), "");
+      for (int i = 0; i < 100; ++i) {
+        writer.add(sample(1, payload(6)), "");
+      }
       writer.finish();
     } catch (const MachineError& error) {
       failed = std::string(error.what()).find("a.mlr") != std::string::npos;
@@ -352,7 +368,9 @@ TEST(RecordsDamage, EveryByteThatMattersIsChecked) {
       ++unseen;
       EXPECT_EQ(good[i], '\0') << "byte " << i << " is no padding";
       ASSERT_EQ(got.payloads, expected.payloads) << "byte " << i;
-      for (int k = 0; k < kRecords; ++k) EXPECT_EQ(got.samples[k].label, k % 3);
+      for (int k = 0; k < kRecords; ++k) {
+        EXPECT_EQ(got.samples[k].label, k % 3);
+      }
     } else {
       EXPECT_THAT(got.read_errors[0], AllOf(HasSubstr("bad.mlr, record "), HasSubstr("offset")));
       EXPECT_EQ(got.payloads.size(), kRecords - 1u);

@@ -95,7 +95,9 @@ TEST_F(Archive, SizesInBinaryAndInPaxHeadersCount) {
 TEST_F(Archive, WhatIsNoFileIsPassedOver) {
   std::string bytes = tar_member("volume", "", 'V') + tar_member("new kind", "600 bytes and more", 'Z') +
                       tar_header("old folder/", 0, '\0') + tar_member("old file", "old", '\0');
-  for (char type = '1'; type <= '6'; ++type) bytes += tar_header("named", 1000, type);  // their size is none
+  for (char type = '1'; type <= '6'; ++type) {  // their size is none
+    bytes += tar_header("named", 1000, type);
+  }
   EXPECT_THAT(members_of(bytes + tar_member("./././file", "x", '7') + tar_end()),
               ElementsAre("old file=old", "file=x"));
 }
@@ -190,7 +192,9 @@ TEST(ImageTar, ClassesAreNamedFromWhereTheFoldersDiffer) {
   const auto classes = [](const std::vector<std::string>& names) {
     TemporaryFolder folder;
     std::string bytes;
-    for (const std::string& name : names) bytes += tar_member(name, kJpeg);
+    for (const std::string& name : names) {
+      bytes += tar_member(name, kJpeg);
+    }
     folder.write("x.tar", bytes + tar_end());
     return open_dataset("images:" + folder.path("x.tar"))->info().classes;
   };

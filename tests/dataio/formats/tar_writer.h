@@ -9,7 +9,9 @@ namespace millrace::test {
 inline void seal(std::string& header) {
   header.replace(148, 8, 8, ' ');
   unsigned sum = 0;
-  for (int i = 0; i < 512; ++i) sum += static_cast<unsigned char>(header[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < 512; ++i) {
+    sum += static_cast<unsigned char>(header[static_cast<std::size_t>(i)]);
+  }
   char digits[8];
   std::snprintf(digits, sizeof digits, "%06o", sum);
   header.replace(148, 7, digits, 7);

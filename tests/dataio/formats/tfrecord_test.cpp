@@ -23,7 +23,9 @@ const std::string kPng = "\x89PNG\r\n\x1A\n some PNG ";
 
 std::string varint(std::uint64_t value) {
   std::string bytes;
-  for (; value > 127; value >>= 7) bytes.push_back(static_cast<char>(value | 128));
+  for (; value > 127; value >>= 7) {
+    bytes.push_back(static_cast<char>(value | 128));
+  }
   return bytes + static_cast<char>(value);
 }
 
@@ -41,13 +43,17 @@ Named whole_feature(const std::string& name, std::int64_t value) {
 
 std::string example(const std::vector<Named>& features) {
   std::string all;
-  for (const auto& [name, feature] : features) all += field(1, field(1, name) + field(2, feature));
+  for (const auto& [name, feature] : features) {
+    all += field(1, field(1, name) + field(2, feature));
+  }
   return field(1, all);
 }
 
 std::string little_endian(std::uint64_t value, int size) {
   std::string bytes;
-  for (int i = 0; i < size; ++i) bytes.push_back(static_cast<char>(value >> 8 * i));
+  for (int i = 0; i < size; ++i) {
+    bytes.push_back(static_cast<char>(value >> 8 * i));
+  }
   return bytes;
 }
 
@@ -79,7 +85,9 @@ class Tfrecord : public testing::Test {
     return input_error([&] {
       const auto dataset = open(bytes, options);
       std::vector<std::byte> scratch;
-      for (std::int64_t i = 0; i < dataset->size(); ++i) dataset->read(i, scratch);
+      for (std::int64_t i = 0; i < dataset->size(); ++i) {
+        dataset->read(i, scratch);
+      }
     });
   }
   TemporaryFolder folder;
@@ -91,8 +99,9 @@ TEST_F(Tfrecord, TheBytesAreThoseOfTheFormat) {
       "2400000000000000422b804d0a220a0e0a056c6162656c12051a030a01070a100a05696d61676512070a050a03ffd8ffc8ecf8"
       "4d";
   std::string bytes;
-  for (std::size_t i = 0; i < hex.size(); i += 2)
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
     bytes.push_back(static_cast<char>(std::stoi(hex.substr(i, 2), nullptr, 16)));
+  }
   EXPECT_EQ(bytes, record(example({whole_feature("label", 7), bytes_feature("image", "\xFF\xD8\xFF")})));
   const auto dataset = open(bytes);
   std::vector<std::byte> scratch;

@@ -41,7 +41,9 @@ double expected_pixel(const Tensor& before, std::int64_t valid, const BatchMix::
                       std::int64_t c, std::int64_t y, std::int64_t x) {
   const double own = before.at({i, c, y, x}), other = before.at({valid - 1 - i, c, y, x});
   const Rectangle& box = draw.box;
-  if (!draw.cut) return draw.lambda * own + (1 - draw.lambda) * other;
+  if (!draw.cut) {
+    return draw.lambda * own + (1 - draw.lambda) * other;
+  }
   const bool inside = y >= box.top && y < box.top + box.height && x >= box.left && x < box.left + box.width;
   return inside ? other : own;
 }
@@ -124,7 +126,9 @@ TEST(BatchMix, CutMixCorrectsLambdaToTheArea) {
 TEST(BatchMix, BothNamedAreDrawnHalfEach) {
   const BatchMix both = mix_of("mixup:0.2,cutmix:1");
   int cut = 0;
-  for (int i = 0; i < 2000; ++i) cut += both.draw(SampleRandom(3, 0, i), 8).cut;
+  for (int i = 0; i < 2000; ++i) {
+    cut += both.draw(SampleRandom(3, 0, i), 8).cut;
+  }
   EXPECT_NEAR(cut, 1000, 120);
 }
 
@@ -162,7 +166,9 @@ TEST(BatchMix, ALoaderMixesEachShardInItself) {
       const auto own = static_cast<std::int64_t>(a.labels().at({0})),
                  other = static_cast<std::int64_t>(a.labels().at({7}));
       const double lambda = own == other ? 1 : b.targets().at({0, own});
-      if (own == other) continue;
+      if (own == other) {
+        continue;
+      }
       EXPECT_TRUE(
           all_close(b.images()[0], a.images()[0] * lambda + a.images()[7] * (1 - lambda), 1e-3, 1e-3));
       EXPECT_NEAR(b.targets().at({0, other}), 1 - lambda, 1e-6);

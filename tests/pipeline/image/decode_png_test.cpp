@@ -38,8 +38,9 @@ struct Picture {
 
   int sample(int y, int i) const {
     const auto& row = rows[static_cast<std::size_t>(y)];
-    if (kind.depth >= 8)
-      return row[static_cast<std::size_t>(i * kind.depth / 8)];  // of 16 bits the upper ones
+    if (kind.depth >= 8) {  // of 16 bits the upper ones
+      return row[static_cast<std::size_t>(i * kind.depth / 8)];
+    }
     const int bit = i * kind.depth;
     return row[static_cast<std::size_t>(bit / 8)] >> (8 - kind.depth - bit % 8) & ((1 << kind.depth) - 1);
   }
@@ -78,7 +79,9 @@ Picture draw(Kind kind, bool interlaced, std::mt19937& random) {
   const auto byte = [&] { return static_cast<png_byte>(random()); };
   if (kind.color == PNG_COLOR_TYPE_PALETTE) {
     picture.palette.resize(std::size_t{1} << kind.depth);
-    for (png_color& color : picture.palette) color = {byte(), byte(), byte()};
+    for (png_color& color : picture.palette) {
+      color = {byte(), byte(), byte()};
+    }
     png_set_PLTE(png, info, picture.palette.data(), static_cast<int>(picture.palette.size()));
     png_byte alpha[] = {10, 200};
     png_set_tRNS(png, info, alpha, 2, nullptr);
@@ -270,7 +273,9 @@ TEST_F(Png, PackedTextsTakeNoMemory) {
            text.size());
   packed.resize(size);
   Bytes bytes = rgb_;
-  for (int i = 0; i < 64; ++i) bytes = with_chunk(bytes, "IDAT", "zTXt", std::string("key\0\0", 5) + packed);
+  for (int i = 0; i < 64; ++i) {
+    bytes = with_chunk(bytes, "IDAT", "zTXt", std::string("key\0\0", 5) + packed);
+  }
   const auto peak = [] {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

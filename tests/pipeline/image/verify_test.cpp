@@ -18,7 +18,9 @@ constexpr int kHeight = 60, kWidth = 80;
 /// Noise, so that most bytes of a JPEG are coded pixels.
 std::vector<std::byte> picture(std::mt19937& random, const JpegOptions& options = {}) {
   std::vector<std::uint8_t> pixels(std::size_t{kHeight} * kWidth * 3);
-  for (std::uint8_t& value : pixels) value = static_cast<std::uint8_t>(random() % 256);
+  for (std::uint8_t& value : pixels) {
+    value = static_cast<std::uint8_t>(random() % 256);
+  }
   return encode_jpeg(pixels, kHeight, kWidth, options);
 }
 
@@ -34,7 +36,9 @@ class Files final : public Dataset {
   const DatasetInfo& info() const override { return info_; }
   Sample read(std::int64_t index, std::vector<std::byte>&) const override {
     const auto& bytes = files_[static_cast<std::size_t>(index)];
-    if (bytes.empty()) throw InputError("file {}: missing", index);
+    if (bytes.empty()) {
+      throw InputError("file {}: missing", index);
+    }
     return {.bytes = bytes, .encoding = Encoding::jpeg};
   }
   std::string describe(std::int64_t index) const override { return fmt::format("file {}", index); }
@@ -54,7 +58,9 @@ TEST(Verify, NamesWhatIsCutBehindItsHeaderInOrder) {
     }
   }
   files.emplace_back();
-  while (files.size() < 100) files.push_back(files[0]);
+  while (files.size() < 100) {
+    files.push_back(files[0]);
+  }
   files.push_back(files[3]);
   const Files data(files);
   for (const int threads : {1, 4}) {
@@ -95,7 +101,9 @@ TEST(Verify, TakesForDamagedWhatALoaderTakesForBad) {
                  .bad_samples = BadSamples::mask,
                  .max_bad_rate = 1,
                  .on_bad_sample = [&](const BadSample& sample) { bad.push_back(sample.reason); }}};
-  for (const Batch& batch : loader.epoch(0)) EXPECT_LE(batch.valid(), 1);
+  for (const Batch& batch : loader.epoch(0)) {
+    EXPECT_LE(batch.valid(), 1);
+  }
   EXPECT_EQ(damaged, bad);
   EXPECT_GT(damaged.size(), 10u);
   EXPECT_LT(damaged.size(), 190u);

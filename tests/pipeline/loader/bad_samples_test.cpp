@@ -40,7 +40,9 @@ LoaderOptions make_options(BadSamples what, std::vector<BadSample>* reported = n
           .max_bad_rate = 1,
           .on_bad_sample =
               [reported](const BadSample& bad) {
-                if (reported != nullptr) reported->push_back(bad);
+                if (reported != nullptr) {
+                  reported->push_back(bad);
+                }
               },
           .shards = 2,
           .threads = 3,
@@ -125,7 +127,9 @@ TEST_F(BadSamplesTest, SubstitutesAreGoodOnesAndToldInIds) {
 
 TEST_F(BadSamplesTest, WithoutAGoodSubstituteThePlaceIsMasked) {
   const auto data = std::make_shared<Noise>(kSamples, 4, 4);
-  for (std::int64_t id = 1; id < kSamples; ++id) data->failing.push_back(id);
+  for (std::int64_t id = 1; id < kSamples; ++id) {
+    data->failing.push_back(id);
+  }
   LoaderOptions options = make_options(BadSamples::substitute);
   options.order = {Order::sequential};
   Loader loader(data, options);
@@ -155,7 +159,9 @@ TEST_F(BadSamplesTest, BytesAndReportsDoNotDependOnThreadsSlabsOrChunks) {
           Loader loader(data, options);
           std::vector<std::byte> bytes = bytes_of_epoch(loader, 1);
           std::vector<std::pair<std::int64_t, std::int64_t>> reports;
-          for (const BadSample& bad : reported) reports.emplace_back(bad.id, bad.substitute);
+          for (const BadSample& bad : reported) {
+            reports.emplace_back(bad.id, bad.substitute);
+          }
           if (expected.empty()) {
             expected = bytes;
             expected_reports = reports;
@@ -182,7 +188,9 @@ TEST_F(BadSamplesTest, TrainedWeightsDoNotDependOnReplicasOrThreads) {
                       nn::SgdOptions{.learning_rate = 0.05},
                       {.replicas = replicas, .shards = 2, .seed = 5}};
       for (int epoch = 0; epoch < 2; ++epoch) {
-        for (const Batch& batch : loader.epoch(epoch)) trainer.step(batch, sum_of_losses);
+        for (const Batch& batch : loader.epoch(epoch)) {
+          trainer.step(batch, sum_of_losses);
+        }
       }
       const std::string hash = trainer.weights_hash();
       expected = expected.empty() ? hash : expected;
@@ -194,13 +202,17 @@ TEST_F(BadSamplesTest, TrainedWeightsDoNotDependOnReplicasOrThreads) {
 TEST_F(BadSamplesTest, ABatchWithoutAValidSampleIsAStepOfTheAverageAlone) {
   const auto data = std::make_shared<Noise>(kSamples, 32, 32);
   data->label_classes = 10;
-  for (std::int64_t id = 16; id < 32; ++id) data->failing.push_back(id);
+  for (std::int64_t id = 16; id < 32; ++id) {
+    data->failing.push_back(id);
+  }
   LoaderOptions options = make_options(BadSamples::mask);
   options.order = {Order::sequential};
   for (const bool looks_ahead : {false, true}) {
     Loader loader(data, options);
     TrainerOptions training{.replicas = 2, .shards = 2, .seed = 5};
-    if (looks_ahead) training.lookahead = nn::LookaheadOptions{.every = 2};
+    if (looks_ahead) {
+      training.lookahead = nn::LookaheadOptions{.every = 2};
+    }
     Trainer trainer{make_small_net, nn::SgdOptions{.learning_rate = 0.05}, training};
     Batch batch;
     loader.epoch(0);
@@ -224,14 +236,18 @@ TEST_F(BadSamplesTest, ABatchWithoutAValidSampleIsAStepOfTheAverageAlone) {
 
 TEST_F(BadSamplesTest, TooManyAreAnErrorThatNamesTheFirst) {
   const auto data = std::make_shared<Noise>(1000, 2, 2);
-  for (std::int64_t id = 100; id < 1000; id += 20) data->failing.push_back(id);
+  for (std::int64_t id = 100; id < 1000; id += 20) {
+    data->failing.push_back(id);
+  }
   LoaderOptions options = make_options(BadSamples::mask);
   options.order = {Order::sequential};
   options.max_bad_rate = 0.01;
   Loader loader(data, options);
   std::int64_t taken = 0;
   try {
-    for (const Batch& batch : loader.epoch(0)) taken += batch.valid();
+    for (const Batch& batch : loader.epoch(0)) {
+      taken += batch.valid();
+    }
     FAIL() << "45 of 1000 passed";
   } catch (const InputError& error) {
     EXPECT_THAT(error.what(), AllOf(HasSubstr("11 of the first"), HasSubstr("noise 100"),
@@ -241,7 +257,9 @@ TEST_F(BadSamplesTest, TooManyAreAnErrorThatNamesTheFirst) {
   options.max_bad_rate = 0.05;
   Loader patient(data, options);
   taken = 0;
-  for (const Batch& batch : patient.epoch(0)) taken += batch.valid();
+  for (const Batch& batch : patient.epoch(0)) {
+    taken += batch.valid();
+  }
   EXPECT_EQ(taken, 955);
 }
 
@@ -306,7 +324,9 @@ TEST_F(BadSamplesTest, NamesAndRates) {
 TEST_F(BadSamplesTest, OnlyTheFirstArePrinted) {
   testing::internal::CaptureStderr();
   const BadSampleReport report = print_bad_samples();
-  for (int i = 0; i < 30; ++i) report({.id = i, .reason = "folder/" + std::to_string(i) + ".jpg: no image"});
+  for (int i = 0; i < 30; ++i) {
+    report({.id = i, .reason = "folder/" + std::to_string(i) + ".jpg: no image"});
+  }
   const std::string printed = testing::internal::GetCapturedStderr();
   EXPECT_THAT(printed, AllOf(HasSubstr("folder/0.jpg: no image"), HasSubstr("masked")));
   EXPECT_EQ(std::count(printed.begin(), printed.end(), '\n'), 11);

@@ -115,7 +115,9 @@ TEST(LoaderState, GoesOnWithWhatIsLeftOnAnyRanksThreadsAndSlabs) {
     Taken whole;
     Loader uninterrupted = make_loader(kSamples, options);
     for (std::int64_t epoch = 0; epoch < kEpochs; ++epoch) {
-      for (const Batch& batch : uninterrupted.epoch(epoch)) take(batch, whole);
+      for (const Batch& batch : uninterrupted.epoch(epoch)) {
+        take(batch, whole);
+      }
     }
     ASSERT_EQ(whole.size(), static_cast<std::size_t>(kEpochs * kSamples));
 
@@ -142,7 +144,9 @@ TEST(LoaderState, GoesOnWithWhatIsLeftOnAnyRanksThreadsAndSlabs) {
         }
         state = loader.state().to_bytes();
       }
-      if (LoaderState::from_bytes(state).epoch == kEpochs) break;
+      if (LoaderState::from_bytes(state).epoch == kEpochs) {
+        break;
+      }
     }
     EXPECT_EQ(chained, whole);
   }
@@ -152,13 +156,17 @@ TEST(LoaderState, TheLoopOverTheRestoredEpochGoesOn) {
   Loader first = make_loader(40, {.batch_size = 8, .seed = 2});
   Batch batch;
   first.epoch(1);
-  for (int step = 0; step < 3; ++step) ASSERT_TRUE(first.next(batch));
+  for (int step = 0; step < 3; ++step) {
+    ASSERT_TRUE(first.next(batch));
+  }
 
   Loader second = make_loader(40, {.batch_size = 8, .seed = 2});
   second.restore(first.state());
   std::vector<std::int64_t> steps;
   const auto run = [&](std::int64_t epoch) {
-    for (const Batch& each : second.epoch(epoch)) steps.push_back(10 * each.epoch() + each.step());
+    for (const Batch& each : second.epoch(epoch)) {
+      steps.push_back(10 * each.epoch() + each.step());
+    }
   };
   run(1);
   EXPECT_EQ(steps, (std::vector<std::int64_t>{13, 14}));

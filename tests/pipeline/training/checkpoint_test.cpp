@@ -48,7 +48,9 @@ struct SmallRun {
     for (std::int64_t epoch = loader.state().epoch; epoch < kEpochs; ++epoch) {
       for (const Batch& batch : loader.epoch(epoch)) {
         trainer.step(batch, sum_of_losses);
-        if (!after_step()) return;
+        if (!after_step()) {
+          return;
+        }
       }
     }
   }
@@ -79,7 +81,9 @@ class CheckpointTest : public testing::Test {
   }
   std::vector<std::string> names() const {
     std::vector<std::string> names;
-    for (const auto& entry : fs::directory_iterator(folder_)) names.push_back(entry.path().filename());
+    for (const auto& entry : fs::directory_iterator(folder_)) {
+      names.push_back(entry.path().filename());
+    }
     std::sort(names.begin(), names.end());
     return names;
   }
@@ -415,7 +419,9 @@ struct CifarRun {
                                              char pixel) {
     for (char i = 1; i <= 5; ++i) {
       std::string bytes;
-      for (char k = 0; k < 4; ++k) bytes += k + std::string(3072, static_cast<char>(pixel + 10 * i + k));
+      for (char k = 0; k < 4; ++k) {
+        bytes += k + std::string(3072, static_cast<char>(pixel + 10 * i + k));
+      }
       folder.write(name + "/data_batch_" + std::to_string(i) + ".bin", bytes);
     }
     return open_dataset("cifar10:" + folder.path(name));
