@@ -15,7 +15,7 @@ namespace {
 struct ConvertCommand {
   std::string from;
   std::filesystem::path to;
-  std::int64_t shard_size = 0;
+  std::int64_t part_size = 0;
   bool restart_rows = false, test = false;
   int threads = 0;
 };
@@ -26,7 +26,7 @@ void run(const ConvertCommand& o) {
   {
     Progress progress("converting", data->size());
     done = convert(*data, o.to,
-                   {.shard_size = o.shard_size,
+                   {.part_size = o.part_size,
                     .restart_rows = o.restart_rows,
                     .threads = o.threads,
                     .on_progress = [&](std::int64_t records) { progress.update(records, records); }});
@@ -45,7 +45,7 @@ void add_convert(CLI::App& app) {
   command.add_option("--from", o.from, std::string(kDatasetKinds))->required();
   command.add_option("--to", o.to, "The file to write, NAME.mlr")->required();
   command
-      .add_option("--shard-size", o.shard_size,
+      .add_option("--part-size,--shard-size", o.part_size,
                   "Split into files of at most about this many bytes: 500000000, 2GB")
       ->transform(CLI::AsSizeValue(true))
       ->check(whole_number(1, std::int64_t{1} << 60));

@@ -98,9 +98,18 @@ int fail(int code, const char* sentence) {
   return code;
 }
 
+/// Shows the first long name of an option: others are names that it had before, which still hold.
+class Help final : public CLI::Formatter {
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    const bool renamed = option->get_lnames().size() > 1 && option->get_fnames().empty();
+    return renamed ? option->get_name() : CLI::Formatter::make_option_name(option, is_positional);
+  }
+};
+
 /// Parses the words and runs the command that they name.
 int run(int argc, char** argv) {
   CLI::App app{"Trains image networks data-parallel", "millrace"};
+  app.formatter(std::make_shared<Help>());
   app.set_version_flag("--version", fmt::format("millrace {}", millrace::kVersion));
   app.require_subcommand(1);
   add_train(app);

@@ -49,8 +49,8 @@ class Dataset {
   virtual std::int64_t label(std::int64_t index) const;
   /// Where a sample comes from, for messages: a path, "data_batch_1.bin, record 17".
   virtual std::string describe(std::int64_t index) const = 0;
-  /// The definition of `fingerprint`. Version 1 covered no bytes, and no labels but for files and shards; it
-  /// stands in older checkpoints and states, which are checked by it.
+  /// The definition of `fingerprint`. Version 1 covered no bytes, and no labels but of image, tar and
+  /// TFRecord files; it stands in older checkpoints and states, which are checked by it.
   static constexpr int kFingerprintVersion = 2;
   /// Tells whether two data sets hold the same samples in the same order, wherever they are stored. The
   /// default is a hash of how many samples, classes and channels there are, of what `add_known` adds, and of

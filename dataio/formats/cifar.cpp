@@ -134,12 +134,13 @@ class Cifar final : public Dataset {
   }
 
  private:
-  void add_known(Hash& hash) const override { add_labels(hash); }
-
   struct Place {
     const Part& part;
     std::size_t row;
   };
+
+  void add_known(Hash& hash) const override { add_labels(hash); }
+
   Place find(std::int64_t index) const {
     return {parts_[static_cast<std::size_t>(index / records_)], static_cast<std::size_t>(index % records_)};
   }

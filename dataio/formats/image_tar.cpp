@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "dataio/formats/encoding.h"
 #include "dataio/formats/formats.h"
-#include "dataio/formats/shards.h"
+#include "dataio/formats/parts.h"
 #include "dataio/formats/tar.h"
 
 namespace millrace {
@@ -56,8 +56,8 @@ std::size_t class_begin(const std::map<std::string, std::int32_t>& folders) {
 }
 
 /// Folders, in the order of their names' bytes, are the classes: named from where they differ on.
-ShardIndex index_images(const DataFile& file) {
-  ShardIndex index;
+PartIndex index_images(const DataFile& file) {
+  PartIndex index;
   std::map<std::string, std::int32_t> folders;  // numbered as they come, at first
   TarReader tar(file);
   std::vector<std::byte> scratch;
@@ -88,7 +88,7 @@ ShardIndex index_images(const DataFile& file) {
   if (folders.begin()->first.empty() && folders.size() == 1) {
     index.class_names[0] = file.path().stem().string();
   }
-  for (ShardEntry& entry : index.entries) {
+  for (PartEntry& entry : index.entries) {
     entry.label = label_of[static_cast<std::size_t>(entry.label)];
   }
   return index;
@@ -97,12 +97,12 @@ ShardIndex index_images(const DataFile& file) {
 }  // namespace
 
 std::unique_ptr<Dataset> open_image_tar(const std::string& path, const OpenOptions& options) {
-  ShardFormat format{
+  PartFormat format{
       .kind = "images",
       .recipe = "images",
       .build = index_images,
-      .name = [](const DataFile& file, const ShardEntry& entry) { return tar_name_at(file, entry.offset); }};
-  return open_shards(std::move(format), {path}, {}, options.reading);
+      .name = [](const DataFile& file, const PartEntry& entry) { return tar_name_at(file, entry.offset); }};
+  return open_parts(std::move(format), {path}, {}, options.reading);
 }
 
 }  // namespace millrace

@@ -7,7 +7,7 @@
 #include "dataio/formats/csv.h"
 #include "dataio/formats/formats.h"
 #include "dataio/formats/image_files.h"
-#include "dataio/formats/shard_index.h"
+#include "dataio/formats/part_index.h"
 
 namespace millrace {
 
@@ -80,7 +80,7 @@ void name_classes(ImageFiles& files, const Labels& labels) {
   for (const auto& [text, label] : labels) {
     std::int32_t& number = renumbered[static_cast<std::size_t>(label.number)];
     if (numbers) {
-      std::int64_t value = ShardIndex::kMostClasses;  // what stays when there are too many digits
+      std::int64_t value = PartIndex::kMostClasses;  // what stays when there are too many digits
       std::from_chars(text.data(), text.data() + text.size(), value);
       number = checked_label(value, "list: " + label.where);
       while (classes.size() <= static_cast<std::size_t>(number)) {

@@ -50,8 +50,8 @@ std::array<std::byte, RecordHeader::kBytes> RecordHeader::encode() const {
   put(at + 32, index_offset);
   put(at + 40, classes);
   put(at + 44, classes_crc);
-  put(at + 48, shard);
-  put(at + 52, shards);
+  put(at + 48, part);
+  put(at + 52, parts);
   put(at + 56, fingerprint);
   put(at + 64, height);
   put(at + 68, width);
@@ -90,8 +90,8 @@ RecordHeader RecordHeader::decode(std::span<const std::byte, kBytes> bytes, std:
   header.index_offset = get<std::uint64_t>(at + 32);
   header.classes = get<std::uint32_t>(at + 40);
   header.classes_crc = get<std::uint32_t>(at + 44);
-  header.shard = get<std::uint32_t>(at + 48);
-  header.shards = get<std::uint32_t>(at + 52);
+  header.part = get<std::uint32_t>(at + 48);
+  header.parts = get<std::uint32_t>(at + 52);
   header.fingerprint = get<std::uint64_t>(at + 56);
   header.height = get<std::uint32_t>(at + 64);
   header.width = get<std::uint32_t>(at + 68);
@@ -105,13 +105,13 @@ RecordHeader RecordHeader::decode(std::span<const std::byte, kBytes> bytes, std:
   // The index first, so that nothing below can overflow.
   if (header.records == 0 || header.index_offset < kBytes || header.index_offset > file_size ||
       header.records > (file_size - header.index_offset) / RecordEntry::kBytes ||
-      file_size - header.classes_offset() > kMostClassBytes || header.shard >= header.shards ||
+      file_size - header.classes_offset() > kMostClassBytes || header.part >= header.parts ||
       header.height > kMostRawSide || header.width > kMostRawSide || header.channels < 1 ||
       header.channels > 255) {
     throw InputError(
-        "records: the header of {} makes no sense: {} records, their index at {} of {} bytes, shard {} of "
+        "records: the header of {} makes no sense: {} records, their index at {} of {} bytes, part {} of "
         "{}, images of {} x {} x {}; convert it anew",
-        path.string(), header.records, header.index_offset, file_size, header.shard, header.shards,
+        path.string(), header.records, header.index_offset, file_size, header.part, header.parts,
         header.height, header.width, header.channels);
   }
   return header;

@@ -13,7 +13,7 @@
 
 namespace millrace {
 
-// The parts of a records file as bytes: header, payloads, index, classes. docs/records.md describes them.
+// A records file as bytes: header, payloads, index, classes. docs/records.md describes them.
 
 /// What stands at the start of a records file.
 struct RecordHeader {
@@ -26,8 +26,8 @@ struct RecordHeader {
   std::uint64_t records = 0;
   std::uint64_t index_offset = 0;  ///< The classes' names begin where the index ends.
   std::uint32_t classes = 0, classes_crc = 0;
-  std::uint32_t shard = 0, shards = 1;
-  std::uint64_t fingerprint = 0;                      ///< Of the whole set, the same in all of its shards.
+  std::uint32_t part = 0, parts = 1;
+  std::uint64_t fingerprint = 0;                      ///< Of the whole set, the same in all of its parts.
   std::uint32_t height = 0, width = 0, channels = 3;  ///< As in DatasetInfo.
   std::uint32_t flags = 0;
   std::uint32_t fingerprint_definition = 0;  ///< 0 is the one that docs/records.md describes.

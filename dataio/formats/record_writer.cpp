@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kBuffer = std::size_t{1} << 20;
 constexpr std::array<std::byte, RecordHeader::kBytes> kZeros{};
-constexpr std::size_t kMostShards = 99999;  // more digits would not sort by name
+constexpr std::size_t kMostParts = 99999;  // more digits would not sort by name
 
 void write_at(int file, std::span<const std::byte> bytes, std::uint64_t offset, const fs::path& path) {
   while (!bytes.empty()) {
@@ -42,14 +42,14 @@ void sync(int file, const fs::path& path) {
 
 /// Held for as long as the result lives, so that two writers do not mix their records. @throws InputError
 /// when another holds it, or has just put the file into its place.
-FileDescriptor lock(int file, const fs::path& part) {
+FileDescriptor lock(int file, const fs::path& unfinished) {
   struct stat opened {
   }, named{};
   const bool taken = ::flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  if (taken || ::fstat(file, &opened) != 0 || ::stat(part.c_str(), &named) != 0 ||
+  if (taken || ::fstat(file, &opened) != 0 || ::stat(unfinished.c_str(), &named) != 0 ||
       opened.st_ino != named.st_ino) {
     throw InputError("records: {} is being written by another process; wait for it or write elsewhere",
-                     part.string());
+                     unfinished.string());
   }
   return FileDescriptor(::fcntl(file, F_DUPFD_CLOEXEC, 0));
 }
@@ -63,7 +63,7 @@ void refuse_existing(const fs::path& path) {
 }
 
 /// Any name-00000-of-00005.mlr beside `path`, name.mlr.
-void refuse_existing_shards(const fs::path& path) {
+void refuse_existing_parts(const fs::path& path) {
   const std::string start = path.stem().string(), ending = path.extension().string();
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(folder_of(path), error)) {
@@ -79,7 +79,7 @@ void refuse_existing_shards(const fs::path& path) {
   }
 }
 
-/// What all shards say of the images.
+/// What all parts say of the images.
 RecordHeader header_for(const DatasetInfo& info) {
   constexpr int kMost = kMostRawSide;
   if (info.height < 0 || info.height > kMost || info.width < 0 || info.width > kMost || info.channels < 1 ||
@@ -100,10 +100,10 @@ RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordW
   if (!path_.has_filename()) {
     throw InputError("records: '{}' names no file to write", path_.string());
   }
-  if (options.shard_size < 0) {
-    throw InputError("records: a shard size of {} bytes", options.shard_size);
+  if (options.part_size < 0) {
+    throw InputError("records: a part size of {} bytes", options.part_size);
   }
-  options.shard_size == 0 ? refuse_existing(path_) : refuse_existing_shards(path_);
+  options.part_size == 0 ? refuse_existing(path_) : refuse_existing_parts(path_);
   hash_.add(info.height).add(info.width).add(info.channels);
   for (const std::string& name : info.classes) {
     const auto bytes = std::as_bytes(std::span(name.c_str(), name.size() + 1));
@@ -115,25 +115,25 @@ RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordW
   }
   common_.classes_crc = crc32c(classes_);
   common_.flags = options.restart_rows ? RecordHeader::kRestartRows : 0;
-  begin_shard();
+  begin_part();
 }
 
 RecordWriter::~RecordWriter() {
-  for (const Shard& shard : shards_) {
-    if (!shard.part.empty()) {
-      ::unlink(shard.part.c_str());
+  for (const Part& part : parts_) {
+    if (!part.unfinished.empty()) {
+      ::unlink(part.unfinished.c_str());
     }
   }
 }
 
-fs::path RecordWriter::numbered(std::size_t shard, std::size_t shards) const {
-  if (options_.shard_size == 0) {
+fs::path RecordWriter::numbered(std::size_t part, std::size_t parts) const {
+  if (options_.part_size == 0) {
     return path_;
   }
   fs::path result = path_;
-  const std::string of = shards == 0 ? "" : fmt::format("-of-{:05}", shards);
+  const std::string of = parts == 0 ? "" : fmt::format("-of-{:05}", parts);
   return result.replace_filename(
-      fmt::format("{}-{:05}{}{}", path_.stem().string(), shard, of, path_.extension().string()));
+      fmt::format("{}-{:05}{}{}", path_.stem().string(), part, of, path_.extension().string()));
 }
 
 void RecordWriter::check(const Sample& sample, std::string_view source) const {
@@ -162,10 +162,10 @@ void RecordWriter::add(const Sample& sample, std::string_view source) {
   const auto name = std::as_bytes(std::span(source)).first(std::min<std::size_t>(source.size(), 0xFFFF));
   constexpr std::uint64_t kAlign = RecordEntry::kAlignment;
   const std::uint64_t most = kAlign - 1 + sample.bytes.size() + name.size() + RecordEntry::kBytes;
-  if (options_.shard_size > 0 && !index_.empty() &&
-      offset_ + most + index_.size() + classes_.size() > static_cast<std::uint64_t>(options_.shard_size)) {
-    end_shard();
-    begin_shard();
+  if (options_.part_size > 0 && !index_.empty() &&
+      offset_ + most + index_.size() + classes_.size() > static_cast<std::uint64_t>(options_.part_size)) {
+    end_part();
+    begin_part();
   }
   append(std::span(kZeros).first((kAlign - offset_ % kAlign) % kAlign));
   const std::uint32_t payload_crc = crc32c(sample.bytes);
@@ -196,41 +196,41 @@ void RecordWriter::append(std::span<const std::byte> bytes) {
 }
 
 void RecordWriter::flush() {
-  write_at(file_->get(), buffer_, offset_ - buffer_.size(), shards_.back().part);
+  write_at(file_->get(), buffer_, offset_ - buffer_.size(), parts_.back().unfinished);
   buffer_.clear();
 }
 
-void RecordWriter::begin_shard() {
-  if (shards_.size() == kMostShards) {
-    throw InputError("records: more than {} files of {} bytes; choose a larger shard size", kMostShards,
-                     options_.shard_size);
+void RecordWriter::begin_part() {
+  if (parts_.size() == kMostParts) {
+    throw InputError("records: more than {} files of {} bytes; choose a larger part size", kMostParts,
+                     options_.part_size);
   }
-  fs::path part = numbered(shards_.size(), 0);
-  part += ".part";
-  file_.emplace(::open(part.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
+  fs::path unfinished = numbered(parts_.size(), 0);
+  unfinished += ".part";
+  file_.emplace(::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666));
   if (file_->get() < 0) {
-    throw_errno("write", part);
+    throw_errno("write", unfinished);
   }
-  if (shards_.empty()) {
-    lock_ = lock(file_->get(), part);
+  if (parts_.empty()) {
+    lock_ = lock(file_->get(), unfinished);
   }
   if (::ftruncate(file_->get(), 0) != 0) {  // what a killed writer left
-    throw_errno("write", part);
+    throw_errno("write", unfinished);
   }
-  shards_.push_back({std::move(part), common_});
+  parts_.push_back({std::move(unfinished), common_});
   offset_ = 0;
   append(kZeros);
 }
 
-void RecordWriter::end_shard() {
-  Shard& shard = shards_.back();
-  shard.header.records = index_.size() / RecordEntry::kBytes;
-  shard.header.index_offset = offset_;
+void RecordWriter::end_part() {
+  Part& part = parts_.back();
+  part.header.records = index_.size() / RecordEntry::kBytes;
+  part.header.index_offset = offset_;
   append(index_);
   append(classes_);
   flush();
-  shard.header.file_size = offset_;
-  sync(file_->get(), shard.part);
+  part.header.file_size = offset_;
+  sync(file_->get(), part.unfinished);
   file_.reset();
   index_.clear();
   finished_bytes_ += std::exchange(offset_, 0);
@@ -240,27 +240,27 @@ void RecordWriter::finish() {
   if (records_ == 0) {
     throw InputError("records: there are no records to write to {}", path_.string());
   }
-  end_shard();
+  end_part();
   // The headers last, when all that they speak of is on disk; then the names.
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
-    auto& [part, header] = shards_[i];
-    header.shard = static_cast<std::uint32_t>(i);
-    header.shards = static_cast<std::uint32_t>(shards_.size());
+  for (std::size_t i = 0; i < parts_.size(); ++i) {
+    auto& [unfinished, header] = parts_[i];
+    header.part = static_cast<std::uint32_t>(i);
+    header.parts = static_cast<std::uint32_t>(parts_.size());
     header.fingerprint = hash_.value();
-    const FileDescriptor file(::open(part.c_str(), O_WRONLY | O_CLOEXEC));
+    const FileDescriptor file(::open(unfinished.c_str(), O_WRONLY | O_CLOEXEC));
     if (file.get() < 0) {
-      throw_errno("write", part);
+      throw_errno("write", unfinished);
     }
-    write_at(file.get(), header.encode(), 0, part);
-    sync(file.get(), part);
+    write_at(file.get(), header.encode(), 0, unfinished);
+    sync(file.get(), unfinished);
   }
-  for (std::size_t i = shards_.size(); i-- > 0;) {  // the locked one last
-    const fs::path place = numbered(i, shards_.size());
+  for (std::size_t i = parts_.size(); i-- > 0;) {  // the locked one last
+    const fs::path place = numbered(i, parts_.size());
     refuse_existing(place);
-    if (::rename(shards_[i].part.c_str(), place.c_str()) != 0) {
+    if (::rename(parts_[i].unfinished.c_str(), place.c_str()) != 0) {
       throw_errno("write", place);
     }
-    shards_[i].part.clear();
+    parts_[i].unfinished.clear();
   }
   // The names are on disk once their folder is; where that cannot be asked for, the files are still whole.
   const FileDescriptor folder(::open(folder_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

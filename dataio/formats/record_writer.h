@@ -16,11 +16,11 @@
 namespace millrace {
 
 struct RecordWriterOptions {
-  std::int64_t shard_size = 0;  ///< Begin a new file before one grows beyond this many bytes; 0: one file.
-  bool restart_rows = false;    ///< Say in the header that each JPEG has a restart marker per row of MCUs.
+  std::int64_t part_size = 0;  ///< Begin a new file before one grows beyond this many bytes; 0: one file.
+  bool restart_rows = false;   ///< Say in the header that each JPEG has a restart marker per row of MCUs.
 };
 
-/// Writes a data set as records: to `path`, or with a shard size to path-00000-of-00005 and so on, the number
+/// Writes a data set as records: to `path`, or with a part size to path-00000-of-00005 and so on, the number
 /// in front of the ending.
 ///
 /// Until `finish`, all of it has names that end in ".part" and headers of zeros, which no reader takes for
@@ -44,18 +44,18 @@ class RecordWriter {
 
   std::int64_t records() const { return records_; }
   std::int64_t bytes() const { return static_cast<std::int64_t>(finished_bytes_ + offset_); }
-  std::int64_t files() const { return static_cast<std::int64_t>(shards_.size()); }
+  std::int64_t files() const { return static_cast<std::int64_t>(parts_.size()); }
 
  private:
-  struct Shard {
-    std::filesystem::path part;  // empty once it is in its place
+  struct Part {
+    std::filesystem::path unfinished;  // empty once it is in its place
     RecordHeader header;
   };
 
-  std::filesystem::path numbered(std::size_t shard, std::size_t shards) const;
+  std::filesystem::path numbered(std::size_t part, std::size_t parts) const;
   void check(const Sample& sample, std::string_view source) const;
-  void begin_shard();
-  void end_shard();
+  void begin_part();
+  void end_part();
   void append(std::span<const std::byte> bytes);
   void flush();
 
@@ -66,9 +66,9 @@ class RecordWriter {
   Hash hash_;
   std::int64_t records_ = 0;
   std::uint64_t finished_bytes_ = 0;
-  std::vector<Shard> shards_;
-  FileDescriptor lock_;  // on the first shard
-  // Of the last shard:
+  std::vector<Part> parts_;
+  FileDescriptor lock_;  // on the first part
+  // Of the last part:
   std::optional<FileDescriptor> file_;
   std::uint64_t offset_ = 0;
   std::vector<std::byte> buffer_, index_;

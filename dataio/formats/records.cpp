@@ -37,6 +37,30 @@ std::string printable(std::span<const std::byte> bytes) {
   return text;
 }
 
+/// @throws InputError unless file `i` is the next part of the data set whose first part is file `set`, and
+/// has images and classes like the first file's.
+void check_part(const std::vector<RecordFile>& files, std::size_t set, std::size_t i,
+                const std::vector<std::string>& classes) {
+  const RecordHeader& header = files[i].header();
+  const RecordHeader& head = files[set].header();
+  const std::string path = files[i].path().string(), first = files[0].path().string();
+  const bool belongs = header.parts == head.parts && header.fingerprint == head.fingerprint &&
+                       header.fingerprint_definition == head.fingerprint_definition;
+  if (!belongs || header.part != i - set) {
+    throw InputError(
+        "records: {} is part {} of {} (from 0), expected part {} of the {} that belong with {}; "
+        "name all parts of a data set, each once",
+        path, header.part, header.parts, i - set, head.parts, files[set].path().string());
+  }
+  if (i > 0 && files[i].classes() != classes) {
+    throw InputError("records: the classes of {} are not those of {}", path, first);
+  }
+  if (header.channels != files[0].header().channels) {
+    throw InputError("records: {} has images of {} channels, {} of {}", path, header.channels, first,
+                     files[0].header().channels);
+  }
+}
+
 }  // namespace
 
 RecordFile::RecordFile(std::filesystem::path path, const OpenOptions& options)
@@ -168,24 +192,7 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
   std::size_t set = 0;  // its first file
   for (std::size_t i = 0; i < files_.size(); ++i) {
     const RecordHeader& header = files_[i].header();
-    const RecordHeader& head = files_[set].header();
-    const bool belongs = header.shards == head.shards && header.fingerprint == head.fingerprint &&
-                         header.fingerprint_definition == head.fingerprint_definition;
-    if (!belongs || header.shard != i - set) {
-      throw InputError(
-          "records: {} is shard {} of {} (from 0), expected shard {} of the {} that belong with {}; "
-          "name all shards of a data set, each once",
-          files_[i].path().string(), header.shard, header.shards, i - set, head.shards,
-          files_[set].path().string());
-    }
-    if (i > 0 && files_[i].classes() != info_.classes) {
-      throw InputError("records: the classes of {} are not those of {}", files_[i].path().string(),
-                       files_[0].path().string());
-    }
-    if (header.channels != first.channels) {
-      throw InputError("records: {} has images of {} channels, {} of {}", files_[i].path().string(),
-                       header.channels, files_[0].path().string(), first.channels);
-    }
+    check_part(files_, set, i, info_.classes);
     if (header.height != first.height || header.width != first.width) {
       info_.height = info_.width = 0;
     }
@@ -194,7 +201,7 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
       throw InputError("records: {} claims {} records", files_[i].path().string(), header.records);
     }
     starts_.push_back(starts_.back() + static_cast<std::int64_t>(header.records));
-    if (header.shard + 1 == header.shards) {
+    if (header.part + 1 == header.parts) {
       sets.add(static_cast<std::int64_t>(header.fingerprint));
       fingerprint_ = set == 0 ? header.fingerprint : sets.value();
       set = i + 1;
@@ -203,8 +210,8 @@ Records::Records(std::vector<RecordFile> files) : files_(std::move(files)), star
   if (set != files_.size()) {
     const RecordHeader& last = files_.back().header();
     throw InputError(
-        "records: {} is shard {} of {} (from 0), and the ones after it are missing; name all shards",
-        files_.back().path().string(), last.shard, last.shards);
+        "records: {} is part {} of {} (from 0), and the ones after it are missing; name all parts",
+        files_.back().path().string(), last.part, last.parts);
   }
 }
 

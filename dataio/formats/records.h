@@ -49,7 +49,7 @@ class RecordFile {
 /// The records files of one data set, or of several one after the other.
 class Records final : public Dataset {
  public:
-  /// `files` must hold every shard of each data set in order, and the same classes.
+  /// `files` must hold every part of each data set in order, and the same classes.
   /// @throws InputError naming what is missing or differs.
   explicit Records(std::vector<RecordFile> files);
 

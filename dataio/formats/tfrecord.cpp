@@ -8,7 +8,7 @@
 #include "base/crc32c.h"
 #include "base/error.h"
 #include "dataio/formats/formats.h"
-#include "dataio/formats/shards.h"
+#include "dataio/formats/parts.h"
 #include "dataio/glob.h"
 #include "proto/example.pb.h"
 
@@ -20,7 +20,7 @@ constexpr std::size_t kChecksum = 4, kLength = 8, kHeader = kLength + kChecksum;
 constexpr std::uint64_t kMostBytes = std::numeric_limits<std::int32_t>::max();  // what Protocol Buffers take
 
 template <typename T>
-T read_number(std::span<const std::byte> bytes) {  // little-endian, as this machine is (shard_index.cpp)
+T read_number(std::span<const std::byte> bytes) {  // little-endian, as this machine is (part_index.cpp)
   T value;
   std::memcpy(&value, bytes.data(), sizeof value);
   return value;
@@ -57,7 +57,7 @@ class Indexer {
  public:
   Indexer(const DataFile& file, const TfrecordFeatures& features) : file_(file), features_(features) {}
 
-  ShardIndex run() {
+  PartIndex run() {
     std::vector<std::byte> scratch;
     for (std::uint64_t at = 0; at < file_.size();) {
       const std::uint64_t left = file_.size() - at;
@@ -148,16 +148,16 @@ class Indexer {
 
   const DataFile& file_;
   const TfrecordFeatures& features_;
-  ShardIndex index_;
+  PartIndex index_;
 };
 
 }  // namespace
 
-ShardIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features) {
+PartIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features) {
   return Indexer(file, features).run();
 }
 
-void check_tfrecord(const DataFile& file, const ShardEntry& entry, std::span<const std::byte> record) {
+void check_tfrecord(const DataFile& file, const PartEntry& entry, std::span<const std::byte> record) {
   if (record.size() < kHeader + kChecksum) {  // of an index that somebody forged
     throw InputError("{}: the index beside it gives it {} bytes, expected at least {}; remove the index",
                      where(file, entry.offset), record.size(), kHeader + kChecksum);
@@ -168,7 +168,7 @@ void check_tfrecord(const DataFile& file, const ShardEntry& entry, std::span<con
 
 std::unique_ptr<Dataset> open_tfrecord(std::string where, const OpenOptions& options) {
   TfrecordFeatures features;
-  ShardFormat format{.kind = "tfrecord", .recipe = "tfrecord"};
+  PartFormat format{.kind = "tfrecord", .recipe = "tfrecord"};
   for (const auto& [option, name] : take_options(where, {"image", "label", "text"})) {
     (option == "image" ? features.image : option == "label" ? features.label : features.text) = {name};
     format.recipe += fmt::format(",{}={}", option, name);
@@ -178,7 +178,7 @@ std::unique_ptr<Dataset> open_tfrecord(std::string where, const OpenOptions& opt
     format.check = check_tfrecord;
   }
   const auto paths = files_named(where);
-  return open_shards(std::move(format), paths, classes_beside(paths[0]), options.reading);
+  return open_parts(std::move(format), paths, classes_beside(paths[0]), options.reading);
 }
 
 }  // namespace millrace

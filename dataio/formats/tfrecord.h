@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "dataio/formats/shard_index.h"
+#include "dataio/formats/part_index.h"
 
 namespace millrace {
 
@@ -20,9 +20,9 @@ struct TfrecordFeatures {
 /// whose own checksum does not hold is listed as well, with label 0: check_tfrecord names it.
 /// @throws InputError naming the file and the offset of a record that is cut, has a damaged length or no such
 /// features.
-ShardIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features);
+PartIndex index_tfrecord(const DataFile& file, const TfrecordFeatures& features);
 
 /// @throws InputError when a checksum in the record's bytes does not hold.
-void check_tfrecord(const DataFile& file, const ShardEntry& entry, std::span<const std::byte> record);
+void check_tfrecord(const DataFile& file, const PartEntry& entry, std::span<const std::byte> record);
 
 }  // namespace millrace

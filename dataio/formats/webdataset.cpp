@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 #include "dataio/formats/formats.h"
-#include "dataio/formats/shards.h"
+#include "dataio/formats/parts.h"
 #include "dataio/formats/tar.h"
 #include "dataio/glob.h"
 
@@ -75,7 +75,7 @@ class Collector {
     image_.header = cls_.header = json_.header = kNone;
   }
 
-  ShardIndex take() { return std::move(index_); }
+  PartIndex take() { return std::move(index_); }
 
  private:
   static constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
@@ -136,10 +136,10 @@ class Collector {
   std::vector<std::byte> scratch_;
   std::string key_;
   TarMember image_{.header = kNone}, cls_{.header = kNone}, json_{.header = kNone};
-  ShardIndex index_;
+  PartIndex index_;
 };
 
-ShardIndex index_samples(const DataFile& file) {
+PartIndex index_samples(const DataFile& file) {
   TarReader tar(file);
   Collector collector(file);
   for (TarMember member; tar.next(member);) {
@@ -153,12 +153,12 @@ ShardIndex index_samples(const DataFile& file) {
 
 std::unique_ptr<Dataset> open_webdataset(const std::string& pattern, const OpenOptions& options) {
   const auto paths = files_named(pattern);
-  ShardFormat format{
+  PartFormat format{
       .kind = "tar",
       .recipe = "tar",
       .build = index_samples,
-      .name = [](const DataFile& file, const ShardEntry& entry) { return tar_name_at(file, entry.offset); }};
-  return open_shards(std::move(format), paths, classes_beside(paths[0]), options.reading);
+      .name = [](const DataFile& file, const PartEntry& entry) { return tar_name_at(file, entry.offset); }};
+  return open_parts(std::move(format), paths, classes_beside(paths[0]), options.reading);
 }
 
 }  // namespace millrace

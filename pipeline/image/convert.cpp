@@ -49,7 +49,7 @@ void prepare(Item& item, const Dataset& from, bool restart_rows) {
 Converted convert(const Dataset& from, const std::filesystem::path& to, const ConvertOptions& options) {
   namespace tbb = oneapi::tbb;
   RecordWriter writer(to, from.info(),
-                      {.shard_size = options.shard_size, .restart_rows = options.restart_rows});
+                      {.part_size = options.part_size, .restart_rows = options.restart_rows});
   const int threads = options.threads > 0 ? options.threads : available_cores();
   std::vector<Item> items(static_cast<std::size_t>(4 * threads));
   std::int64_t next = 0;

@@ -9,9 +9,9 @@
 namespace millrace {
 
 struct ConvertOptions {
-  std::int64_t shard_size = 0;  ///< As in RecordWriterOptions: bytes a file; 0: one file.
-  bool restart_rows = false;    ///< Rewrite JPEGs without loss, with a restart marker per row of MCUs.
-  int threads = 0;              ///< 0 means this process's cores.
+  std::int64_t part_size = 0;  ///< As in RecordWriterOptions: bytes a file; 0: one file.
+  bool restart_rows = false;   ///< Rewrite JPEGs without loss, with a restart marker per row of MCUs.
+  int threads = 0;             ///< 0 means this process's cores.
   /// Called after each record, by one thread at a time.
   std::function<void(std::int64_t done)> on_progress = {};
 };

@@ -21,30 +21,33 @@ class Converting(Command):
         (self.folder / "images" / "red" / "tiny.jpg").write_bytes(TINY_JPEG)
         self.assertIn("11 records", self.good("convert", "--from", data, "--to", "a.mlr"))
         header, classes, records = records_reader.read_records(self.folder / "a.mlr")
-        self.assertEqual((classes, header["shards"], header["flags"]), (["blue", "red"], 1, 0))
+        self.assertEqual((classes, header["parts"], header["flags"]), (["blue", "red"], 1, 0))
         paths = sorted((self.folder / "images").glob("*/*"))
         self.assertEqual([record[4] for record in records], list(map(str, paths)))
         for path, (payload, label, encoding, size, _) in zip(paths, records):
             self.assertEqual(payload, path.read_bytes())
             self.assertEqual((classes[label], encoding, size), (path.parent.name, 3 if path.suffix == ".png" else 2, (0, 0, 0)))
 
-    def test_another_reader_reads_raw_images_in_shards(self):
-        self.good("convert", "--from", self.cifar10(), "--to", "c.mlr", "--shard-size", "100KB")
-        shards = sorted(self.folder.glob("c-*-of-*.mlr"))
-        self.assertGreater(len(shards), 2)
+    def test_another_reader_reads_raw_images_in_parts(self):
+        data = self.cifar10()
+        self.good("convert", "--from", data, "--to", "c.mlr", "--part-size", "100KB")
+        parts = sorted(self.folder.glob("c-*-of-*.mlr"))
+        self.assertGreater(len(parts), 2)
         labels, fingerprints = [], set()
-        for i, shard in enumerate(shards):
-            self.assertLessEqual(shard.stat().st_size, 100_000)
-            header, classes, records = records_reader.read_records(shard)
-            self.assertEqual((header["shard"], header["shards"], header["height"], len(classes)), (i, len(shards), 32, 10))
+        for i, part in enumerate(parts):
+            self.assertLessEqual(part.stat().st_size, 100_000)
+            header, classes, records = records_reader.read_records(part)
+            self.assertEqual((header["part"], header["parts"], header["height"], len(classes)), (i, len(parts), 32, 10))
             fingerprints.add(header["fingerprint"])
             for payload, label, encoding, size, _ in records:
                 self.assertEqual((payload, encoding, size), (bytes(3072), 1, (32, 32, 3)))
                 labels.append(label)
         self.assertEqual(labels, [3 if i == 47 else i % 40 % 10 for i in range(200)])
         self.assertEqual(len(fingerprints), 1)
-        shards[1].unlink()
-        self.bad(2, [shards[2].name, "shard 2", "expected shard 1"], "inspect", "records:c-*.mlr")
+        self.good("convert", "--from", data, "--to", "d.mlr", "--shard-size", "100KB")  # its name before
+        self.assertEqual([part.read_bytes() for part in sorted(self.folder.glob("d-*-of-*.mlr"))], [part.read_bytes() for part in parts])
+        parts[1].unlink()
+        self.bad(2, [parts[2].name, "part 2", "expected part 1"], "inspect", "records:c-*.mlr")
 
     def test_training_from_records_gives_the_same_weights(self):
         recipe = ["--batch-size", 8, "--lr", 0.01, "--log-json", "run.jsonl"]
@@ -142,7 +145,7 @@ class Converting(Command):
         self.assertEqual((self.folder / "a.mlr").read_bytes(), b"something of mine")
         self.bad(2, ["no/a.mlr"], "convert", "--from", "synthetic:20", "--to", "no/a.mlr")
         self.bad(2, ["a.mlr", "less than a header"], "inspect", "a.mlr")
-        self.bad(2, ["--shard-size", "many"], "convert", "--from", "synthetic:20", "--to", "b.mlr", "--shard-size", "many")
+        self.bad(2, ["--part-size", "many"], "convert", "--from", "synthetic:20", "--to", "b.mlr", "--part-size", "many")
         self.bad(1, ["b.mlr"], "convert", "--from", "synthetic:20", "--to", "b.mlr", file_limit=4096)
         self.assertEqual([p.name for p in self.folder.iterdir()], ["a.mlr"])
 

@@ -23,7 +23,7 @@ def expect(good, what):
 def read_records(path):
     """The header's fields by name, the class names, and a list of (payload, label, encoding, (height, width, channels), source)."""
     data = path.read_bytes()
-    magic, order, version, size, count, index, classes, classes_crc, shard, shards, fingerprint, height, width, channels, \
+    magic, order, version, size, count, index, classes, classes_crc, part, parts, fingerprint, height, width, channels, \
         flags = struct.unpack_from("<8sIIQQQIIIIQIIII", data)
     expect(magic == b"\x89MLR\r\n\x1a\n" and order == 0x01020304 and version == 1, "magic, byte order or version")
     expect(struct.unpack_from("<I", data, 124)[0] == crc32c(data[:124]), "header checksum")
@@ -38,6 +38,6 @@ def read_records(path):
         expect(crc == crc32c(data[offset:offset + size + name_size]), "record checksum")
         name = data[offset + size:offset + size + name_size]
         records.append((data[offset:offset + size], label, encoding, (h, w, c), name.decode()))
-    header = {"shard": shard, "shards": shards, "fingerprint": fingerprint, "height": height, "width": width,
+    header = {"part": part, "parts": parts, "fingerprint": fingerprint, "height": height, "width": width,
               "channels": channels, "flags": flags}
     return header, [name.decode() for name in tail.split(b"\0")[:-1]], records

@@ -140,7 +140,7 @@ TEST(Fingerprint, TellsIdxFilesOfOneSizeApart) {
   EXPECT_NE(fingerprint("labels", pixels, labels), first);
 }
 
-// Files and shards
+// Files and parts
 
 const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG ";
 
@@ -180,7 +180,7 @@ TEST(Fingerprint, OfAListOfAbsolutePathsDoesNotDependOnWhereTheFilesLie) {
   EXPECT_NE(list("renamed", "3.jpg"), here);
 }
 
-TEST(Fingerprint, OfShardsDoesNotDependOnHowTheyWereCut) {
+TEST(Fingerprint, OfPartsDoesNotDependOnHowTheyWereCut) {
   TemporaryFolder folder;
   const auto sample = [](const std::string& key, const std::string& label, const std::string& bytes) {
     return tar_member(key + ".cls", label) + tar_member(key + ".jpg", kJpeg + bytes);

@@ -203,11 +203,11 @@ std::uint64_t csv(std::span<const std::byte> bytes) {
 }
 
 /// A file of one sample, for an index to lie beside.
-class ShardWithIndex {
+class PartWithIndex {
  public:
-  ShardWithIndex(std::string kind, std::span<const std::byte> shard) : kind_(std::move(kind)) {
-    std::ofstream(shard_, std::ios::binary) << as_text(shard);
-    open_dataset(kind_ + shard_);
+  PartWithIndex(std::string kind, std::span<const std::byte> part) : kind_(std::move(kind)) {
+    std::ofstream(part_, std::ios::binary) << as_text(part);
+    open_dataset(kind_ + part_);
     std::ifstream index(index_, std::ios::binary);
     start_.assign(std::istreambuf_iterator<char>(index), {});
     start_.resize(16);
@@ -216,7 +216,7 @@ class ShardWithIndex {
   /// An index that does not fit is no error: a new one is made.
   std::uint64_t read_with(std::span<const std::byte> index) const {
     std::ofstream(index_, std::ios::binary) << as_text(index);
-    return read_all(kind_ + shard_, shard_);
+    return read_all(kind_ + part_, part_);
   }
 
   void seal(std::vector<std::byte>& index) const {
@@ -231,7 +231,7 @@ class ShardWithIndex {
  private:
   std::string kind_;
   InputFolder folder_;
-  std::string shard_ = folder_.path() + "/shard", index_ = shard_ + ".mlx";
+  std::string part_ = folder_.path() + "/part", index_ = part_ + ".mlx";
   std::string start_;  // the mark and the key of its index
 };
 
@@ -240,8 +240,8 @@ void write(std::vector<std::byte>& bytes, std::size_t at, std::string_view text)
               bytes.begin() + static_cast<std::ptrdiff_t>(at));
 }
 
-const ShardWithIndex& tar_with_index() {
-  static const ShardWithIndex shard = [] {
+const PartWithIndex& tar_with_index() {
+  static const PartWithIndex part = [] {
     std::vector<std::byte> bytes(6 * 512);
     write(bytes, 0, "0.png");
     write(bytes, 124, "00000000010");
@@ -250,23 +250,23 @@ const ShardWithIndex& tar_with_index() {
     write(bytes, 1024 + 124, "00000000001");
     write(bytes, 1536, "0");
     seal_tar(bytes);
-    return ShardWithIndex("tar:", bytes);
+    return PartWithIndex("tar:", bytes);
   }();
-  return shard;
+  return part;
 }
 std::uint64_t tar_index(std::span<const std::byte> bytes) { return tar_with_index().read_with(bytes); }
 void seal_tar_index(std::vector<std::byte>& bytes) { tar_with_index().seal(bytes); }
 
-const ShardWithIndex& tfrecord_with_index() {
-  static const ShardWithIndex shard = [] {
+const PartWithIndex& tfrecord_with_index() {
+  static const PartWithIndex part = [] {
     std::vector<std::byte> bytes(57);
     bytes[0] = std::byte{41};
     write(bytes, 12, "\x0A\x27\x0A\x15\x0A\x05image\x12\x0C\x0A\x0A\x0A\x08\x89PNG\r\n\x1A\n");
     write(bytes, 37, "\x0A\x0E\x0A\x05label\x12\x05\x1A\x03\x0A\x01\x03");
     seal_tfrecord(bytes);
-    return ShardWithIndex("tfrecord:", bytes);
+    return PartWithIndex("tfrecord:", bytes);
   }();
-  return shard;
+  return part;
 }
 std::uint64_t tfrecord_index(std::span<const std::byte> bytes) {
   return tfrecord_with_index().read_with(bytes);

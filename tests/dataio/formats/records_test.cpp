@@ -142,8 +142,8 @@ TEST(Records, PayloadsAreAligned) {
 TEST(Records, FingerprintsTellContentsApart) {
   TemporaryFolder folder;
   const auto fingerprint = [&](const std::string& name, int changed, const std::string& source,
-                               std::int64_t shard_size) {
-    RecordWriter writer(folder.path(name + ".mlr"), kInfo, {.shard_size = shard_size});
+                               std::int64_t part_size) {
+    RecordWriter writer(folder.path(name + ".mlr"), kInfo, {.part_size = part_size});
     for (int i = 0; i < kRecords; ++i) {
       writer.add(sample(i == changed ? i + 1 : i, payload(i)), source);
     }
@@ -152,15 +152,15 @@ TEST(Records, FingerprintsTellContentsApart) {
   };
   const std::uint64_t first = fingerprint("a", -1, "here", 0);
   EXPECT_EQ(fingerprint("b", -1, "there", 0), first);
-  EXPECT_EQ(fingerprint("c", -1, "here", 600), first) << "shards do not matter";
+  EXPECT_EQ(fingerprint("c", -1, "here", 600), first) << "parts do not matter";
   EXPECT_NE(fingerprint("d", 3, "here", 0), first);
 }
 
-// Shards
+// Parts
 
-TEST(Records, ShardsAreOneDataSet) {
+TEST(Records, PartsAreOneDataSet) {
   TemporaryFolder folder;
-  write(folder.path("a.mlr"), {.shard_size = 700});
+  write(folder.path("a.mlr"), {.part_size = 700});
   const std::vector<std::string> files = names(folder);
   ASSERT_GT(files.size(), 2u);
   for (const std::string& file : files) {
@@ -178,9 +178,9 @@ TEST(Records, ShardsAreOneDataSet) {
   EXPECT_NE(both->fingerprint(), open_dataset("records:" + folder.path("b.mlr"))->fingerprint());
 }
 
-TEST(Records, MissingShardsAreNamed) {
+TEST(Records, MissingPartsAreNamed) {
   TemporaryFolder folder;
-  write(folder.path("a.mlr"), {.shard_size = 700});
+  write(folder.path("a.mlr"), {.part_size = 700});
   const std::vector<std::string> files = names(folder);
   const auto error_without = [&](std::size_t missing) {
     fs::rename(folder.path(files[missing]), folder.path("away"));
@@ -188,8 +188,8 @@ TEST(Records, MissingShardsAreNamed) {
     fs::rename(folder.path("away"), folder.path(files[missing]));
     return error;
   };
-  EXPECT_THAT(error_without(0), AllOf(HasSubstr(files[1]), HasSubstr("expected shard 0")));
-  EXPECT_THAT(error_without(1), AllOf(HasSubstr(files[2]), HasSubstr("expected shard 1")));
+  EXPECT_THAT(error_without(0), AllOf(HasSubstr(files[1]), HasSubstr("expected part 0")));
+  EXPECT_THAT(error_without(1), AllOf(HasSubstr(files[2]), HasSubstr("expected part 1")));
   EXPECT_THAT(error_without(files.size() - 1), HasSubstr("missing"));
   fs::copy_file(folder.path(files[0]), folder.path("a-00000-of-twice.mlr"));
   EXPECT_THAT(input_error([&] { open_dataset("records:" + folder.path("a-*.mlr")); }),
@@ -198,7 +198,7 @@ TEST(Records, MissingShardsAreNamed) {
 
 TEST(Records, FingerprintsOfAnotherDefinitionAreNotTheSame) {
   TemporaryFolder folder;
-  write(folder.path("a.mlr"), {.shard_size = 700});
+  write(folder.path("a.mlr"), {.part_size = 700});
   const std::string path = folder.path(names(folder)[1]);
   std::string file = content(path);
   const auto head = std::as_bytes(std::span(file)).first<RecordHeader::kBytes>();
@@ -210,7 +210,7 @@ TEST(Records, FingerprintsOfAnotherDefinitionAreNotTheSame) {
   file.replace(0, changed.size(), reinterpret_cast<const char*>(changed.data()), changed.size());
   std::ofstream(path, std::ios::binary) << file;
   EXPECT_THAT(input_error([&] { open_dataset("records:" + folder.path("a-*.mlr")); }),
-              AllOf(HasSubstr(path), HasSubstr("expected shard 1")));
+              AllOf(HasSubstr(path), HasSubstr("expected part 1")));
 }
 
 TEST(Records, ClassesMustAgree) {
@@ -228,33 +228,33 @@ TEST(RecordWriter, DoesNotOverwrite) {
   folder.write("a.mlr", "last week's");
   EXPECT_THAT(input_error([&] { write(folder.path("a.mlr")); }), HasSubstr("a.mlr exists"));
   EXPECT_EQ(content(folder.path("a.mlr")), "last week's");
-  write(folder.path("a.mlr"), {.shard_size = 700});
-  EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.shard_size = 300}); }), HasSubstr("exists"));
+  write(folder.path("a.mlr"), {.part_size = 700});
+  EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.part_size = 300}); }), HasSubstr("exists"));
   EXPECT_THAT(input_error([&] { write(folder.path("no/a.mlr")); }), HasSubstr("no/a.mlr"));
   EXPECT_THAT(input_error([&] { write(folder.path("b.mlr"), {}, {.height = 70000}); }),
               HasSubstr("70000 x 0"));
   folder.write("c-out-of-date.mlr", "something else");
-  write(folder.path("c.mlr"), {.shard_size = 700});
+  write(folder.path("c.mlr"), {.part_size = 700});
 }
 
 TEST(RecordWriter, TwoAtOnceDoNotMix) {
   TemporaryFolder folder;
-  for (const std::int64_t shard_size : {0, 300}) {
-    RecordWriter first(folder.path("a.mlr"), kInfo, {.shard_size = shard_size});
+  for (const std::int64_t part_size : {0, 300}) {
+    RecordWriter first(folder.path("a.mlr"), kInfo, {.part_size = part_size});
     for (int i = 0; i < kRecords; ++i) {
       first.add(sample(i, payload(i)), "source " + std::to_string(i));
     }
-    EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.shard_size = shard_size}); }),
+    EXPECT_THAT(input_error([&] { write(folder.path("a.mlr"), {.part_size = part_size}); }),
                 HasSubstr("another process"));
     first.finish();
-    expect_written(*open_dataset("records:" + folder.path(shard_size == 0 ? "a.mlr" : "a-*.mlr")));
+    expect_written(*open_dataset("records:" + folder.path(part_size == 0 ? "a.mlr" : "a-*.mlr")));
   }
 }
 
 TEST(RecordWriter, LeavesNothingWithoutFinish) {
   TemporaryFolder folder;
   {
-    RecordWriter writer(folder.path("a.mlr"), kInfo, {.shard_size = 300});
+    RecordWriter writer(folder.path("a.mlr"), kInfo, {.part_size = 300});
     for (int i = 0; i < kRecords; ++i) {
       writer.add(sample(i, payload(i)), "");
     }
@@ -270,7 +270,7 @@ TEST(RecordWriter, KilledItLeavesWhatNoReaderTakesForWhole) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    RecordWriter writer(folder.path("a.mlr"), kInfo, {.shard_size = 300});
+    RecordWriter writer(folder.path("a.mlr"), kInfo, {.part_size = 300});
     for (int i = 0; i < kRecords; ++i) {
       writer.add(sample(i, payload(i)), "");
     }
@@ -284,7 +284,7 @@ TEST(RecordWriter, KilledItLeavesWhatNoReaderTakesForWhole) {
               HasSubstr("no such file"));
   EXPECT_THAT(input_error([&] { open_dataset("records:" + folder.path("a-00000.mlr.part")); }),
               HasSubstr("interrupted"));
-  write(folder.path("a.mlr"), {.shard_size = 300});  // the next one takes its place
+  write(folder.path("a.mlr"), {.part_size = 300});  // the next one takes its place
   expect_written(*open_dataset("records:" + folder.path("a-*.mlr")));
 }
 
@@ -411,7 +411,7 @@ TEST(RecordsDamage, AFirstReadIsCheckedOnce) {
 }
 
 /// Files whose checksums are right and whose numbers are not.
-TEST(RecordsDamage, HostileNumbersAreRefused) {
+TEST(RecordsDamage, HostileHeadersAreRefused) {
   TemporaryFolder folder;
   write(folder.path("good.mlr"));
   const std::string good = content(folder.path("good.mlr"));
@@ -434,14 +434,20 @@ TEST(RecordsDamage, HostileNumbersAreRefused) {
   }
   EXPECT_THAT(with_header([](RecordHeader& h) { h.height = 1u << 31; }), wrong);
   EXPECT_THAT(with_header([](RecordHeader& h) { h.channels = 0; }), wrong);
-  EXPECT_THAT(with_header([](RecordHeader& h) { h.shards = 0; }), wrong);
+  EXPECT_THAT(with_header([](RecordHeader& h) { h.parts = 0; }), wrong);
   EXPECT_THAT(with_header([](RecordHeader& h) { h.classes = 2; }), HasSubstr("classes"));
   EXPECT_THAT(with_header([](RecordHeader& h) { h.records -= 1; }), HasSubstr("classes"));
+}
 
-  folder.write("bad.mlr", good);
+TEST(RecordsDamage, HostileEntriesAreRefused) {
+  TemporaryFolder folder;
+  write(folder.path("bad.mlr"));
+  const std::string good = content(folder.path("bad.mlr"));
+  const RecordHeader header =
+      RecordHeader::decode(bytes(good).first<RecordHeader::kBytes>(), good.size(), "good.mlr");
+  const std::size_t at = header.index_offset + 2 * RecordEntry::kBytes;
   std::mt19937_64 random(11);
   for (int i = 0; i < 2000; ++i) {
-    const std::size_t at = header.index_offset + 2 * RecordEntry::kBytes;
     RecordEntry entry = *RecordEntry::decode(bytes(good).subspan(at).first<RecordEntry::kBytes>());
     const std::uint64_t value = random() >> random() % 64;
     switch (i % 5) {

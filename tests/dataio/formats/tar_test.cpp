@@ -257,7 +257,7 @@ TEST(WebDataset, ConsecutiveFilesOfOneNameAreASample) {
     EXPECT_EQ(dataset->describe(2), folder.path("s-1.tar") + " at offset 1536 (b/0.jpg)");
   }
   EXPECT_EQ(open_dataset("tar:" + folder.path("s-{0,1}.tar"))->size(), 3);
-  EXPECT_EQ(open_dataset("tar:" + folder.path("s-{*,0.tar}"))->size(), 3) << "a shard that is named twice";
+  EXPECT_EQ(open_dataset("tar:" + folder.path("s-{*,0.tar}"))->size(), 3) << "a part that is named twice";
   EXPECT_THAT(open_error("tar:" + folder.path("t-*")), HasSubstr("t-*: there is no such file"));
 }
 

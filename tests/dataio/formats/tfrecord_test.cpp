@@ -109,7 +109,7 @@ TEST_F(Tfrecord, TheBytesAreThoseOfTheFormat) {
   EXPECT_EQ(dataset->label(0), 7);
 }
 
-TEST_F(Tfrecord, SamplesOfAllShardsComeInOrder) {
+TEST_F(Tfrecord, SamplesOfAllPartsComeInOrder) {
   folder.write("a-1", sample(kPng + std::string(100'000, '3'), 0));
   folder.write("a-0",
                sample(kJpeg + "1", 2) +

@@ -89,7 +89,7 @@ TEST(Convert, RestartRows) {
 TEST(Convert, AFailureNamesTheSampleAndLeavesNothing) {
   test::TemporaryFolder folder;
   EXPECT_THAT(test::input_error([&] {
-                convert(Pictures(17), folder.path("a.mlr"), {.shard_size = 3000, .restart_rows = true});
+                convert(Pictures(17), folder.path("a.mlr"), {.part_size = 3000, .restart_rows = true});
               }),
               AllOf(HasSubstr("picture 17"), HasSubstr("JPEG")));
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));

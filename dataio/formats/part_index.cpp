@@ -1,4 +1,4 @@
-#include "dataio/formats/shard_index.h"
+#include "dataio/formats/part_index.h"
 
 #include <algorithm>
 #include <bit>
@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 static_assert(std::endian::native == std::endian::little, "indexes are kept as they lie in memory");
-static_assert(sizeof(ShardEntry) == 24);
+static_assert(sizeof(PartEntry) == 24);
 
 /// The kept file: this, the entries, the names (label, length, text), and a hash of all that.
 struct Start {
@@ -75,10 +75,10 @@ std::uint64_t key_of(const DataFile& file, std::string_view recipe) {
   return hash.value();
 }
 
-std::string to_text(const ShardIndex& index, std::uint64_t key) {
+std::string to_text(const PartIndex& index, std::uint64_t key) {
   std::string text;
   append(text, Start{.key = key, .entries = index.entries.size(), .names = index.class_names.size()});
-  text.append(reinterpret_cast<const char*>(index.entries.data()), index.entries.size() * sizeof(ShardEntry));
+  text.append(reinterpret_cast<const char*>(index.entries.data()), index.entries.size() * sizeof(PartEntry));
   for (const auto& [label, name] : index.class_names) {
     append(text, label);
     append(text, static_cast<std::uint32_t>(name.size()));
@@ -89,7 +89,7 @@ std::string to_text(const ShardIndex& index, std::uint64_t key) {
 }
 
 /// Nothing when it is not the whole index for `key` of a file of `file_size` bytes.
-std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, std::uint64_t file_size) {
+std::optional<PartIndex> from_text(std::string_view text, std::uint64_t key, std::uint64_t file_size) {
   Start start;
   std::uint64_t hash = 0;
   if (text.size() < sizeof start + sizeof hash) {
@@ -100,16 +100,16 @@ std::optional<ShardIndex> from_text(std::string_view text, std::uint64_t key, st
   Parser parser(text);
   parser.take(start);
   if (std::memcmp(start.magic, Start().magic, sizeof start.magic) != 0 || start.key != key ||
-      hash != Hash().add(text).value() || start.entries > parser.left() / sizeof(ShardEntry)) {
+      hash != Hash().add(text).value() || start.entries > parser.left() / sizeof(PartEntry)) {
     return std::nullopt;
   }
-  ShardIndex index;
+  PartIndex index;
   index.entries.resize(start.entries);
-  parser.take(index.entries.data(), start.entries * sizeof(ShardEntry));
-  for (const ShardEntry& entry : index.entries) {
+  parser.take(index.entries.data(), start.entries * sizeof(PartEntry));
+  for (const PartEntry& entry : index.entries) {
     if (entry.offset > file_size || entry.size > file_size - entry.offset || entry.image_begin > entry.size ||
         entry.image_size > entry.size - entry.image_begin || entry.label < 0 ||
-        entry.label >= ShardIndex::kMostClasses) {
+        entry.label >= PartIndex::kMostClasses) {
       return std::nullopt;
     }
   }
@@ -154,8 +154,8 @@ void keep(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
-ShardIndex kept_index(const DataFile& file, std::string_view recipe,
-                      const std::function<ShardIndex(const DataFile&)>& build) {
+PartIndex kept_index(const DataFile& file, std::string_view recipe,
+                     const std::function<PartIndex(const DataFile&)>& build) {
   const std::uint64_t key = key_of(file, recipe);
   fs::path path = file.path();
   path += ".mlx";
@@ -163,13 +163,13 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
     return std::move(*index);
   }
   mapped_reads_intact();  // forgets what was read before
-  ShardIndex index = build(file);
+  PartIndex index = build(file);
   if (!mapped_reads_intact()) {
     throw InputError("{}: was cut while its samples were listed", file.path().string());
   }
-  // Nothing is kept beside a file that may be no shard, nor of damage: repair may leave size and time the
+  // Nothing is kept beside a file that may be no part, nor of damage: repair may leave size and time the
   // same.
-  const bool damaged = std::any_of(index.entries.begin(), index.entries.end(), [](const ShardEntry& entry) {
+  const bool damaged = std::any_of(index.entries.begin(), index.entries.end(), [](const PartEntry& entry) {
     return entry.size > 0 && entry.image_size == 0;
   });
   if (!index.entries.empty() && !damaged) {
@@ -179,8 +179,8 @@ ShardIndex kept_index(const DataFile& file, std::string_view recipe,
 }
 
 std::int32_t checked_label(std::int64_t label, std::string_view where) {
-  if (label < 0 || label >= ShardIndex::kMostClasses) {
-    throw InputError("{} has the label {}, expected 0 to {}", where, label, ShardIndex::kMostClasses - 1);
+  if (label < 0 || label >= PartIndex::kMostClasses) {
+    throw InputError("{} has the label {}, expected 0 to {}", where, label, PartIndex::kMostClasses - 1);
   }
   return static_cast<std::int32_t>(label);
 }

@@ -11,27 +11,27 @@
 namespace millrace {
 
 /// Where one sample lies in a file that holds many.
-struct ShardEntry {
+struct PartEntry {
   std::uint64_t offset = 0;  ///< Of the bytes that are read for it.
   std::uint32_t size = 0;
   std::uint32_t image_begin = 0, image_size = 0;  ///< The image within them.
   std::int32_t label = 0;
 };
 
-/// The samples of one shard, in its own order.
-struct ShardIndex {
+/// The samples of one part of a data set, in its own order.
+struct PartIndex {
   /// Labels are below this, so that a damaged one makes no list of all the classes before it.
   static constexpr std::int64_t kMostClasses = 1'000'000;
 
-  std::vector<ShardEntry> entries;
-  std::map<std::int32_t, std::string> class_names;  ///< Those that the shard itself tells.
+  std::vector<PartEntry> entries;
+  std::map<std::int32_t, std::string> class_names;  ///< Those that the part itself tells.
 };
 
 /// Gives the index that is kept beside `file` ("NAME.mlx"); where there is none, or it was made of other
 /// bytes or by another `recipe`, calls `build` and keeps the result, if the folder can be written and each
 /// entry that has bytes has an image.
-ShardIndex kept_index(const DataFile& file, std::string_view recipe,
-                      const std::function<ShardIndex(const DataFile&)>& build);
+PartIndex kept_index(const DataFile& file, std::string_view recipe,
+                     const std::function<PartIndex(const DataFile&)>& build);
 
 /// A label as an index holds it. @throws InputError that begins with `where` unless 0 <= label <
 /// kMostClasses.
