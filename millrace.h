@@ -28,7 +28,7 @@
 #include "nn/optimizers/optimizer.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 #include "pipeline/image/convert.h"
 #include "pipeline/image/loader.h"
 #include "pipeline/image/transform.h"

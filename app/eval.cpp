@@ -7,7 +7,7 @@
 #include "app/options.h"
 #include "app/output/grid.h"
 #include "app/output/json_log.h"
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 
 namespace millrace::app {
 
@@ -20,7 +20,7 @@ struct EvalOptions {
   std::string data;
   BadSampleChoice bad_samples;
   ComputeOptions compute;
-  bool json = false, views = false;
+  bool json = false, augments = false;
 };
 
 /// "test set: 5210 of 10000 right, 52.10 %", the accuracy of each class, and the confusion matrix if there is
@@ -63,10 +63,10 @@ void eval(const EvalOptions& o) {
   Loader loader{data, loading};
   check_fits(loader, model.description, o.data);
   Trainer trainer{[&] { return load_model(o.weights).net; }, {}, options};
-  const ScoreFunction one_view = &nn::Module::operator();
+  const ScoreFunction as_it_is = &nn::Module::operator();
   const bool shows_confusion = o.json || std::ssize(model.description.classes) <= kMostPrintedClasses;
-  const Evaluation evaluation =
-      trainer.evaluate(loader, o.views ? nn::average_over_views : one_view, {.confusion = shows_confusion});
+  const Evaluation evaluation = trainer.evaluate(
+      loader, o.augments ? nn::average_over_augmentations : as_it_is, {.confusion = shows_confusion});
   if (!std::isfinite(evaluation.loss)) {
     throw InputError("{}: gives no finite scores for {}; train again with a smaller --lr", o.weights.string(),
                      o.data);
@@ -102,7 +102,8 @@ void add_eval(CLI::App& app) {
   o.bad_samples.add_to(command, false);
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");
-  command.add_flag("--tta", o.views, "Average the scores over six views of each image");
+  command.add_flag("--tta", o.augments,
+                   "Test-time augmentation: average the scores over six augmentations of each image");
   command.add_flag("--json", o.json, "Print one JSON object");
   command.callback([options] { eval(*options); });
 }

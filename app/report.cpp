@@ -93,15 +93,15 @@ void Report::end_epoch(std::optional<double> idle_seconds) {
               {"images_per_second", speed}});
 }
 
-void Report::evaluated(const Evaluation& evaluation, double seconds, bool views) {
-  (views ? accuracy_of_views_ : accuracy_) = evaluation.accuracy();
+void Report::evaluated(const Evaluation& evaluation, double seconds, bool augmented) {
+  (augmented ? augmented_accuracy_ : accuracy_) = evaluation.accuracy();
   show(fmt::format("epoch {}: test loss {:.4f}, test accuracy {:.2f} %{}\n", epoch_, evaluation.loss,
-                   100 * evaluation.accuracy(), views ? " over six views" : ""));
+                   100 * evaluation.accuracy(), augmented ? " with test-time augmentation" : ""));
   log_.write({{"event", "eval"},
               {"epoch", epoch_},
               {"loss", evaluation.loss},
               {"accuracy", evaluation.accuracy()},
-              {"views", views},
+              {"views", augmented},
               {"seconds", seconds},
               {"correct", evaluation.correct},
               {"total", evaluation.total}});
@@ -116,7 +116,7 @@ void Report::finish(const std::string& weights_hash, const LoaderStatistics& loa
   log_.write({{"event", "end"},
               {"epochs", epoch_},
               {"test_accuracy", accuracy_ ? Json(*accuracy_) : Json(nullptr)},
-              {"test_accuracy_views", accuracy_of_views_ ? Json(*accuracy_of_views_) : Json(nullptr)},
+              {"test_accuracy_views", augmented_accuracy_ ? Json(*augmented_accuracy_) : Json(nullptr)},
               {"images_per_second", speed},
               {"seconds", seconds},
               {"weights_hash", weights_hash},

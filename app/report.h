@@ -31,8 +31,8 @@ class Report {
   void end_epoch(std::optional<double> idle_seconds = {});
   /// One sentence on standard error, and an event in the log.
   void say(const std::string& sentence);
-  /// `views`: with test-time augmentation.
-  void evaluated(const Evaluation& evaluation, double seconds, bool views);
+  /// `augmented`: with test-time augmentation.
+  void evaluated(const Evaluation& evaluation, double seconds, bool augmented);
   /// `loader`'s counters go into the log, its verdict is printed as well.
   void finish(const std::string& weights_hash, const LoaderStatistics& loader);
 
@@ -56,7 +56,7 @@ class Report {
   double training_seconds_ = 0;  // without evaluation
   double idle_seconds_ = 0;      // at the end of the last epoch
   Sum recent_, whole_;           // since the last printed line, since the epoch's start
-  std::optional<double> accuracy_, accuracy_of_views_;
+  std::optional<double> accuracy_, augmented_accuracy_;
   std::unique_ptr<Progress> progress_;
   Clock::time_point start_ = Clock::now();
   Clock::time_point epoch_start_ = start_;

@@ -16,7 +16,7 @@
 #include "base/cores.h"
 #include "dataio/subset.h"
 #include "nn/models/models.h"
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 #include "pipeline/training/recipe.h"
 #include "tensor/config.h"
 
@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 struct TrainOptions {
   std::string data, test_data;
   Recipe recipe;
-  bool views_given = false;  ///< By --tta, not by the recipe.
+  bool augmentation_given = false;  ///< By --tta, not by the recipe.
   OptimizerChoice optimizer;
   double validation_fraction = 0;
   std::string test_transform;
@@ -167,12 +167,12 @@ void leave_if_asked(const Parts& parts, const Loader& used) {
 
 /// On the test data. One that a signal breaks off is made anew after a resume: the loader stands at the
 /// epoch's end.
-void evaluate(const Parts& parts, const ScoreFunction& score, bool views) {
+void evaluate(const Parts& parts, const ScoreFunction& score, bool augmented) {
   const auto start = std::chrono::steady_clock::now();
   const Evaluation evaluation =
       parts.trainer.evaluate(*parts.test, score, {.stop = [] { return noted_signal() != 0; }});
   leave_if_asked(parts, *parts.test);
-  parts.report.evaluated(evaluation, seconds_since(start), views);
+  parts.report.evaluated(evaluation, seconds_since(start), augmented);
 }
 
 /// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
@@ -220,7 +220,7 @@ void end_report(const Parts& parts) {
 }
 
 void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
-  if (o.views_given && o.test_data.empty() && o.validation_fraction == 0) {
+  if (o.augmentation_given && o.test_data.empty() && o.validation_fraction == 0) {
     throw InputError(
         "--tta: there is nothing to measure on; add --test-data or --val-split, or leave it out");
   }
@@ -261,7 +261,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   shared.options["max bad rate"] = fmt::to_string(max_bad_rate);
   shared.options["evaluation"] =
       test ? fmt::format("{} samples {:016x}, {}{}", test->dataset().size(), test->state().fingerprint,
-                         model.transforms, o.recipe.views ? ", --tta" : "")
+                         model.transforms, o.recipe.test_time_augmentation ? ", --tta" : "")
            : "none";
   require_same(*processes, shared);
   JsonLog log(o.outputs.log_json, o.checkpoints.resumes());
@@ -296,8 +296,8 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
                if (test) {
                  evaluate(parts, &nn::Module::operator(), false);
                }
-               if (test && o.recipe.views) {
-                 evaluate(parts, nn::average_over_views, true);
+               if (test && o.recipe.test_time_augmentation) {
+                 evaluate(parts, nn::average_over_augmentations, true);
                }
                end_report(parts);
              }},
@@ -355,8 +355,9 @@ void add_recipe(CLI::App& command, TrainOptions& o) {
       ->delimiter(',')
       ->check(is_there);
   command.add_flag(
-      "--tta", recipe.views,
-      "At the end, measure accuracy once more, with scores averaged over six views of each image");
+      "--tta", recipe.test_time_augmentation,
+      "At the end, measure accuracy once more with test-time augmentation: scores averaged over six "
+      "augmentations of each image");
   command.add_option("--seed", o.seed, "Of initial weights, order and augmentation")
       ->check(whole_number(0, std::numeric_limits<std::int64_t>::max()));
 }
@@ -384,9 +385,9 @@ void add_train(CLI::App& app) {
   command.add_option("--log-every", o.log_every, "Steps between printed losses")->check(whole_number(1));
   o.outputs.add_to(command);
   o.processes.add_to(command);
-  const CLI::Option* views = command.get_option("--tta");
-  command.callback([options, views] {
-    options->views_given = options->recipe.views && views->count() > 0;
+  const CLI::Option* augmentation = command.get_option("--tta");
+  command.callback([options, augmentation] {
+    options->augmentation_given = options->recipe.test_time_augmentation && augmentation->count() > 0;
     train_together(*options);
   });
 }

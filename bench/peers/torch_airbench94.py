@@ -150,24 +150,24 @@ def train(net, forward, data, epochs, cast):
     lookahead.update(net, 1)
 
 
-def scores_of(net, images, views):
+def scores_of(net, images, augmented):
     def both_ways(x):
         return (net(channels_last(x)).float() + net(channels_last(x.flip(-1))).float()) / 2
 
-    if not views:
+    if not augmented:
         return net(images)
     size, padded = images.shape[-1], F.pad(images, (1,) * 4, mode="reflect")
     moved = both_ways(padded[:, :, :size, :size]) + both_ways(padded[:, :, 2:, 2:])
     return both_ways(images) / 2 + moved / 4
 
 
-def accuracy(net, forward, images, labels, views, cast):
+def accuracy(net, forward, images, labels, augmented, cast):
     net.eval()
     right = 0
     with torch.no_grad(), cast():
         for first in range(0, len(labels), 1000):
             batch = normalize(images[first:first + 1000]).to(net.head.weight.dtype)
-            right += (scores_of(forward, channels_last(batch), views).argmax(1) == labels[first:first + 1000]).sum()
+            right += (scores_of(forward, channels_last(batch), augmented).argmax(1) == labels[first:first + 1000]).sum()
     return int(right) / len(labels)
 
 
@@ -206,8 +206,8 @@ def main():
         train(net, forward, Augmented(*train_set, DTYPES[options.dtype]), epochs, cast)
         times.append(clock())
         right = []
-        for views in (True, False):
-            right.append(accuracy(net, forward, *test_set, views, cast))
+        for augmented in (True, False):
+            right.append(accuracy(net, forward, *test_set, augmented, cast))
             times.append(clock())
         return net, right, [after - before for before, after in zip(times, times[1:])]
 
@@ -215,12 +215,12 @@ def main():
         run(WHITEN_EPOCHS + 0.2)  # what is trained changes then, which compiles anew
     for seed in range(options.seeds):
         torch.manual_seed(seed)
-        net, (with_views, without), (training, evaluation, _) = run(options.epochs)
+        net, (with_augmentation, without), (training, evaluation, _) = run(options.epochs)
         if not all(parameter.isfinite().all() for parameter in net.parameters()):
             raise SystemExit(f"seed {seed}: the weights are no longer finite; what follows would mean nothing")
         print(json.dumps({"peer": f"torch {torch.__version__}", "device": torch.cuda.get_device_name() if on_gpu else "cpu",
                           "compile": options.compile, "seed": seed, "dtype": options.dtype, "epochs": options.epochs,
-                          "accuracy": without, "accuracy_views": with_views, "training_seconds": training,
+                          "accuracy": without, "accuracy_views": with_augmentation, "training_seconds": training,
                           "record_seconds": training + evaluation, "process_seconds": time.perf_counter() - BEGIN}), flush=True)
 
 

@@ -166,7 +166,7 @@ std::string Recipe::summary() const {
     text += fmt::format("; lookahead every {} steps, decay {:.4g} (t/T)^3", lookahead_every, lookahead_decay);
   }
   return text + fmt::format("; label smoothing {}; transforms {}{}", label_smoothing, transforms,
-                            views ? "; test-time augmentation" : "");
+                            test_time_augmentation ? "; test-time augmentation" : "");
 }
 
 RunDescription::Values Recipe::describe() const {

@@ -39,7 +39,7 @@ struct Recipe {
   double lookahead_decay = 0;  ///< Of the average, times (t / T)^3 after t of T steps.
   std::string transforms = "normalize";
   std::vector<float> mean = {0.5f}, std = {0.5f};
-  bool views = false;  ///< Test-time augmentation at the end; see nn::average_over_views.
+  bool test_time_augmentation = false;  ///< At the end; see nn::average_over_augmentations.
   /// Called once before the first step, with the network and the first `first_images` of the training data,
   /// as the network gets them; may be empty.
   std::function<void(nn::Module& net, const Tensor& images)> initialize = {};

@@ -53,7 +53,7 @@ Recipe airbench94() {
   recipe.transforms = "random_crop:2:reflect,alternating_flip,normalize";
   recipe.mean = kMean;
   recipe.std = kStd;
-  recipe.views = true;
+  recipe.test_time_augmentation = true;
   recipe.first_images = kWhitenedImages;
   recipe.initialize = [](nn::Module& net, const Tensor& images) {
     auto& whiten = layer<nn::Conv2d>(net, "whiten");

@@ -122,8 +122,9 @@ class Trainer {
   /// `loss` once more. After a failure in a replica every later call throws.
   StepResult step(const Batch& batch, const LossFunction& loss);
   /// Accuracy over one epoch of `loader` (padded, not shuffled), on all replicas of all processes, each of
-  /// which loads its shards. `score` may ask the network more than once: nn::average_over_views. Afterwards
-  /// each module is in the mode it was in. @throws InputError for a label that the network has no class for.
+  /// which loads its shards. `score` may ask the network more than once: nn::average_over_augmentations.
+  /// Afterwards each module is in the mode it was in. @throws InputError for a label that the network has no
+  /// class for.
   Evaluation evaluate(Loader& loader, const ScoreFunction& score = &nn::Module::operator(),
                       const EvaluationOptions& options = {});
   /// At the end of a training with lookahead or a moving average: its weights and running statistics become

@@ -12,7 +12,7 @@
 #include "distributed/tree_sum.h"
 #include "nn/state.h"
 #include "nn/step_context.h"
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 #include "tests/base/temporary_folder.h"
 #include "tests/pipeline/training/small_net.h"
 
@@ -228,10 +228,10 @@ void expect_evaluation_of_one_network(const ScoreFunction& score) {
 
 TEST(Trainer, EvaluatesAsOneNetworkDoes) { expect_evaluation_of_one_network(&nn::Module::operator()); }
 TEST(Trainer, EvaluatesViewsAsOneNetworkDoes) {
-  expect_evaluation_of_one_network(nn::average_over_views);
+  expect_evaluation_of_one_network(nn::average_over_augmentations);
   Loader loader = make_loader(150, 100, 1, DType::f32, false);
   Trainer trainer{make_small_net, kSgd, {.replicas = 1, .seed = 1}};
-  EXPECT_NE(trainer.evaluate(loader).loss, trainer.evaluate(loader, nn::average_over_views).loss);
+  EXPECT_NE(trainer.evaluate(loader).loss, trainer.evaluate(loader, nn::average_over_augmentations).loss);
 }
 
 /// A matrix of so many classes would take 20 GB in each replica.

@@ -1,4 +1,4 @@
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 namespace millrace {
 namespace {
 
-/// Scores that depend on each pixel's place and, unlike a mean of pixels, on each view as a whole.
+/// Scores that depend on each pixel's place and, unlike a mean of pixels, on each image as a whole.
 struct Places : nn::Module {
   explicit Places(const Tensor& weights) : weights_(weights) {}
   Variable forward(const Variable& images) override {
@@ -40,12 +40,12 @@ double naive_score(const Tensor& image, const Tensor& weights, std::int64_t scor
   return sum * sum;
 }
 
-TEST(Views, AverageIsOfSixViews) {
+TEST(TestTimeAugmentation, AverageIsOfSix) {
   Generator generator(3);
   const Tensor weights = randn({3 * 5 * 7, 4}, generator);
   const Tensor images = randn({2, 3, 5, 7}, generator).contiguous(MemoryFormat::channels_last);
   Places net(weights);
-  const Tensor found = nn::average_over_views(net, images).data();
+  const Tensor found = nn::average_over_augmentations(net, images).data();
   ASSERT_EQ(found.shape(), (Shape{2, 4}));
   for (std::int64_t n = 0; n < 2; ++n) {
     for (std::int64_t score = 0; score < 4; ++score) {
@@ -60,14 +60,14 @@ TEST(Views, AverageIsOfSixViews) {
   }
 }
 
-TEST(Views, AverageOfBf16ScoresIsF32) {
+TEST(TestTimeAugmentation, AverageOfBf16ScoresIsF32) {
   nn::Sequential net;
   net.emplace<nn::Conv2d>(3, 4, nn::Conv2dOptions{.kernel = 5});
   net.emplace<nn::Flatten>();
   Generator generator(3);
   const Tensor images = randn({2, 3, 5, 5}, generator).contiguous(MemoryFormat::channels_last);
-  const Tensor exact = nn::average_over_views(net, images).data();
-  const Tensor found = nn::average_over_views(net, images.to(DType::bf16)).data();
+  const Tensor exact = nn::average_over_augmentations(net, images).data();
+  const Tensor found = nn::average_over_augmentations(net, images.to(DType::bf16)).data();
   EXPECT_EQ(found.dtype(), DType::f32);
   EXPECT_LT(max(abs(found - exact)).item(), 0.05);
 }

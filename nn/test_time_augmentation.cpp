@@ -1,4 +1,4 @@
-#include "nn/views.h"
+#include "nn/test_time_augmentation.h"
 
 namespace millrace::nn {
 namespace {
@@ -22,7 +22,7 @@ Variable window(const Variable& padded, std::int64_t place, const Variable& imag
 
 }  // namespace
 
-Variable average_over_views(Module& net, const Variable& images) {
+Variable average_over_augmentations(Module& net, const Variable& images) {
   const Variable padded = pad2d(images, {.left = 1, .right = 1, .top = 1, .bottom = 1}, PadMode::reflect);
   const Variable moved =
       both_ways(net, window(padded, 0, images)) + both_ways(net, window(padded, 2, images));
