@@ -18,7 +18,7 @@ using Clock = std::chrono::steady_clock;
 
 struct BenchExchangeOptions {
   std::string engine = "auto";
-  std::string reduction = "tree";
+  SumOrder sum_order = SumOrder::tree;
   int repeats = 15;
   double sleep_milliseconds = 30;
   double gradient_megabytes = 8;
@@ -69,7 +69,7 @@ double step_seconds(Communicator& group, const StepCost& cost, int repeats) {
 
 void bench_exchange(const BenchExchangeOptions& o) {
   ProcessGroup processes(find_place(), {.engine = parse_engine(o.engine),
-                                        .sums = o.reduction == "tree" ? SumOrder::tree : SumOrder::engine,
+                                        .sum_order = o.sum_order,
                                         .timeout = std::chrono::duration<double>(o.timeout)});
   if (processes.size() == 1) {
     throw InputError(
@@ -85,7 +85,7 @@ void bench_exchange(const BenchExchangeOptions& o) {
                  1e3 * times.back().seconds);
     }
   }
-  const Exchange exchange = o.reduction == "tree" ? Exchange::tree : Exchange::ring;
+  const Exchange exchange = o.sum_order == SumOrder::tree ? Exchange::tree : Exchange::ring;
   const Link link = fit_link(times, group.size(), exchange);
   const Cluster cluster{
       .ranks = group.size(), .ranks_per_host = group.size(), .inside = link, .between = link};
@@ -114,8 +114,7 @@ void add_bench_exchange(CLI::App& bench) {
   CLI::App& command =
       *bench.add_subcommand("exchange", "Time sums over processes, for the links of millrace plan");
   command.add_option("--engine", o.engine, "auto, gloo or mpi");
-  command.add_option("--reduction", o.reduction, "tree, or engine for the engine's own sum")
-      ->check(CLI::IsMember({"tree", "engine"}));
+  add_sum_order(command, o.sum_order, "tree, or engine for the engine's own sum");
   command.add_option("--repeats", o.repeats, "Timed repeats")->check(whole_number(1));
   command.add_option("--sleep-ms", o.sleep_milliseconds, "Computing of a step")->check(in_range(0, 1e6));
   command.add_option("--gradient-mb", o.gradient_megabytes, "To be summed in a step")

@@ -52,6 +52,17 @@ CLI::Validator in_range(double low, double high) {
           fmt::format("[{}, {})", low, high)};
 }
 
+void add_sum_order(CLI::App& command, SumOrder& sum_order, const std::string& description) {
+  command
+      .add_option_function<std::string>(
+          "--sum-order,--reduction",
+          [&sum_order](const std::string& name) {
+            sum_order = name == "tree" ? SumOrder::tree : SumOrder::engine;
+          },
+          description)
+      ->check(CLI::IsMember({"tree", "engine"}));
+}
+
 void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
   command.add_option("--device", device, "cpu, cuda (every GPU) or cuda:N");
   command.add_option("--dtype", dtype, "Type of activations: f32, bf16 or, on GPUs, f16")
@@ -63,11 +74,10 @@ void ComputeOptions::add_to(CLI::App& command, bool with_shards) {
         .add_option("--shards", shards,
                     "Pieces of a batch; equal shards give equal bits (0: as many as replicas)")
         ->check(whole_number(0));
-    command
-        .add_option("--reduction", reduction,
-                    "How gradients are summed: tree (the same bits on any number of replicas) or engine (the "
-                    "order of NCCL, Gloo or MPI)")
-        ->check(CLI::IsMember({"tree", "engine"}));
+    add_sum_order(
+        command, sum_order,
+        "How gradients are summed: tree (the same bits on any number of replicas) or engine (the order of "
+        "NCCL, Gloo or MPI)");
     command.add_flag("--replay,!--no-replay", replay,
                      "On CPUs: small steps are recorded once and replayed, with the same bits (the default)");
   }
@@ -90,7 +100,7 @@ TrainerOptions ComputeOptions::resolve(std::int64_t batch_size, std::uint64_t se
   options.dtype = dtype == "bf16" ? DType::bf16 : dtype == "f16" ? DType::f16 : DType::f32;
   options.seed = seed;
   options.replay = replay;
-  options.sums = sums();
+  options.sum_order = sum_order;
   options = millrace::resolve(std::move(options));
   if (tf32 && options.devices[0].is_cpu()) {
     throw InputError("--tf32: is for GPUs, --device is {}; leave it out", device);

@@ -19,21 +19,22 @@ namespace millrace::app {
 CLI::Validator whole_number(std::int64_t low, std::int64_t high = 1'000'000'000);
 /// Accepts numbers of at least `low` and less than `high`.
 CLI::Validator in_range(double low, double high);
+/// Adds `--sum-order`.
+void add_sum_order(CLI::App& command, SumOrder& sum_order, const std::string& description);
 
 /// Where and how a command computes: `--device`, `--dtype`, `--replicas`, `--shards`, `--threads`,
-/// `--reduction`, `--replay`, `--tf32`.
+/// `--sum-order`, `--replay`, `--tf32`.
 struct ComputeOptions {
   std::string device = "cpu";
   std::string dtype = "f32";
   int replicas = 0;
   int shards = 0;
   int threads = 0;  ///< Loader workers.
-  std::string reduction = "tree";
+  SumOrder sum_order = SumOrder::tree;
   bool replay = true;
   bool tf32 = false;
 
   void add_to(CLI::App& command, bool with_shards);
-  SumOrder sums() const { return reduction == "engine" ? SumOrder::engine : SumOrder::tree; }
   /// Fills in what the machine decides. @throws InputError when the values do not fit each other or the
   /// machine.
   TrainerOptions resolve(std::int64_t batch_size, std::uint64_t seed,

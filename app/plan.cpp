@@ -83,8 +83,8 @@ void plan(const PlanOptions& o) {
   fmt::print("links: {} among the {} GPUs of a host{}; see docs/scaling.md\n\n", o.link,
              std::min(o.gpus, o.gpus_per_host),
              o.gpus > o.gpus_per_host ? fmt::format(", {} between hosts", o.link_between_hosts) : "");
-  fmt::print("{:>5} {:^43} {:^43}\n", "", "sum around a ring (--reduction engine)",
-             "sum on the tree (--reduction tree)");
+  fmt::print("{:>5} {:^43} {:^43}\n", "", "sum around a ring (--sum-order engine)",
+             "sum on the tree (--sum-order tree)");
   fmt::print("{:>5}", "GPUs");
   for (int i = 0; i < 2; ++i) {
     fmt::print(" {:>9} {:>9} {:>14} {:>8}", "ms/step", "exchange", "images/s", "speed");

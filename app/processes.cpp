@@ -24,11 +24,11 @@ void ProcessChoice::add_to(CLI::App& command) {
       ->check(in_range(0.1, 1e8));
 }
 
-std::shared_ptr<ProcessGroup> ProcessChoice::join(SumOrder sums) const {
+std::shared_ptr<ProcessGroup> ProcessChoice::join(SumOrder sum_order) const {
   return std::make_shared<ProcessGroup>(
-      find_place(flags),
-      ProcessGroupOptions{
-          .engine = parse_engine(engine), .sums = sums, .timeout = std::chrono::duration<double>(timeout)});
+      find_place(flags), ProcessGroupOptions{.engine = parse_engine(engine),
+                                             .sum_order = sum_order,
+                                             .timeout = std::chrono::duration<double>(timeout)});
 }
 
 void run_together(ProcessGroup& processes, const std::function<void()>& body) {

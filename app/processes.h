@@ -20,7 +20,7 @@ struct ProcessChoice {
 
   void add_to(CLI::App& command);
   /// Joins the others; a group of one where nothing says that there are any. @throws as ProcessGroup does.
-  std::shared_ptr<ProcessGroup> join(SumOrder sums) const;
+  std::shared_ptr<ProcessGroup> join(SumOrder sum_order) const;
 };
 
 /// Runs `body` as one of the processes, which end together. What it throws is told to the others first,

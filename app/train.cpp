@@ -306,7 +306,7 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
 
 /// Joins the other processes, if there are any, and tells them of mistakes; rank 0 alone writes.
 void train_together(TrainOptions o) {
-  const std::shared_ptr<ProcessGroup> processes = o.processes.join(o.compute.sums());
+  const std::shared_ptr<ProcessGroup> processes = o.processes.join(o.compute.sum_order);
   const Place& place = processes->place();
   if (place.rank > 0) {
     silence_output();

@@ -23,8 +23,9 @@ struct Piece {
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(std::unique_ptr<NcclLink> link, SumOrder sums) : link_(std::move(link)), sums_(sums) {
-    if (sums_ == SumOrder::tree && size() > 1) {
+  NcclCommunicator(std::unique_ptr<NcclLink> link, SumOrder sum_order)
+      : link_(std::move(link)), sum_order_(sum_order) {
+    if (sum_order_ == SumOrder::tree && size() > 1) {
       load_kernels();
     }
   }
@@ -38,7 +39,7 @@ class NcclCommunicator final : public Communicator {
     if (size() == 1) {
       return;
     }
-    if (sums_ == SumOrder::engine) {
+    if (sum_order_ == SumOrder::engine) {
       link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
         return nccl.AllReduce(tensor.raw(), tensor.raw(), static_cast<std::size_t>(tensor.numel()),
                               type_of(tensor), ncclSum, communicator, cuda::native(stream));
@@ -53,7 +54,7 @@ class NcclCommunicator final : public Communicator {
     check_addends(input, kCuda, Operation::reduce_scatter);
     check_parts(input, output, size(), kCuda, Operation::reduce_scatter);
     const Stream stream = begin(Operation::reduce_scatter, input, asked);
-    if (sums_ == SumOrder::engine) {
+    if (sum_order_ == SumOrder::engine) {
       link_->call([&](const NcclLibrary& nccl, ncclComm_t communicator) {
         return nccl.ReduceScatter(input.raw(), output.raw(), static_cast<std::size_t>(output.numel()),
                                   type_of(input), ncclSum, communicator, cuda::native(stream));
@@ -204,7 +205,7 @@ class NcclCommunicator final : public Communicator {
   }
 
   std::unique_ptr<NcclLink> link_;
-  SumOrder sums_;
+  SumOrder sum_order_;
 };
 
 void check_members(int first, std::span<const Device> devices, int size) {
@@ -272,7 +273,7 @@ std::vector<std::unique_ptr<Communicator>> join_nccl_group(const NcclMembers& me
   std::vector<std::unique_ptr<Communicator>> ranks;
   for (auto& link : links) {
     link->joined();
-    ranks.push_back(std::make_unique<NcclCommunicator>(std::move(link), options.sums));
+    ranks.push_back(std::make_unique<NcclCommunicator>(std::move(link), options.sum_order));
   }
   return ranks;
 }

@@ -17,7 +17,7 @@ struct NcclOptions {
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
   /// tree: NCCL moves bytes, and our kernel sums them. engine: NCCL's own sum, whose order depends on the
   /// number of GPUs and on how they are connected.
-  SumOrder sums = SumOrder::tree;
+  SumOrder sum_order = SumOrder::tree;
 };
 
 /// Members that are threads of this process, one on each GPU of `devices`, in rank order.

@@ -26,7 +26,7 @@ std::vector<std::unique_ptr<Communicator>> make_group(std::span<const Device> de
       return device.is_cuda() && std::ranges::count(devices, device) == 1;
     };
     const auto by_nccl = [&](std::span<const Device> places) {
-      const NcclOptions nccl{.timeout = options.timeout, .sums = options.sums};
+      const NcclOptions nccl{.timeout = options.timeout, .sum_order = options.sum_order};
       if (alone) {
         return make_nccl_group(places, nccl);
       }

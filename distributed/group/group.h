@@ -13,7 +13,7 @@ namespace millrace {
 struct GroupOptions {
   /// How long members wait for each other.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
-  SumOrder sums = SumOrder::tree;  ///< engine: NCCL's own between GPUs; elsewhere the tree all the same.
+  SumOrder sum_order = SumOrder::tree;  ///< engine: NCCL's own between GPUs; elsewhere the tree all the same.
   std::shared_ptr<ProcessGroup> processes;  ///< Each with as many members; none: this one is alone.
 };
 

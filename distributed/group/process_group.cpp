@@ -57,12 +57,12 @@ ProcessGroup::ProcessGroup(const Place& place, const ProcessGroupOptions& option
   }
   if (choose(options.engine, place) == Engine::mpi) {
     if constexpr (kWithMpi) {
-      std::tie(rendezvous_, communicator_) = make_mpi_communicator(place, options.timeout, options.sums);
+      std::tie(rendezvous_, communicator_) = make_mpi_communicator(place, options.timeout, options.sum_order);
     }
     return;
   }
   rendezvous_ = std::make_shared<Rendezvous>(place, options.timeout, inherited_listener(place));
-  communicator_ = make_gloo_communicator(rendezvous_, options.sums);
+  communicator_ = make_gloo_communicator(rendezvous_, options.sum_order);
 }
 
 }  // namespace millrace

@@ -18,7 +18,7 @@ Engine parse_engine(std::string_view name);
 
 struct ProcessGroupOptions {
   Engine engine = Engine::automatic;
-  SumOrder sums = SumOrder::tree;
+  SumOrder sum_order = SumOrder::tree;
   /// How long a process waits for the others before it names who is missing.
   std::chrono::duration<double> timeout = std::chrono::minutes(5);
 };

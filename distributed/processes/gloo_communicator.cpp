@@ -73,8 +73,8 @@ class Mesh : public gloo::Context {
 
 class GlooCommunicator final : public MessageCommunicator {
  public:
-  GlooCommunicator(std::shared_ptr<Rendezvous> shared, SumOrder sums)
-      : MessageCommunicator(std::move(shared), sums) {
+  GlooCommunicator(std::shared_ptr<Rendezvous> shared, SumOrder sum_order)
+      : MessageCommunicator(std::move(shared), sum_order) {
     ignore_broken_pipes();
     connect();
     rendezvous().on_failure([this] { end(); });
@@ -224,8 +224,9 @@ class GlooCommunicator final : public MessageCommunicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder sums) {
-  return std::make_unique<GlooCommunicator>(std::move(rendezvous), sums);
+std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous,
+                                                     SumOrder sum_order) {
+  return std::make_unique<GlooCommunicator>(std::move(rendezvous), sum_order);
 }
 
 }  // namespace millrace

@@ -8,6 +8,7 @@ namespace millrace {
 
 /// A group of processes that Gloo connects by TCP, each with each; all processes of the run call it.
 /// @throws CommunicatorError when they cannot be connected within the rendezvous' timeout.
-std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder sums);
+std::unique_ptr<Communicator> make_gloo_communicator(std::shared_ptr<Rendezvous> rendezvous,
+                                                     SumOrder sum_order);
 
 }  // namespace millrace

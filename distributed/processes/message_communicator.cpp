@@ -113,7 +113,7 @@ void MessageCommunicator::all_reduce(Tensor& tensor, const Stream& /*stream*/) {
     const auto sum = [&](auto* data) {
       is_small ? sum_small(data, tensor.numel()) : sum_on_tree(data, tensor.numel());
     };
-    if (sums_ == SumOrder::engine) {
+    if (sum_order_ == SumOrder::engine) {
       sum_by_engine(tensor);
     } else if (tensor.dtype() == DType::f32) {
       sum(tensor.data<float>());

@@ -23,8 +23,8 @@ struct Message {
 /// moves as many bytes as a ring does. What is small goes whole to all, which saves a turn.
 class MessageCommunicator : public Communicator {
  public:
-  explicit MessageCommunicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder sums)
-      : rendezvous_(std::move(rendezvous)), sums_(sums) {}
+  explicit MessageCommunicator(std::shared_ptr<Rendezvous> rendezvous, SumOrder sum_order)
+      : rendezvous_(std::move(rendezvous)), sum_order_(sum_order) {}
 
   int rank() const override { return rendezvous_->place().rank; }
   int size() const override { return rendezvous_->place().size; }
@@ -57,7 +57,7 @@ class MessageCommunicator : public Communicator {
   std::byte* scratch(std::size_t bytes);
 
   std::shared_ptr<Rendezvous> rendezvous_;
-  SumOrder sums_;
+  SumOrder sum_order_;
   std::vector<std::byte> scratch_;
 };
 

@@ -93,8 +93,8 @@ class MpiThread {
 
 class MpiCommunicator final : public MessageCommunicator {
  public:
-  MpiCommunicator(std::unique_ptr<MpiThread> thread, std::shared_ptr<Rendezvous> shared, SumOrder sums)
-      : MessageCommunicator(std::move(shared), sums), thread_(std::move(thread)) {
+  MpiCommunicator(std::unique_ptr<MpiThread> thread, std::shared_ptr<Rendezvous> shared, SumOrder sum_order)
+      : MessageCommunicator(std::move(shared), sum_order), thread_(std::move(thread)) {
     rendezvous().on_failure([this] { ended_ = true; });
   }
 
@@ -223,7 +223,7 @@ Socket agree_on_master(MpiThread& thread, Place& place) {
 }  // namespace
 
 std::pair<std::shared_ptr<Rendezvous>, std::unique_ptr<Communicator>> make_mpi_communicator(
-    Place place, std::chrono::duration<double> timeout, SumOrder sums) {
+    Place place, std::chrono::duration<double> timeout, SumOrder sum_order) {
   auto thread = std::make_unique<MpiThread>();
   int rank = 0, size = 0;
   thread->run([&] {
@@ -240,7 +240,7 @@ std::pair<std::shared_ptr<Rendezvous>, std::unique_ptr<Communicator>> make_mpi_c
     listener = agree_on_master(*thread, place);
   }
   auto rendezvous = std::make_shared<Rendezvous>(place, timeout, std::move(listener));
-  auto communicator = std::make_unique<MpiCommunicator>(std::move(thread), rendezvous, sums);
+  auto communicator = std::make_unique<MpiCommunicator>(std::move(thread), rendezvous, sum_order);
   return {std::move(rendezvous), std::move(communicator)};
 }
 

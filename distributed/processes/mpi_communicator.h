@@ -13,6 +13,6 @@ namespace millrace {
 /// such group a process. Only in builds with MILLRACE_MPI.
 /// @throws InputError when MPI counts other processes than `place`. @throws CommunicatorError
 std::pair<std::shared_ptr<Rendezvous>, std::unique_ptr<Communicator>> make_mpi_communicator(
-    Place place, std::chrono::duration<double> timeout, SumOrder sums);
+    Place place, std::chrono::duration<double> timeout, SumOrder sum_order);
 
 }  // namespace millrace

@@ -66,7 +66,7 @@ std::string key_of([[maybe_unused]] Device device, const StepCheck& check, const
   return fmt::format("millrace {} {}; {}; {}, {}x{}x{}, {}{}{}", kVersion, build(), gpu, network,
                      check.channels, check.height, check.width, name_of(options.dtype),
                      gpu_arithmetic().tf32 ? ", tf32" : "",
-                     options.sums == SumOrder::tree ? ", deterministic" : "");
+                     options.sum_order == SumOrder::tree ? ", deterministic" : "");
 }
 
 /// A file for each key that passed: whoever writes one, writes the same.
@@ -99,7 +99,7 @@ class Passed {
 std::string compare(Device device, const StepCheck& check, const TrainerOptions& options, const Say& say) {
   const std::string what = fmt::format("a step in {} on {}", name_of(options.dtype), device.to_string());
   try {
-    const StepDifference difference = compare_with_cpu(check, device, options.dtype, options.sums);
+    const StepDifference difference = compare_with_cpu(check, device, options.dtype, options.sum_order);
     if (difference.within()) {
       say(fmt::format("{} is as the CPU's: differs by {}", what, difference.to_string()));
       return "";

@@ -187,7 +187,7 @@ CheckResult measure_pinned_copies(Device device) {
 /// By the bytes that each GPU must at least send: 2 (n - 1) / n of the tensor.
 CheckResult measure_nccl(const std::vector<Device>& gpus) {
   const int size = static_cast<int>(gpus.size());
-  auto group = make_group(gpus, {.timeout = std::chrono::seconds(20), .sums = SumOrder::engine});
+  auto group = make_group(gpus, {.timeout = std::chrono::seconds(20), .sum_order = SumOrder::engine});
   std::vector<double> seconds(group.size());
   std::vector<std::exception_ptr> failures(group.size());
   Team team(size);

@@ -29,6 +29,9 @@ constexpr std::string_view kInstructions =
     "SSE";
 #endif
 
+/// The name of the order of sums in checkpoints.
+constexpr std::string_view kSumOrder = "sums";
+
 std::string describe(const std::vector<std::shared_ptr<const Transform>>& transforms) {
   std::string text;
   for (const auto& transform : transforms) {
@@ -80,7 +83,7 @@ RunDescription describe_run(Trainer& trainer, const Loader& loader, RunDescripti
                       {"type", std::string(name_of(t.dtype))},
                       {"tf32", gpu_arithmetic().tf32 ? "yes" : "no"},
                       {"shards", fmt::to_string(t.shards)},
-                      {"sums", t.sums == SumOrder::tree ? "tree" : "engine"},
+                      {std::string(kSumOrder), t.sum_order == SumOrder::tree ? "tree" : "engine"},
                       {"seed", fmt::to_string(t.seed)},
                       {"batch size", fmt::to_string(l.batch_size)},
                       {"data", describe_data(loader.state())},
@@ -115,7 +118,8 @@ std::string differences(const RunDescription::Values& here, std::string_view whe
   for (const std::string& name : names) {
     const std::string mine = value_of(here, name), theirs = value_of(there, name);
     if (mine != theirs) {
-      text += fmt::format("{}{}: {} {}, {} {}", text.empty() ? "" : "; ", name, mine, where_here, theirs,
+      const std::string shown = name == kSumOrder ? "--sum-order" : name;
+      text += fmt::format("{}{}: {} {}, {} {}", text.empty() ? "" : "; ", shown, mine, where_here, theirs,
                           where_there);
     }
   }

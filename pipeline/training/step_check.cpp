@@ -71,8 +71,8 @@ Steps take_steps(const StepCheck& check, const TrainerOptions& options, double l
   return steps;
 }
 
-TrainerOptions alone(Device device, DType dtype, SumOrder sums) {
-  return {.replicas = 1, .shards = 1, .devices = {device}, .dtype = dtype, .sums = sums};
+TrainerOptions alone(Device device, DType dtype, SumOrder sum_order) {
+  return {.replicas = 1, .shards = 1, .devices = {device}, .dtype = dtype, .sum_order = sum_order};
 }
 
 Tensor difference(const Tensor& a, const Tensor& b) { return a.to(DType::f64) - b.to(DType::f64); }
@@ -127,9 +127,9 @@ std::string StepDifference::to_string() const {
   return fmt::format("{:.2g} in {}, bound {:.2g}", part, where, bound);
 }
 
-StepDifference compare_with_cpu(const StepCheck& check, Device device, DType dtype, SumOrder sums) {
-  const Steps expected = take_steps(check, alone(kCpu, DType::f32, sums), 1, 1),
-              got = take_steps(check, alone(device, dtype, sums), 1, 1);
+StepDifference compare_with_cpu(const StepCheck& check, Device device, DType dtype, SumOrder sum_order) {
+  const Steps expected = take_steps(check, alone(kCpu, DType::f32, sum_order), 1, 1),
+              got = take_steps(check, alone(device, dtype, sum_order), 1, 1);
   const auto change = [](const Steps& steps, std::size_t i) {
     return difference(steps.weights[1][i].second, steps.weights[0][i].second);
   };

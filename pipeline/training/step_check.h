@@ -34,7 +34,7 @@ struct StepDifference {
 /// expected. The calling thread's random numbers stay as
 /// they are. @throws whatever the steps throw.
 StepDifference compare_with_cpu(const StepCheck& check, Device device, DType dtype,
-                                SumOrder sums = SumOrder::tree);
+                                SumOrder sum_order = SumOrder::tree);
 /// Whether the loss falls as the gradients say, for what has no other device to be compared with: its fall
 /// over a short step, beside the mean of the gradients at both ends times the way between them. In f32, of a
 /// network without dropout.

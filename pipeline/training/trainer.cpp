@@ -30,14 +30,14 @@ struct Trainer::Impl {
   Impl(const MakeModule& make_module, const nn::OptimizerOptions& optimizer, const TrainerOptions& asked)
       : options(resolve(asked)),
         peers(options.processes, options.shards),
-        communicators(shared(
-            make_group(options.devices,
-                       {.timeout = options.timeout, .sums = options.sums, .processes = options.processes}))),
+        communicators(shared(make_group(
+            options.devices,
+            {.timeout = options.timeout, .sum_order = options.sum_order, .processes = options.processes}))),
         replicas(static_cast<std::size_t>(options.replicas)),
         team(options.replicas) {
     if (options.devices[0].is_cuda()) {
       GpuArithmetic arithmetic = gpu_arithmetic();
-      arithmetic.deterministic = options.sums == SumOrder::tree;
+      arithmetic.deterministic = options.sum_order == SumOrder::tree;
       set_gpu_arithmetic(arithmetic);
     }
     std::mutex one_at_a_time;  // the caller's function need not be safe to call from many threads

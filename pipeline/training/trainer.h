@@ -48,7 +48,7 @@ struct TrainerOptions {
   /// that cannot be replayed (see tensor/kernels/tape.h) runs as ever.
   bool replay = false;
   /// tree: the same bits on any number of replicas. engine: NCCL's own order of sums between GPUs.
-  SumOrder sums = SumOrder::tree;
+  SumOrder sum_order = SumOrder::tree;
 };
 
 /// The sum over the valid samples of a batch, as a differentiable scalar. All replicas call it, each in its

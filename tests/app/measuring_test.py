@@ -102,6 +102,13 @@ class Measuring(Command):
             self.assertIn("--help", self.good(*words, "--help"))
         self.assertRegex(self.good("--version"), r"^millrace \d")
 
+    def test_help_leaves_out_names_of_before(self):
+        for words, now, before in [(["train"], "--sum-order", "--reduction"), (["bench", "exchange"], "--sum-order", "--reduction"),
+                                   (["convert"], "--part-size", "--shard-size")]:
+            shown = self.good(*words, "--help")
+            self.assertIn(now, shown)
+            self.assertNotIn(before, shown)
+
 
 if __name__ == "__main__":
     main()

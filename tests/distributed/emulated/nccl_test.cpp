@@ -33,11 +33,11 @@ auto group_of(int size) { return make_nccl_group(gpus(size)); }
 class NcclCommunicator : public FakeNcclTest {
  protected:
   /// Three ranks sum until it goes wrong, as `plan` says in their third operation.
-  static std::vector<std::string> errors_of(fake_nccl::Plan plan, SumOrder sums) {
+  static std::vector<std::string> errors_of(fake_nccl::Plan plan, SumOrder sum_order) {
     plan.rank = 1;
-    plan.nth = sums == SumOrder::tree ? 5 : 3;  // the tree has two groups of calls an operation
+    plan.nth = sum_order == SumOrder::tree ? 5 : 3;  // the tree has two groups of calls an operation
     fake_nccl::install(plan);
-    auto group = make_nccl_group(gpus(3), {.timeout = 1s, .sums = sums});
+    auto group = make_nccl_group(gpus(3), {.timeout = 1s, .sum_order = sum_order});
     return on_ranks(std::move(group), [](Communicator& communicator) {
       Tensor tensor = ones({100}, {.device = gpu(communicator.rank())});
       for (int i = 0; i < 100; ++i) {
@@ -64,7 +64,7 @@ TEST_F(NcclCommunicator, WorkThatIsDoneOutOfOrder) {
 
 TEST_F(NcclCommunicator, TheEnginesOwnSums) {
   const auto errors =
-      on_ranks(make_nccl_group(gpus(4), {.sums = SumOrder::engine}), [](Communicator& communicator) {
+      on_ranks(make_nccl_group(gpus(4), {.sum_order = SumOrder::engine}), [](Communicator& communicator) {
         const int rank = communicator.rank();
         Tensor tensor = make<float>(3, rank, 100).to(gpu(rank)), part = empty({25}, {.device = gpu(rank)});
         Tensor copy = tensor.clone();
@@ -142,33 +142,33 @@ TEST_F(NcclCommunicator, BucketsGiveTheBitsOfThreads) {
 }
 
 TEST_F(NcclCommunicator, WhatNcclRefusesEndsTheGroup) {
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
-    EXPECT_THAT(errors_of({.fault = Fault::refuses}, sums),
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
+    EXPECT_THAT(errors_of({.fault = Fault::refuses}, sum_order),
                 Each(AllOf(HasSubstr("all_reduce: rank 1: NCCL reports invalid usage: said by the fake"),
                            HasSubstr("rank 1 reached all_reduce (operation 3)"))));
   }
 }
 
 TEST_F(NcclCommunicator, WhatNeverSettlesTimesOut) {
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
-    EXPECT_THAT(errors_of({.fault = Fault::never_settles}, sums),
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
+    EXPECT_THAT(errors_of({.fault = Fault::never_settles}, sum_order),
                 Each(AllOf(HasSubstr("all_reduce: timed out after 1 s in all_reduce (operation 3)"),
                            HasSubstr("rank 0 reached all_reduce (operation 3)"))));
   }
 }
 
 TEST_F(NcclCommunicator, WhatNeverCompletesTimesOut) {
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
-    EXPECT_THAT(errors_of({.fault = Fault::never_completes}, sums),
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
+    EXPECT_THAT(errors_of({.fault = Fault::never_completes}, sum_order),
                 Each(AllOf(HasSubstr("all_reduce: timed out after 1 s in all_reduce (operation 3)"),
                            HasSubstr("rank 2 reached all_reduce (operation 3)"))));
   }
 }
 
 TEST_F(NcclCommunicator, AnErrorThatIsReportedLateEndsTheGroup) {
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
     EXPECT_THAT(
-        errors_of({.fault = Fault::reports_late}, sums),
+        errors_of({.fault = Fault::reports_late}, sum_order),
         Each(AllOf(HasSubstr("rank 1: NCCL reports remote process exited or there was a network error"),
                    HasSubstr("rank 0 reached all_reduce (operation 3)"))));
   }
@@ -206,7 +206,7 @@ TEST_F(NcclCommunicator, AHostThatWaitsForTheStreamIsFreed) {
 }
 
 TEST_F(NcclCommunicator, WhatKernelsFoundIsLeftToWhoReadsTheNumbers) {
-  auto group = make_nccl_group(gpus(1), {.sums = SumOrder::engine});
+  auto group = make_nccl_group(gpus(1), {.sum_order = SumOrder::engine});
   const Tensor index = tensor({3}, {.dtype = DType::i64}).to(gpu(0));
   const Tensor row = index_select(ones({3, 4}, {.device = gpu(0)}), 0, index);
   Tensor gathered = empty({1, 4}, {.device = gpu(0)});

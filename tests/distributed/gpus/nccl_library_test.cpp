@@ -83,16 +83,16 @@ class NcclOneGpu : public testing::Test {
     }
 #endif
   }
-  static std::unique_ptr<Communicator> group_of_one(SumOrder sums) {
+  static std::unique_ptr<Communicator> group_of_one(SumOrder sum_order) {
     return std::move(
-        make_nccl_group(std::vector{kGpu}, {.timeout = std::chrono::seconds(30), .sums = sums})[0]);
+        make_nccl_group(std::vector{kGpu}, {.timeout = std::chrono::seconds(30), .sum_order = sum_order})[0]);
   }
   static constexpr Device kGpu{Device::Kind::cuda, 0};
 };
 
 TEST_F(NcclOneGpu, EveryOperation) {
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
-    const auto group = group_of_one(sums);
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
+    const auto group = group_of_one(sum_order);
     Tensor buffer = group->allocate(1000, {.device = kGpu}), part = empty({1000}, {.device = kGpu}),
            joined = empty({1000}, {.device = kGpu});
     const Tensor values = make<float>(1, 0, 1000);

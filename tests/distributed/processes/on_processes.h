@@ -36,7 +36,7 @@ struct LocalRun {
 /// done.
 inline std::vector<std::string> on_processes(int size, std::chrono::duration<double> timeout,
                                              const std::function<void(Rendezvous&, Communicator&)>& body,
-                                             SumOrder order = SumOrder::tree) {
+                                             SumOrder sum_order = SumOrder::tree) {
   LocalRun run(size);
   std::vector<pid_t> children;
   std::vector<int> pipes;
@@ -55,7 +55,7 @@ inline std::vector<std::string> on_processes(int size, std::chrono::duration<dou
         place.master_port = listener.port();
         auto rendezvous =
             std::make_shared<Rendezvous>(place, timeout, r == 0 ? std::move(listener) : Socket());
-        const auto communicator = make_gloo_communicator(rendezvous, order);
+        const auto communicator = make_gloo_communicator(rendezvous, sum_order);
         body(*rendezvous, *communicator);
         communicator->barrier();
       } catch (const std::exception& caught) {

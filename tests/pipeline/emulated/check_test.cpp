@@ -90,7 +90,7 @@ TEST_F(EmulatedFirstTraining, IsComparedOnceForEachKindOfTraining) {
   EXPECT_EQ(comparisons(options), 0);
   options.dtype = DType::f16;
   EXPECT_EQ(comparisons(options), 1) << "in another type";
-  options.sums = SumOrder::engine;
+  options.sum_order = SumOrder::engine;
   EXPECT_EQ(comparisons(options), 1) << "with other engines";
   EXPECT_EQ(comparisons(options), 0);
   EXPECT_EQ(kept(), 3);
@@ -240,7 +240,7 @@ Taken take(const std::string& model, const std::vector<Device>& devices, DType d
                    .shards = 4,
                    .devices = devices,
                    .dtype = dtype,
-                   .sums = SumOrder::tree}};
+                   .sum_order = SumOrder::tree}};
   Batch batch;
   const auto epoch = loader.epoch(0);
   loader.next(batch);

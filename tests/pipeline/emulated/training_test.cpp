@@ -66,10 +66,11 @@ TEST(EmulatedTraining, AStepWaitsForNothing) {
   }
 }
 
-std::string trained_hash(std::vector<Device> devices, int replicas, SumOrder sums = SumOrder::tree) {
+std::string trained_hash(std::vector<Device> devices, int replicas, SumOrder sum_order = SumOrder::tree) {
   Loader loader = make_loader();
-  Trainer trainer{
-      make_small_net, kSgd, {.replicas = replicas, .shards = 4, .devices = std::move(devices), .sums = sums}};
+  Trainer trainer{make_small_net,
+                  kSgd,
+                  {.replicas = replicas, .shards = 4, .devices = std::move(devices), .sum_order = sum_order}};
   for (const Batch& batch : loader.epoch(0)) {
     trainer.step(batch, sum_of_losses);
   }

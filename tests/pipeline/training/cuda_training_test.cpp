@@ -63,11 +63,11 @@ Trained train(const Run& run) {
 
 TEST_F(CudaTraining, TheTreeOfSumsAllowsDeterministicEnginesAlone) {
   const GpuArithmetic before = gpu_arithmetic();
-  for (const SumOrder sums : {SumOrder::tree, SumOrder::engine}) {
-    set_gpu_arithmetic({.tf32 = true, .deterministic = sums == SumOrder::engine});
+  for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
+    set_gpu_arithmetic({.tf32 = true, .deterministic = sum_order == SumOrder::engine});
     const Trainer trainer{
-        make_small_net, kSgd, {.replicas = 1, .shards = 1, .devices = {kGpu}, .sums = sums}};
-    EXPECT_EQ(gpu_arithmetic().deterministic, sums == SumOrder::tree);
+        make_small_net, kSgd, {.replicas = 1, .shards = 1, .devices = {kGpu}, .sum_order = sum_order}};
+    EXPECT_EQ(gpu_arithmetic().deterministic, sum_order == SumOrder::tree);
     EXPECT_TRUE(gpu_arithmetic().tf32);
   }
   set_gpu_arithmetic(before);

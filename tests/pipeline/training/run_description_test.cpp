@@ -35,8 +35,8 @@ TEST(RunDescription, NamesWhatTheBitsDependOn) {
             "0.05, momentum 0.9, "
             "weight decay 0, nesterov now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.shards = r.loader.shards = 8; }), "shards: 4 before, 8 now");
-  EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.sums = SumOrder::engine; }),
-            "sums: tree before, engine now");
+  EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.sum_order = SumOrder::engine; }),
+            "--sum-order: tree before, engine now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.seed = 6; }), "seed: 5 before, 6 now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.loader.batch_size = 32; }), "batch size: 16 before, 32 now");
   EXPECT_EQ(changed_by([](Recipe& r) {
@@ -52,6 +52,10 @@ TEST(RunDescription, NamesWhatTheBitsDependOn) {
   EXPECT_THAT(changed_by([](Recipe& r) { r.data = "synthetic:65"; }), testing::HasSubstr("data: 64 samples"));
   EXPECT_EQ(differences({{"a", "1"}}, "here", {{"b", "2"}}, "there"),
             "a: 1 here, nothing there; b: nothing here, 2 there");
+}
+
+TEST(RunDescription, NamesTheOrderOfSumsAsOlderCheckpointsDo) {
+  EXPECT_EQ(describe(Recipe()).options.at("sums"), "tree");
 }
 
 TEST(RunDescription, KnowsTf32) {
