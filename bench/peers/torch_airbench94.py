@@ -171,7 +171,7 @@ def accuracy(net, forward, images, labels, augmented, cast):
     return int(right) / len(labels)
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, default=1)
@@ -180,7 +180,11 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
     torch.set_num_threads(options.threads)
     on_gpu = options.device.startswith("cuda")
     torch.backends.cudnn.benchmark = True

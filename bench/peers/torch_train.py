@@ -105,17 +105,9 @@ def resident(name):
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 
-def main():
-    options = parse()
+def stepper(options, net, images, labels):
+    """A function that takes a step on the images and returns the loss."""
     on_gpu = options.device.startswith("cuda")
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    order = torch.channels_last if options.channels_last else torch.contiguous_format
-    net = MODELS[options.model]().to(options.device, memory_format=order)
-    images = torch.randn(options.batch_size, 3, 32, 32, device=options.device).contiguous(memory_format=order)
-    labels = torch.randint(0, 10, (options.batch_size,), device=options.device)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=0.001, momentum=0.9, nesterov=True, weight_decay=5e-4,
                                 **({"fused": True} if on_gpu else {}))
@@ -139,6 +131,22 @@ def main():
             scaler.step(optimizer)
             scaler.update()
         return loss
+
+    return step
+
+
+def main():
+    options = parse()
+    on_gpu = options.device.startswith("cuda")
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    order = torch.channels_last if options.channels_last else torch.contiguous_format
+    net = MODELS[options.model]().to(options.device, memory_format=order)
+    images = torch.randn(options.batch_size, 3, 32, 32, device=options.device).contiguous(memory_format=order)
+    labels = torch.randint(0, 10, (options.batch_size,), device=options.device)
+    step = stepper(options, net, images, labels)
 
     def wait():
         if on_gpu:

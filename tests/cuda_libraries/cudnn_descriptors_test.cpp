@@ -1,7 +1,9 @@
 // What the fake cuDNN takes and refuses, against the installed cuDNN where there is one.
+#include <algorithm>
 #include <cudnn.h>
 #include <functional>
 #include <gtest/gtest.h>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -120,66 +122,73 @@ struct Rule {
   std::function<cudnnStatus_t(const Api&)> act;
 };
 
-const std::vector<Rule>& rules() {
+const Numbers kPlain = {2, 3, 4, 5};
+
+std::vector<Rule> tensor_rules() {
   const auto tensor_status = [](const TensorOptions& options) {
     return [options](const Api& api) { return tensor(api, options)->finalize(); };
   };
-  const auto window_status = [](const WindowOptions& options) {
-    return [options](const Api& api) { return window(api, options)->finalize(); };
-  };
-  const auto operation = [](const ForwardOptions& options) {
-    return [options](const Api& api) { return operation_status(api, options); };
-  };
-  const Numbers plain = {2, 3, 4, 5};
-  static const std::vector<Rule> all = {
-      {"a tensor", CUDNN_STATUS_SUCCESS, tensor_status({plain})},
+  return {
+      {"a tensor", CUDNN_STATUS_SUCCESS, tensor_status({kPlain})},
       {"a tensor of bf16, aligned as its elements", CUDNN_STATUS_SUCCESS,
-       tensor_status({plain, 1, 2, CUDNN_DATA_BFLOAT16})},
-      {"alignment below an element", CUDNN_STATUS_BAD_PARAM, tensor_status({plain, 1, 2})},
-      {"no alignment", CUDNN_STATUS_BAD_PARAM, tensor_status({plain, 1, 0})},
+       tensor_status({kPlain, 1, 2, CUDNN_DATA_BFLOAT16})},
+      {"alignment below an element", CUDNN_STATUS_BAD_PARAM, tensor_status({kPlain, 1, 2})},
+      {"no alignment", CUDNN_STATUS_BAD_PARAM, tensor_status({kPlain, 1, 0})},
       {"a negative size", CUDNN_STATUS_BAD_PARAM, tensor_status({{2, -3, 4, 5}})},
       {"a tensor of nothing", CUDNN_STATUS_BAD_PARAM,
        [](const Api& api) { return Object(api, CUDNN_BACKEND_TENSOR_DESCRIPTOR).finalize(); }},
+  };
+}
+
+/// Of setting and asking for attributes.
+std::vector<Rule> attribute_rules() {
+  return {
       {"other numbers of sizes and strides", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) {
-         const Made made = tensor(api, {plain});
+       [](const Api& api) {
+         const Made made = tensor(api, {kPlain});
          made->set<std::int64_t>(CUDNN_ATTR_TENSOR_STRIDES, {1, 2, 3});
          return made->finalize();
        }},
       {"another kind's attribute", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) {
-         return tensor(api, {plain})->set<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, {1});
+       [](const Api& api) {
+         return tensor(api, {kPlain})->set<std::int64_t>(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, {1});
        }},
       {"another type", CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE,
-       [plain](const Api& api) {
-         return tensor(api, {plain})->set<float>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1});
-       }},
+       [](const Api& api) { return tensor(api, {kPlain})->set<float>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1}); }},
       {"two values for one", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) {
-         return tensor(api, {plain})->set<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1, 2});
+       [](const Api& api) {
+         return tensor(api, {kPlain})->set<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {1, 2});
        }},
       {"set when finalized", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) {
-         return finalized(tensor(api, {plain}))->set<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {2});
+       [](const Api& api) {
+         return finalized(tensor(api, {kPlain}))->set<std::int64_t>(CUDNN_ATTR_TENSOR_UNIQUE_ID, {2});
        }},
       {"finalized twice", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) { return finalized(tensor(api, {plain}))->finalize(); }},
+       [](const Api& api) { return finalized(tensor(api, {kPlain}))->finalize(); }},
       {"asked before it is finalized", CUDNN_STATUS_NOT_INITIALIZED,
-       [plain](const Api& api) {
+       [](const Api& api) {
          std::int64_t count = 0, value = 0;
-         return tensor(api, {plain})->get(CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &count, &value);
+         return tensor(api, {kPlain})->get(CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &count, &value);
        }},
       {"asked for another kind's attribute", CUDNN_STATUS_BAD_PARAM,
-       [plain](const Api& api) {
+       [](const Api& api) {
          std::int64_t count = 0, value = 0;
-         return finalized(tensor(api, {plain}))->get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1, &count, &value);
+         return finalized(tensor(api, {kPlain}))->get(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, 1, &count, &value);
        }},
       {"asked as another type", CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE,
-       [plain](const Api& api) {
+       [](const Api& api) {
          std::int64_t count = 0;
          float value = 0;
-         return finalized(tensor(api, {plain}))->get(CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &count, &value);
+         return finalized(tensor(api, {kPlain}))->get(CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &count, &value);
        }},
+  };
+}
+
+std::vector<Rule> window_rules() {
+  const auto window_status = [](const WindowOptions& options) {
+    return [options](const Api& api) { return window(api, options)->finalize(); };
+  };
+  return {
       {"a window", CUDNN_STATUS_SUCCESS, window_status({})},
       {"uneven paddings", CUDNN_STATUS_SUCCESS, window_status({{0, 1}, {2, 0}})},
       {"negative padding", CUDNN_STATUS_BAD_PARAM, window_status({{-1, 0}})},
@@ -189,6 +198,14 @@ const std::vector<Rule>& rules() {
       {"one stride", CUDNN_STATUS_BAD_PARAM, window_status({.strides = {1}})},
       {"a window of nothing", CUDNN_STATUS_BAD_PARAM,
        [](const Api& api) { return Object(api, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR).finalize(); }},
+  };
+}
+
+std::vector<Rule> convolution_rules() {
+  const auto operation = [](const ForwardOptions& options) {
+    return [options](const Api& api) { return operation_status(api, options); };
+  };
+  return {
       {"a convolution", CUDNN_STATUS_SUCCESS, operation({})},
       {"one in two groups", CUDNN_STATUS_SUCCESS, operation({.weight = {4, 4, 3, 3}})},
       {"an image that is not finalized", CUDNN_STATUS_BAD_PARAM, operation({.finalizes_x = false})},
@@ -200,6 +217,11 @@ const std::vector<Rule>& rules() {
       {"channels that no groups divide", CUDNN_STATUS_BAD_PARAM, operation({.weight = {4, 3, 3, 3}})},
       {"outputs that the groups do not divide", CUDNN_STATUS_BAD_PARAM,
        operation({.weight = {5, 4, 3, 3}, .y = {2, 5, 6, 6}})},
+  };
+}
+
+std::vector<Rule> other_rules() {
+  return {
       {"a graph of nothing", CUDNN_STATUS_BAD_PARAM,
        [](const Api& api) { return Object(api, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR).finalize(); }},
       {"heuristics for nothing", CUDNN_STATUS_BAD_PARAM,
@@ -216,6 +238,13 @@ const std::vector<Rule>& rules() {
          return pack.finalize();
        }},
   };
+}
+
+std::vector<Rule> rules() {
+  std::vector<Rule> all;
+  for (const auto& of : {tensor_rules, attribute_rules, window_rules, convolution_rules, other_rules}) {
+    std::ranges::move(of(), std::back_inserter(all));
+  }
   return all;
 }
 

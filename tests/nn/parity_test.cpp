@@ -18,15 +18,13 @@
 namespace millrace {
 namespace {
 
-/// Our error against PyTorch in float64, at most twice what PyTorch's own f32 errs.
-///
-/// A tensor of a few numbers can be near exact by luck, PyTorch's or ours, so each is allowed twice the
-/// larger of PyTorch's error for it and the root mean square of PyTorch's errors over all tensors of its kind
-/// (the output, the gradients, the buffers) in this network; the losses are taken together. PyTorch's f32 is
-/// a CPU's; a GPU is allowed what its order of sums costs besides.
-void expect_parity(const std::string& name, Device device) {
-  const double most = 2 * (device.is_cuda() ? test::kGpuErrorToCpus : 1);
-  const auto golden = golden::read(name);
+/// What a network came to on the golden inputs.
+struct Found {
+  std::map<std::string, Tensor> tensors;  // after the first step: output, gradients, buffers
+  std::vector<double> loss_errors;        // of each step, relative
+};
+
+Found train_on_golden(const std::string& name, const nlohmann::json& golden, Device device) {
   const auto images = golden["images"].get<std::int64_t>();
   const auto size = golden["size"].get<std::int64_t>();
   const auto net = nn::make_model(name);
@@ -38,8 +36,8 @@ void expect_parity(const std::string& name, Device device) {
   const Tensor y = golden::labels(name + "/y", images, 10).to(device);
 
   nn::Sgd sgd(*net, {.learning_rate = 0.001, .momentum = 0.9});
-  std::map<std::string, Tensor> found;
-  std::vector<double> loss_errors;
+  Found result;
+  auto& [found, loss_errors] = result;
   for (const double golden_loss : golden["losses"]) {
     sgd.zero_grad();
     const Variable out = (*net)(x);
@@ -61,6 +59,19 @@ void expect_parity(const std::string& name, Device device) {
     sgd.step();
     loss_errors.push_back((loss.item() - golden_loss) / golden_loss);
   }
+  return result;
+}
+
+/// Our error against PyTorch in float64, at most twice what PyTorch's own f32 errs.
+///
+/// A tensor of a few numbers can be near exact by luck, PyTorch's or ours, so each is allowed twice the
+/// larger of PyTorch's error for it and the root mean square of PyTorch's errors over all tensors of its kind
+/// (the output, the gradients, the buffers) in this network; the losses are taken together. PyTorch's f32 is
+/// a CPU's; a GPU is allowed what its order of sums costs besides.
+void expect_parity(const std::string& name, Device device) {
+  const double most = 2 * (device.is_cuda() ? test::kGpuErrorToCpus : 1);
+  const auto golden = golden::read(name);
+  auto [found, loss_errors] = train_on_golden(name, golden, device);
 
   std::map<std::string, std::vector<double>> kinds;  // PyTorch's errors
   for (const auto& [key, entry] : golden["tensors"].items()) {

@@ -14,6 +14,31 @@ struct Shapes {
   Shape a, b, result;
 };
 
+/// Number `place` of the product, of shape `result`, by a loop.
+double product_at(const Tensor& a, const Tensor& b, const Shape& result, std::int64_t place) {
+  const Tensor left = a.dim() == 1 ? a.unsqueeze(0) : a;
+  const Tensor right = b.dim() == 1 ? b.unsqueeze(1) : b;
+  const std::int64_t m = left.size(-2), k = left.size(-1), n = right.size(-1);
+  const std::int64_t batch = place / (m * n), i = place / n % m, j = place % n;
+  Shape left_all = result, right_all = result;
+  if (a.dim() == 1) {
+    left_all.insert(left_all.size() - (b.dim() > 1), 1);
+    right_all = left_all;
+  }
+  if (b.dim() == 1) {
+    left_all.push_back(1);
+    right_all = left_all;
+  }
+  left_all[-1] = k;
+  right_all[-2] = k;
+  double sum = 0;
+  for (std::int64_t p = 0; p < k; ++p) {
+    sum += test::broadcast_at(left, left_all, (batch * m + i) * k + p) *
+           test::broadcast_at(right, right_all, (batch * k + p) * n + j);
+  }
+  return sum;
+}
+
 TEST(Matmul, MatchesLoops) {
   auto engine = test::random_engine();
   const Shapes table[] = {{{3}, {3}, {}},
@@ -38,28 +63,9 @@ TEST(Matmul, MatchesLoops) {
         }
         const Tensor got = matmul(a, b);
         ASSERT_EQ(got.shape(), shapes.result);
-        const Tensor left = a.dim() == 1 ? a.unsqueeze(0) : a;
-        const Tensor right = b.dim() == 1 ? b.unsqueeze(1) : b;
-        const std::int64_t m = left.size(-2), k = left.size(-1), n = right.size(-1);
         const std::vector<double> numbers = test::values(got);
         for (std::int64_t place = 0; place < got.numel(); ++place) {
-          double expected = 0;
-          const std::int64_t batch = place / (m * n), i = place / n % m, j = place % n;
-          Shape left_all = shapes.result, right_all = shapes.result;
-          if (a.dim() == 1) {
-            left_all.insert(left_all.size() - (b.dim() > 1), 1);
-            right_all = left_all;
-          }
-          if (b.dim() == 1) {
-            left_all.push_back(1);
-            right_all = left_all;
-          }
-          left_all[-1] = k;
-          right_all[-2] = k;
-          for (std::int64_t p = 0; p < k; ++p) {
-            expected += test::broadcast_at(left, left_all, (batch * m + i) * k + p) *
-                        test::broadcast_at(right, right_all, (batch * k + p) * n + j);
-          }
+          const double expected = product_at(a, b, shapes.result, place);
           ASSERT_NEAR(numbers[static_cast<std::size_t>(place)], expected,
                       test::epsilon(dtype) * std::abs(expected) + 1e-5)
               << fmt::format("{} {} {}", dtype, shapes.a, shapes.b);

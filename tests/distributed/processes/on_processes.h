@@ -31,44 +31,30 @@ struct LocalRun {
   Socket listener;
 };
 
-/// Runs `body` as each rank of a Gloo group, in a process of its own; returns what each one's error said, ""
-/// without one, "killed" when it ended by a signal. A rank that stops itself is killed once the others are
-/// done.
-inline std::vector<std::string> on_processes(int size, std::chrono::duration<double> timeout,
-                                             const std::function<void(Rendezvous&, Communicator&)>& body,
-                                             SumOrder sum_order = SumOrder::tree) {
-  LocalRun run(size);
-  std::vector<pid_t> children;
-  std::vector<int> pipes;
-  for (int r = 0; r < size; ++r) {
-    std::array<int, 2> ends{};
-    if (pipe(ends.data()) != 0) {
-      throw MachineError("pipe failed");
-    }
-    const pid_t child = fork();
-    if (child == 0) {
-      std::string error;
-      try {
-        Socket listener = std::exchange(run.listener, Socket());
-        LocalRun fresh(size);
-        Place place = fresh.place(r);
-        place.master_port = listener.port();
-        auto rendezvous =
-            std::make_shared<Rendezvous>(place, timeout, r == 0 ? std::move(listener) : Socket());
-        const auto communicator = make_gloo_communicator(rendezvous, sum_order);
-        body(*rendezvous, *communicator);
-        communicator->barrier();
-      } catch (const std::exception& caught) {
-        error = caught.what();
-      }
-      _exit(write(ends[1], error.data(), error.size()) < 0 ? 1 : 0);
-    }
-    close(ends[1]);
-    children.push_back(child);
-    pipes.push_back(ends[0]);
+using ProcessBody = std::function<void(Rendezvous&, Communicator&)>;
+
+/// In the process of rank `rank`: runs `body` in the group and returns what its error said.
+inline std::string error_of(int rank, LocalRun& run, std::chrono::duration<double> timeout,
+                            const ProcessBody& body, SumOrder sum_order) {
+  try {
+    Socket listener = std::exchange(run.listener, Socket());
+    LocalRun fresh(run.size);
+    Place place = fresh.place(rank);
+    place.master_port = listener.port();
+    auto rendezvous =
+        std::make_shared<Rendezvous>(place, timeout, rank == 0 ? std::move(listener) : Socket());
+    const auto communicator = make_gloo_communicator(rendezvous, sum_order);
+    body(*rendezvous, *communicator);
+    communicator->barrier();
+  } catch (const std::exception& caught) {
+    return caught.what();
   }
-  run.listener = Socket();
-  std::vector<std::string> errors(static_cast<std::size_t>(size));
+  return "";
+}
+
+/// Waits for the processes, and reads from each one's pipe what its error said.
+inline std::vector<std::string> wait_for(const std::vector<pid_t>& children, const std::vector<int>& pipes) {
+  std::vector<std::string> errors(children.size());
   std::vector<bool> stopped(errors.size());
   // Those that go on first: a stopped one may be killed then.
   for (std::size_t r = 0; r < errors.size(); ++r) {
@@ -88,6 +74,32 @@ inline std::vector<std::string> on_processes(int size, std::chrono::duration<dou
     close(pipes[r]);
   }
   return errors;
+}
+
+/// Runs `body` as each rank of a Gloo group, in a process of its own; returns what each one's error said, ""
+/// without one, "killed" when it ended by a signal. A rank that stops itself is killed once the others are
+/// done.
+inline std::vector<std::string> on_processes(int size, std::chrono::duration<double> timeout,
+                                             const ProcessBody& body, SumOrder sum_order = SumOrder::tree) {
+  LocalRun run(size);
+  std::vector<pid_t> children;
+  std::vector<int> pipes;
+  for (int r = 0; r < size; ++r) {
+    std::array<int, 2> ends{};
+    if (pipe(ends.data()) != 0) {
+      throw MachineError("pipe failed");
+    }
+    const pid_t child = fork();
+    if (child == 0) {
+      const std::string error = error_of(r, run, timeout, body, sum_order);
+      _exit(write(ends[1], error.data(), error.size()) < 0 ? 1 : 0);
+    }
+    close(ends[1]);
+    children.push_back(child);
+    pipes.push_back(ends[0]);
+  }
+  run.listener = Socket();
+  return wait_for(children, pipes);
 }
 
 }  // namespace millrace

@@ -51,6 +51,33 @@ void for_each_product(const Case& c, std::int64_t oh_count, std::int64_t ow_coun
   }
 }
 
+struct Expected {
+  std::vector<double> out, grad_x, grad_w, grad_b;
+};
+
+Expected expected(const Case& c, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                  const Tensor& grad) {
+  const std::int64_t oh = grad.size(2), ow = grad.size(3);
+  const auto xs = values(x), ws = values(weight), gs = values(grad);
+  Expected to{std::vector<double>(gs.size()), std::vector<double>(xs.size()), std::vector<double>(ws.size()),
+              std::vector<double>(static_cast<std::size_t>(c.out))};
+  for (std::size_t i = 0; i < gs.size(); ++i) {
+    const std::size_t channel = i / static_cast<std::size_t>(oh * ow) % static_cast<std::size_t>(c.out);
+    if (c.bias) {
+      to.out[i] = values(bias)[channel];
+    }
+    to.grad_b[channel] += gs[i];
+  }
+  for_each_product(c, oh, ow, [&](std::int64_t xi, std::int64_t wi, std::int64_t oi) {
+    const auto a = static_cast<std::size_t>(xi), b = static_cast<std::size_t>(wi),
+               o = static_cast<std::size_t>(oi);
+    to.out[o] += xs[a] * ws[b];
+    to.grad_x[a] += gs[o] * ws[b];
+    to.grad_w[b] += gs[o] * xs[a];
+  });
+  return to;
+}
+
 void check(const Case& c, DType dtype, std::uint64_t seed) {
   const auto& p = c.params;
   const std::int64_t oh =
@@ -67,23 +94,7 @@ void check(const Case& c, DType dtype, std::uint64_t seed) {
       draw.tensor({c.out, c.in / p.groups, c.kernel_height, c.kernel_width}, {.dtype = dtype}).to(DType::f32);
   const Tensor bias = c.bias ? draw.tensor({c.out}, {}) : Tensor();
 
-  const auto xs = values(x), ws = values(weight), gs = values(grad);
-  std::vector<double> out(gs.size()), grad_x(xs.size()), grad_w(ws.size()),
-      grad_b(static_cast<std::size_t>(c.out));
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    const std::size_t channel = i / static_cast<std::size_t>(oh * ow) % static_cast<std::size_t>(c.out);
-    if (c.bias) {
-      out[i] = values(bias)[channel];
-    }
-    grad_b[channel] += gs[i];
-  }
-  for_each_product(c, oh, ow, [&](std::int64_t xi, std::int64_t wi, std::int64_t oi) {
-    const auto a = static_cast<std::size_t>(xi), b = static_cast<std::size_t>(wi),
-               o = static_cast<std::size_t>(oi);
-    out[o] += xs[a] * ws[b];
-    grad_x[a] += gs[o] * ws[b];
-    grad_w[b] += gs[o] * xs[a];
-  });
+  const auto [out, grad_x, grad_w, grad_b] = expected(c, x, weight, bias, grad);
 
   Tensor got_out = garbage(grad.shape(), image);
   Tensor got_x = garbage(x.shape(), image);
