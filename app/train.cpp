@@ -1,18 +1,17 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cstring>
 #include <fmt/format.h>
 #include <limits>
 
 #include "app/checkpoints.h"
 #include "app/commands.h"
-#include "app/exit_code.h"
 #include "app/interruption.h"
 #include "app/options.h"
 #include "app/output/measure.h"
 #include "app/output/outputs.h"
 #include "app/processes.h"
 #include "app/report.h"
+#include "app/training.h"
 #include "base/cores.h"
 #include "dataio/subset.h"
 #include "nn/models/models.h"
@@ -122,52 +121,9 @@ void announce_resumed(const fs::path& from, const Trainer& trainer, const Loader
              {"total_steps", trainer.steps()}});
 }
 
-struct Parts {
-  Trainer& trainer;
-  Loader& loader;
-  Loader* test;                // or null
-  Checkpointer* checkpointer;  // or null
-  Report& report;
-  JsonLog& log;
-  ProcessGroup& processes;
-  double max_bad_rate;
-};
-
-/// @throws Interrupted once a checkpoint is on disk, if there are to be any.
-[[noreturn]] void leave(int signal, const Parts& parts) {
-  const std::string name = fmt::format("SIG{}", sigabbrev_np(signal));
-  const std::int64_t steps = parts.trainer.steps();
-  Json event = {{"event", "interrupted"}, {"signal", name}, {"total_steps", steps}};
-  if (parts.processes.rank() > 0) {
-    throw Interrupted(kInterrupted, fmt::format("{}: ended after step {}", name, steps));
-  }
-  if (parts.checkpointer == nullptr) {
-    parts.log.write(event);
-    throw Interrupted(
-        128 + signal,
-        fmt::format("{}: ended after step {}; nothing was saved, as there is no --checkpoint", name, steps));
-  }
-  const std::string path = parts.checkpointer->save(parts.trainer, parts.loader).string();
-  event["checkpoint"] = path;
-  parts.log.write(event);
-  throw Interrupted(kInterrupted,
-                    fmt::format("{}: ended after step {}; --resume auto goes on from {}", name, steps, path));
-}
-
-/// After every step, and every evaluation of `used`: what the processes decide together.
-/// @throws Interrupted when a signal to any of them asks for it. @throws InputError when too much of the data
-/// is bad.
-void leave_if_asked(const Parts& parts, const Loader& used) {
-  const Agreed all = agree(parts.processes, noted_signal(), used);
-  check_bad_rate(all.bad_samples, all.samples, parts.max_bad_rate, "the ranks have named the first ones");
-  if (all.signal != 0) {
-    leave(all.signal, parts);
-  }
-}
-
 /// On the test data. One that a signal breaks off is made anew after a resume: the loader stands at the
 /// epoch's end.
-void evaluate(const Parts& parts, const ScoreFunction& score, bool augmented) {
+void evaluate(const Training& parts, const ScoreFunction& score, bool augmented) {
   const auto start = std::chrono::steady_clock::now();
   const Evaluation evaluation =
       parts.trainer.evaluate(*parts.test, score, {.stop = [] { return noted_signal() != 0; }});
@@ -177,7 +133,7 @@ void evaluate(const Parts& parts, const ScoreFunction& score, bool augmented) {
 
 /// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
 /// is the finished network.
-void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const LossFunction& loss) {
+void run_steps(std::int64_t steps, std::int64_t epoch, const Training& parts, const LossFunction& loss) {
   if (steps <= 0) {
     return;
   }
@@ -198,7 +154,7 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Parts& parts, const
 
 /// From where the loader stands to the end, which may be in the middle of an epoch. The finished network is
 /// kept before it is evaluated.
-void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss) {
+void run_epochs(std::int64_t steps, const Training& parts, const LossFunction& loss) {
   const auto& [trainer, loader, test, checkpointer, report, log, processes, max_bad_rate] = parts;
   const std::int64_t an_epoch = loader.steps_per_epoch();
   for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
@@ -212,11 +168,80 @@ void run_epochs(std::int64_t steps, const Parts& parts, const LossFunction& loss
   }
 }
 
-void end_report(const Parts& parts) {
+void end_report(const Training& parts) {
   if (const std::int64_t bad = agree(parts.processes, 0, parts.loader).bad_samples; bad > 0) {
     show(fmt::format("{} of the training data could not be read, over all epochs\n", counted(bad, "sample")));
   }
   parts.report.finish(parts.trainer.weights_hash(), parts.loader.statistics());
+}
+
+struct Data {
+  std::shared_ptr<const Dataset> train, test;  // test: or null
+};
+
+Data open_data(const TrainOptions& o) {
+  Data data{.train = open_dataset(o.data, o.reading.open_options())};
+  if (o.validation_fraction > 0) {
+    ValidationSplit split = split_validation(data.train, o.validation_fraction, o.seed);
+    data = {.train = std::move(split.train), .test = std::move(split.validation)};
+  }
+  if (!o.test_data.empty()) {
+    data.test = open_dataset(o.test_data, o.reading.open_options(false));
+  }
+  return data;
+}
+
+/// Null where there is nothing to measure on.
+std::unique_ptr<Loader> make_test_loader(const TrainOptions& o, const Data& data,
+                                         const ModelDescription& model, const TrainerOptions& trainer,
+                                         double max_bad_rate) {
+  if (!data.test) {
+    return nullptr;
+  }
+  LoaderOptions options = evaluation_loader(model, trainer, o.compute.threads);
+  o.bad_samples.apply_to_evaluation(options);
+  options.max_bad_rate = max_bad_rate;
+  auto test = std::make_unique<Loader>(data.test, options);
+  check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
+  return test;
+}
+
+/// What all processes must have alike: `run`, and what its bits do not depend on.
+RunDescription describe_shared(const TrainOptions& o, RunDescription run, const Loader* test,
+                               double max_bad_rate) {
+  run.options["epochs"] = fmt::to_string(o.recipe.epochs);
+  run.options["max bad rate"] = fmt::to_string(max_bad_rate);
+  run.options["evaluation"] =
+      test != nullptr
+          ? fmt::format("{} samples {:016x}, {}{}", test->dataset().size(), test->state().fingerprint,
+                        test->options().transforms, o.recipe.test_time_augmentation ? ", --tta" : "")
+          : "none";
+  return run;
+}
+
+/// At the end. Other ranks wait in the last of these, whatever becomes of rank 0's files.
+void keep_and_measure(const TrainOptions& o, const ModelDescription& model, const Training& parts,
+                      bool is_kept, const Say& say) {
+  write_all({[&] {
+               if (parts.checkpointer != nullptr && !is_kept) {
+                 parts.checkpointer->save(parts.trainer, parts.loader);
+               }
+             },
+             [&] {
+               if (!o.outputs.save.empty()) {
+                 save_model(o.outputs.save, parts.trainer.module(), model);
+               }
+             },
+             [&] {
+               if (parts.test != nullptr) {
+                 evaluate(parts, &nn::Module::operator(), false);
+               }
+               if (parts.test != nullptr && o.recipe.test_time_augmentation) {
+                 evaluate(parts, nn::average_over_augmentations, true);
+               }
+               end_report(parts);
+             }},
+            say);
 }
 
 void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes) {
@@ -228,25 +253,11 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   o.checkpoints.check();
   note_signals();
   TrainerOptions trainer_options = o.compute.resolve(o.recipe.batch_size, o.seed, processes);
-  std::shared_ptr<const Dataset> data = open_dataset(o.data, o.reading.open_options()), test_data;
-  if (o.validation_fraction > 0) {
-    ValidationSplit split = split_validation(data, o.validation_fraction, o.seed);
-    data = std::move(split.train);
-    test_data = std::move(split.validation);
-  }
-  if (!o.test_data.empty()) {
-    test_data = open_dataset(o.test_data, o.reading.open_options(false));
-  }
-  Loader loader{data, training_loader(o, trainer_options)};
+  const Data data = open_data(o);
+  Loader loader{data.train, training_loader(o, trainer_options)};
   const ModelDescription model = describe_model(o, loader);
-  std::unique_ptr<Loader> test;
-  if (test_data) {
-    LoaderOptions options = evaluation_loader(model, trainer_options, o.compute.threads);
-    o.bad_samples.apply_to_evaluation(options);
-    options.max_bad_rate = loader.options().max_bad_rate;
-    test = std::make_unique<Loader>(test_data, options);
-    check_fits(*test, model, o.test_data.empty() ? o.data : o.test_data);
-  }
+  const std::unique_ptr<Loader> test =
+      make_test_loader(o, data, model, trainer_options, loader.options().max_bad_rate);
   check_first_training(model, trainer_options);
   const std::int64_t an_epoch = loader.steps_per_epoch(), steps = o.recipe.steps(an_epoch);
   o.recipe.apply(trainer_options, an_epoch);
@@ -255,15 +266,8 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   o.recipe.arrange(trainer, an_epoch);
 
   const RunDescription run = describe_run(trainer, loader, o.recipe.describe());
-  RunDescription shared = run;
-  shared.options["epochs"] = fmt::to_string(o.recipe.epochs);
   const double max_bad_rate = o.bad_samples.max_rate.value_or(LoaderOptions().max_bad_rate);
-  shared.options["max bad rate"] = fmt::to_string(max_bad_rate);
-  shared.options["evaluation"] =
-      test ? fmt::format("{} samples {:016x}, {}{}", test->dataset().size(), test->state().fingerprint,
-                         model.transforms, o.recipe.test_time_augmentation ? ", --tta" : "")
-           : "none";
-  require_same(*processes, shared);
+  require_same(*processes, describe_shared(o, run, test.get(), max_bad_rate));
   JsonLog log(o.outputs.log_json, o.checkpoints.resumes());
   announce(o, trainer_options, loader, log);
   Report report(log, o.recipe.epochs, an_epoch, o.log_every);
@@ -275,33 +279,14 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
   go_on_with_rank_0(*processes, loader);
   const std::int64_t first = trainer.steps();
   if (first == 0 && processes->rank() == 0 && o.recipe.initialize) {
-    o.recipe.begin(trainer, data, loader.options());
+    o.recipe.begin(trainer, data.train, loader.options());
     report.initialized();
   }
-  const Parts parts{trainer, loader, test.get(), checkpointer.get(), report, log, *processes, max_bad_rate};
+  const Training parts{trainer, loader, test.get(), checkpointer.get(),
+                       report,  log,    *processes, max_bad_rate};
   run_epochs(steps, parts, o.recipe.loss());
   const bool is_kept = trainer.steps() == first && !checkpoints_in(o.checkpoints.folder).empty();
-  // Other ranks wait in the last of these, whatever becomes of rank 0's files.
-  write_all({[&] {
-               if (checkpointer && !is_kept) {
-                 checkpointer->save(trainer, loader);
-               }
-             },
-             [&] {
-               if (!o.outputs.save.empty()) {
-                 save_model(o.outputs.save, trainer.module(), model);
-               }
-             },
-             [&] {
-               if (test) {
-                 evaluate(parts, &nn::Module::operator(), false);
-               }
-               if (test && o.recipe.test_time_augmentation) {
-                 evaluate(parts, nn::average_over_augmentations, true);
-               }
-               end_report(parts);
-             }},
-            say);
+  keep_and_measure(o, model, parts, is_kept, say);
 }
 
 /// Joins the other processes, if there are any, and tells them of mistakes; rank 0 alone writes.
