@@ -97,6 +97,22 @@ struct Measured {
   double teraflops() const { return 3e-12 * speed.median() * operations; }  // backward is twice forward
 };
 
+/// Repeats `step`, then `wait`, which waits for its end.
+template <typename Step, typename Wait>
+Measurement time_repeats(const BenchTrainOptions& o, const Step& step, const Wait& wait) {
+  Measurement speed;
+  for (int repeat = 0; repeat < o.repeats; ++repeat) {
+    std::int64_t steps = 0;
+    const auto start = std::chrono::steady_clock::now();
+    for (; steps == 0 || seconds_since(start) < o.seconds; ++steps) {
+      step();
+    }
+    wait();
+    speed.images_per_second.push_back(static_cast<double>(steps * o.batch_size) / seconds_since(start));
+  }
+  return speed;
+}
+
 Measured measure(const BenchTrainOptions& o, const TrainerOptions& options) {
   using Clock = std::chrono::steady_clock;
   Feed feed(o, options);
@@ -134,16 +150,7 @@ Measured measure(const BenchTrainOptions& o, const TrainerOptions& options) {
   measured.last_loss = mean_loss();
   const double idle_before = trainer.idle_seconds();
   const auto measured_from = Clock::now();
-  for (int repeat = 0; repeat < o.repeats; ++repeat) {
-    std::int64_t steps = 0;
-    const auto start = Clock::now();
-    for (; steps == 0 || seconds_since(start) < o.seconds; ++steps) {
-      step();
-    }
-    measured.last_loss = mean_loss();
-    measured.speed.images_per_second.push_back(static_cast<double>(steps * o.batch_size) /
-                                               seconds_since(start));
-  }
+  measured.speed = time_repeats(o, step, [&] { measured.last_loss = mean_loss(); });
   const double seconds = seconds_since(measured_from);
   measured.steps = trainer.steps();
   measured.idle = (trainer.idle_seconds() - idle_before) / seconds;

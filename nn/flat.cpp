@@ -9,28 +9,34 @@ namespace {
 /// The next place that starts on 64 bytes.
 constexpr std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
-}  // namespace
-
-FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allocate& allocate) {
+/// Appends a network's trainable parameters and the others; returns how many elements the former take.
+std::int64_t lay_out(const Module& module, std::vector<FlatParameters::Slot>& slots,
+                     std::vector<std::pair<std::string, Variable>>& frozen) {
   auto parameters = module.named_parameters();
   std::reverse(parameters.begin(), parameters.end());
   std::int64_t size = 0;
   for (auto& [name, parameter] : parameters) {
     if (!parameter.requires_grad()) {
-      frozen_.emplace_back(name, parameter);
+      frozen.emplace_back(name, parameter);
       continue;
     }
     if (parameter.dtype() != DType::f32) {
       throw InputError("FlatParameters: parameter {} is {}, expected f32", name, parameter.dtype());
     }
     const std::int64_t count = parameter.data().numel();
-    slots_.push_back({parameter, name, size, count});
+    slots.push_back({parameter, name, size, count});
     size = aligned(size + count);
   }
-  if (slots_.empty()) {
+  if (slots.empty()) {
     throw InputError("FlatParameters: {} has no trainable parameters", module.kind());
   }
+  return size;
+}
 
+}  // namespace
+
+FlatParameters::FlatParameters(Module& module, Statistics statistics, const Allocate& allocate) {
+  const std::int64_t size = lay_out(module, slots_, frozen_);
   std::int64_t end = size;
   for (Module* part : module.modules()) {
     if (part->statistics_size() == 0) {

@@ -75,6 +75,29 @@ Tensor row_major_destination(const InputGradients& inputs, int i, const Shape& s
   return fits ? destination : empty(shape, {.dtype = DType::f32, .device = gradient.device()});
 }
 
+/// Those of weight [kernel] and bias; `index` is of the winners of a pooling in the same pass.
+void add_parameter_gradients(const SavedTensor& x, const Tensor& grad, const Shape& kernel,
+                             const Conv2dOptions& options, const Tensor& index, InputGradients& inputs) {
+  Tensor grad_bias = inputs.needed(2) ? row_major_destination(inputs, 2, {kernel[0]}, grad) : Tensor();
+  if (inputs.needed(1)) {
+    Tensor grad_weight = row_major_destination(inputs, 1, kernel, grad);
+    if (index.defined()) {
+      MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get("conv2d"), grad, index, options,
+                             grad_weight, grad_bias);
+    } else {
+      MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, options, grad_weight,
+                      grad_bias);
+    }
+    inputs.add(1, std::move(grad_weight));
+  } else if (inputs.needed(2)) {
+    Tensor sums = grad_bias.view({1, kernel[0], 1, 1});
+    MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, sums);
+  }
+  if (inputs.needed(2)) {
+    inputs.add(2, std::move(grad_bias));
+  }
+}
+
 /// The convolution, of which `shape` is computed, or with `pools` that and the pooling behind it in one pass.
 Variable convolve(const Tensor& input, const Variable& x, const Variable& weight, const Variable& bias,
                   const Conv2dOptions& options, const Shape& shape, bool pools = false) {
@@ -89,45 +112,27 @@ Variable convolve(const Tensor& input, const Variable& x, const Variable& weight
     MILLRACE_LAUNCH(x.device(), conv2d_forward, input, kernel, detail::dense_value(bias), options, out);
   }
   const double operations = detail::operations_with(weight, (pools ? 4 : 1) * out.numel());
-  return record(
-      {pools ? "conv2d_max_pool2d" : "conv2d", operations}, std::move(out), {x, weight, bias},
-      [&](const Tensor&) {
-        const bool needs_input = weight.requires_grad();
-        return [options, index, x = needs_input ? SavedTensor(input) : SavedTensor(),
-                weight = SavedTensor(kernel),
-                shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
-          const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
-          const Tensor& kernel = weight.get("conv2d");
-          if (inputs.needed(0)) {
-            Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
-            if (index.defined()) {
-              MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_data, grad, index, kernel, options, grad_x);
-            } else {
-              MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, options, grad_x);
-            }
-            inputs.add(0, std::move(grad_x));
-          }
-          Tensor grad_bias =
-              inputs.needed(2) ? row_major_destination(inputs, 2, {kernel.size(0)}, grad) : Tensor();
-          if (inputs.needed(1)) {
-            Tensor grad_weight = row_major_destination(inputs, 1, kernel.shape(), grad);
-            if (index.defined()) {
-              MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_weight, x.get("conv2d"), grad, index, options,
-                                     grad_weight, grad_bias);
-            } else {
-              MILLRACE_LAUNCH(grad.device(), conv2d_backward_weight, x.get("conv2d"), grad, options,
-                              grad_weight, grad_bias);
-            }
-            inputs.add(1, std::move(grad_weight));
-          } else if (inputs.needed(2)) {
-            Tensor sums = grad_bias.view({1, kernel.size(0), 1, 1});
-            MILLRACE_LAUNCH(grad.device(), reduce, ReduceOp::sum, grad, sums);
-          }
-          if (inputs.needed(2)) {
-            inputs.add(2, std::move(grad_bias));
-          }
-        };
-      });
+  return record({pools ? "conv2d_max_pool2d" : "conv2d", operations}, std::move(out), {x, weight, bias},
+                [&](const Tensor&) {
+                  const bool needs_input = weight.requires_grad();
+                  return [options, index, x = needs_input ? SavedTensor(input) : SavedTensor(),
+                          weight = SavedTensor(kernel),
+                          shape = x.shape()](const Tensor& gradient, InputGradients& inputs) {
+                    const Tensor grad = gradient.contiguous(MemoryFormat::channels_last);
+                    const Tensor& kernel = weight.get("conv2d");
+                    if (inputs.needed(0)) {
+                      Tensor grad_x = detail::image_destination(inputs, 0, shape, grad);
+                      if (index.defined()) {
+                        MILLRACE_LAUNCH_ON_CPU(conv2d_max_pool2d_backward_data, grad, index, kernel, options,
+                                               grad_x);
+                      } else {
+                        MILLRACE_LAUNCH(grad.device(), conv2d_backward_data, grad, kernel, options, grad_x);
+                      }
+                      inputs.add(0, std::move(grad_x));
+                    }
+                    add_parameter_gradients(x, grad, kernel.shape(), options, index, inputs);
+                  };
+                });
 }
 
 }  // namespace

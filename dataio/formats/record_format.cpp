@@ -35,6 +35,31 @@ Number get(const std::byte* at) {
   return value;
 }
 
+/// Whether these are the bytes of a whole header that this program reads. @throws InputError
+void check_start(std::span<const std::byte, RecordHeader::kBytes> bytes, const std::filesystem::path& path) {
+  const std::byte* at = bytes.data();
+  if (std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; })) {
+    throw InputError("records: the writing of {} was interrupted; remove it and convert again",
+                     path.string());
+  }
+  if (!std::equal(kMagic.begin(), kMagic.end(), at,
+                  [](std::uint8_t a, std::byte b) { return std::byte{a} == b; })) {
+    throw InputError("records: {} is no records file; millrace convert writes them", path.string());
+  }
+  if (const auto order = get<std::uint32_t>(at + 8); order != kByteOrder) {
+    throw InputError("records: {} has the byte order {:#010x}, expected {:#010x}; it is damaged or foreign",
+                     path.string(), order, kByteOrder);
+  }
+  if (const auto version = get<std::uint32_t>(at + 12); version != RecordHeader::kVersion) {
+    throw InputError("records: {} has version {} of the format, this program reads {}; convert it anew",
+                     path.string(), version, RecordHeader::kVersion);
+  }
+  constexpr std::size_t kSummed = RecordHeader::kBytes - 4;
+  if (crc32c(bytes.first(kSummed)) != get<std::uint32_t>(at + kSummed)) {
+    throw InputError("records: the header of {} is damaged: wrong checksum; convert it anew", path.string());
+  }
+}
+
 }  // namespace
 
 std::uint64_t RecordHeader::classes_offset() const { return index_offset + records * RecordEntry::kBytes; }
@@ -64,26 +89,8 @@ std::array<std::byte, RecordHeader::kBytes> RecordHeader::encode() const {
 
 RecordHeader RecordHeader::decode(std::span<const std::byte, kBytes> bytes, std::uint64_t file_size,
                                   const std::filesystem::path& path) {
+  check_start(bytes, path);
   const std::byte* at = bytes.data();
-  if (std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; })) {
-    throw InputError("records: the writing of {} was interrupted; remove it and convert again",
-                     path.string());
-  }
-  if (!std::equal(kMagic.begin(), kMagic.end(), at,
-                  [](std::uint8_t a, std::byte b) { return std::byte{a} == b; })) {
-    throw InputError("records: {} is no records file; millrace convert writes them", path.string());
-  }
-  if (const auto order = get<std::uint32_t>(at + 8); order != kByteOrder) {
-    throw InputError("records: {} has the byte order {:#010x}, expected {:#010x}; it is damaged or foreign",
-                     path.string(), order, kByteOrder);
-  }
-  if (const auto version = get<std::uint32_t>(at + 12); version != kVersion) {
-    throw InputError("records: {} has version {} of the format, this program reads {}; convert it anew",
-                     path.string(), version, kVersion);
-  }
-  if (crc32c(bytes.first(kBytes - 4)) != get<std::uint32_t>(at + kBytes - 4)) {
-    throw InputError("records: the header of {} is damaged: wrong checksum; convert it anew", path.string());
-  }
   RecordHeader header;
   header.file_size = get<std::uint64_t>(at + 16);
   header.records = get<std::uint64_t>(at + 24);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <iterator>
 
+#include "base/philox.h"
 #include "dataio/mapping.h"
 
 namespace millrace {
@@ -251,41 +252,42 @@ void SampleExecutor::execute(Slab& slab, std::int64_t epoch, std::int64_t begin,
   }
 }
 
+SampleExecutor::Read SampleExecutor::read(std::int64_t id, std::vector<std::byte>& bytes,
+                                          Scratch& scratch) const {
+  scratch.sample.store(id, std::memory_order_relaxed);
+  try {
+    const Sample sample = dataset_->read(id, bytes);
+    scratch.clock.lap(Stage::read, id);
+    prefetch(sample);
+    return {sample, nullptr};
+  } catch (...) {
+    return {{}, std::current_exception()};
+  }
+}
+
 void SampleExecutor::fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end,
                           Scratch& scratch, const Fetched* fetched) const {
   const Current current(scratch);
-  struct Read {
-    Sample sample;
-    std::exception_ptr error;
-  };
   const std::size_t bytes = writer_->bytes_per_image();
   const auto* ids = slab.ids().data<std::int64_t>();
   auto* labels = slab.field("label").data<std::int64_t>();
   std::byte* image = slab.field("image").raw() + static_cast<std::size_t>(begin) * bytes;
   const std::int64_t valid = std::find(ids + begin, ids + end, -1) - ids;  // the padding comes last
-  const auto read = [&](std::int64_t i) -> Read {
+  const auto bring = [&](std::int64_t i) -> Read {
     if (fetched != nullptr) {
       const auto place = static_cast<std::size_t>(i - begin);
       return {fetched->samples[place], fetched->errors[place]};
     }
-    scratch.sample.store(ids[i], std::memory_order_relaxed);
-    try {
-      const Sample sample = dataset_->read(ids[i], scratch.bytes[i % 2]);
-      scratch.clock.lap(Stage::read, ids[i]);
-      prefetch(sample);
-      return {sample, nullptr};
-    } catch (...) {
-      return {{}, std::current_exception()};
-    }
+    return read(ids[i], scratch.bytes[i % 2], scratch);
   };
   scratch.clock.begin(timed_every_ == 1);
   std::int64_t bytes_read = 0;
-  Read next = begin < valid ? read(begin) : Read{};
+  Read next = begin < valid ? bring(begin) : Read{};
   for (std::int64_t i = begin; i < valid; ++i, image += bytes) {
     scratch.clock.begin_one_of(timed_every_);
     // Reads one ahead, so that memory is on its way while this image is made. Its failure waits for its turn.
     const Read now = next;
-    next = i + 1 < valid ? read(i + 1) : Read{};
+    next = i + 1 < valid ? bring(i + 1) : Read{};
     bytes_read += std::ssize(now.sample.bytes);
     scratch.sample.store(ids[i], std::memory_order_relaxed);
     try {

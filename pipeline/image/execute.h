@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
+#include "dataio/sampler.h"
 #include "pipeline/image/batch_mix.h"
 #include "pipeline/image/decode.h"
 #include "pipeline/image/loader.h"
@@ -71,6 +72,13 @@ class SampleExecutor {
   void finish(Slab& slab, const PlannedShard& planned) const;
 
  private:
+  /// A sample as stored, or why there is none.
+  struct Read {
+    Sample sample;
+    std::exception_ptr error;
+  };
+
+  Read read(std::int64_t id, std::vector<std::byte>& bytes, Scratch& scratch) const;
   void fill(Slab& slab, std::int64_t epoch, std::int64_t begin, std::int64_t end, Scratch& scratch,
             const Fetched* fetched) const;
   void make(const Sample& sample, std::int64_t index, std::int64_t epoch, std::byte* image,

@@ -60,10 +60,8 @@ int shards_for(int most, std::int64_t batch_size) {
   return shards;
 }
 
-}  // namespace
-
-TrainerOptions resolve(TrainerOptions options) {
-  const int most = capacity(options.devices);
+/// Whether the machine computes in that type, and the numbers are such at all. @throws InputError
+void check(const TrainerOptions& options) {
   if (options.dtype != DType::f32 && options.dtype != DType::bf16 && options.dtype != DType::f16) {
     throw InputError("trainer: got {}, expected f32 or bf16, or f16 on GPUs", options.dtype);
   }
@@ -82,6 +80,13 @@ TrainerOptions resolve(TrainerOptions options) {
         "trainer: got {} replicas, expected a power of two, so that they share the shards equally",
         options.replicas);
   }
+}
+
+}  // namespace
+
+TrainerOptions resolve(TrainerOptions options) {
+  const int most = capacity(options.devices);
+  check(options);
   const int processes = options.processes ? options.processes->size() : 1;
   const bool shares_machine = options.processes && options.processes->place().local_size > 1;
   if (options.shards == 0) {

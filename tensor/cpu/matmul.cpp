@@ -57,8 +57,36 @@ void matmul_f32(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& ou
   }
 }
 
-void matmul_bf16(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
+onednn::Call make_call(const Tensor& a, const Tensor& b, const Tensor& bias, const Tensor& out) {
   using dnnl::memory;
+  const auto dims = [](const Shape& shape) { return memory::dims(shape.begin(), shape.end()); };
+  const auto desc = [&](const Tensor& x) {
+    return memory::desc(dims(x.shape()), onednn::data_type(x.dtype()), dims(x.strides()));
+  };
+  const auto make = [&](const dnnl::matmul::desc& wanted, const memory::desc* bias_desc) {
+    const dnnl::matmul::primitive_desc made(wanted, onednn::attributes(), onednn::engine());
+    const onednn::Call::Argument source{DNNL_ARG_SRC, onednn::unbound(made.src_desc())};
+    const onednn::Call::Argument weights{DNNL_ARG_WEIGHTS, onednn::unbound(made.weights_desc())};
+    const onednn::Call::Argument result{DNNL_ARG_DST, onednn::unbound(made.dst_desc())};
+    if (bias_desc == nullptr) {
+      return onednn::Call(dnnl::matmul(made), {source, weights, result}, made.scratchpad_desc());
+    }
+    return onednn::Call(dnnl::matmul(made),
+                        {source, weights, result, {DNNL_ARG_BIAS, onednn::unbound(*bias_desc)}},
+                        made.scratchpad_desc());
+  };
+  if (!bias.defined()) {
+    return make({desc(a), desc(b), desc(out)}, nullptr);
+  }
+  memory::dims bias_dims(static_cast<std::size_t>(out.dim()), 1);
+  bias_dims.back() = out.size(-1);
+  memory::dims bias_strides(bias_dims.size(), out.size(-1));
+  bias_strides.back() = 1;
+  const memory::desc bias_desc(bias_dims, onednn::data_type(bias.dtype()), bias_strides);
+  return make({desc(a), desc(b), bias_desc, desc(out)}, &bias_desc);
+}
+
+void matmul_bf16(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& out) {
   thread_local onednn::Cache<onednn::Call> cache;
   const bool batched = out.dim() == 3;
   const std::int64_t batches = batched ? out.size(0) : 1;
@@ -76,33 +104,7 @@ void matmul_bf16(const Tensor& a, const Tensor& b, const Tensor& bias, Tensor& o
                            batch_stride(b),
                            b.strides()[-2],
                            b.strides()[-1]};
-  onednn::Call& call = cache.find(key, "matmul", [&] {
-    const auto dims = [](const Shape& shape) { return memory::dims(shape.begin(), shape.end()); };
-    const auto desc = [&](const Tensor& x) {
-      return memory::desc(dims(x.shape()), onednn::data_type(x.dtype()), dims(x.strides()));
-    };
-    const auto make = [&](const dnnl::matmul::desc& wanted, const memory::desc* bias_desc) {
-      const dnnl::matmul::primitive_desc made(wanted, onednn::attributes(), onednn::engine());
-      const onednn::Call::Argument source{DNNL_ARG_SRC, onednn::unbound(made.src_desc())};
-      const onednn::Call::Argument weights{DNNL_ARG_WEIGHTS, onednn::unbound(made.weights_desc())};
-      const onednn::Call::Argument result{DNNL_ARG_DST, onednn::unbound(made.dst_desc())};
-      if (bias_desc == nullptr) {
-        return onednn::Call(dnnl::matmul(made), {source, weights, result}, made.scratchpad_desc());
-      }
-      return onednn::Call(dnnl::matmul(made),
-                          {source, weights, result, {DNNL_ARG_BIAS, onednn::unbound(*bias_desc)}},
-                          made.scratchpad_desc());
-    };
-    if (!bias.defined()) {
-      return make({desc(a), desc(b), desc(out)}, nullptr);
-    }
-    memory::dims bias_dims(static_cast<std::size_t>(out.dim()), 1);
-    bias_dims.back() = out.size(-1);
-    memory::dims bias_strides(bias_dims.size(), out.size(-1));
-    bias_strides.back() = 1;
-    const memory::desc bias_desc(bias_dims, onednn::data_type(bias.dtype()), bias_strides);
-    return make({desc(a), desc(b), bias_desc, desc(out)}, &bias_desc);
-  });
+  onednn::Call& call = cache.find(key, "matmul", [&] { return make_call(a, b, bias, out); });
   if (bias.defined()) {
     call.run({a.raw(), b.raw(), out.raw(), bias.raw()});
   } else {
