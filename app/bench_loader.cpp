@@ -14,6 +14,7 @@
 #include "app/output/measure.h"
 #include "app/output/statistics.h"
 #include "base/cores.h"
+#include "dataio/order.h"
 #include "dataio/sampler.h"
 #include "pipeline/image/decode.h"
 #include "pipeline/image/execute.h"

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "app/interruption.h"
+#include "distributed/rendezvous/rendezvous.h"
+#include "nn/optimizers/kind.h"
 #include "pipeline/training/step_check.h"
 #include "tensor/gpu/arithmetic.h"
 

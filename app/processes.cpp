@@ -9,6 +9,7 @@
 #include "app/interruption.h"
 #include "app/options.h"
 #include "base/error.h"
+#include "distributed/rendezvous/rendezvous.h"
 
 namespace millrace::app {
 

@@ -20,6 +20,9 @@ enum class Encoding : std::uint8_t {
   png
 };
 
+/// Of an encoded image. A larger one is taken for damaged or hostile, before memory is spent on it.
+inline constexpr std::int64_t kMostEncodedBytes = std::int64_t{1} << 28;
+
 /// One sample as stored: encoded bytes and a label. The bytes stay valid as long as the scratch that may hold
 /// them.
 struct Sample {

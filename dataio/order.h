@@ -3,34 +3,16 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string_view>
 
+#include "dataio/order_options.h"
 #include "dataio/permutation.h"
 
 namespace millrace {
 
-/// In which order an epoch visits the samples; each comes exactly once.
-enum class Order : std::uint8_t {
-  sequential,  ///< As the data set has them.
-  shuffled,    ///< One permutation of all samples.
-  blocks       ///< Blocks of neighbours in shuffled order, then shuffled within a window: for cold disks.
-};
-
-std::string_view name_of(Order order);
-/// @throws InputError that lists the orders.
-Order parse_order(std::string_view name);
-
-struct OrderOptions {
-  Order kind = Order::shuffled;
-  std::int64_t block_size = 64;  ///< Neighbours that are read about the same time; of Order::blocks.
-  std::int64_t window = 64;      ///< In blocks: samples are mixed among so many of them.
-  bool operator==(const OrderOptions&) const = default;
-};
-
 /// The order of one epoch: a bijection of [0, samples), a function of (seed, epoch) in O(1) memory.
 ///
 /// Blocks: the short block at the data set's end gets a random place, the whole ones are permuted around it,
-/// and each run of block_size * window positions is permuted in itself. Permutation::kVersion names all of
+/// and each run of block_size * window positions is permuted in itself. kPermutationVersion names all of
 /// this arithmetic.
 class EpochOrder {
  public:

@@ -10,13 +10,9 @@ namespace millrace {
 /// A generalized Feistel network on Z_a x Z_b, b = ceil(sqrt(size)), a = ceil(size / b): a position is a
 /// pair, and each round adds a keyed hash of one half to the other. Results of `size` or more are sent
 /// through again until one fits. Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002.
-/// Fewer rounds than eight mix visibly worse.
+/// Fewer rounds than eight mix visibly worse. Any change of this arithmetic needs a new kPermutationVersion.
 class Permutation {
  public:
-  /// Names the arithmetic below and is stored with every checkpoint: any change of an order needs a new
-  /// number.
-  static constexpr int kVersion = 1;
-
   /// The order of `epoch` under `seed`; the key is a hash of both, never their sum.
   /// @throws InputError unless 1 <= size <= 2^62.
   Permutation(std::int64_t size, std::uint64_t seed, std::int64_t epoch);

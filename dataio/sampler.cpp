@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/error.h"
+#include "dataio/order.h"
 
 namespace millrace {
 

@@ -3,15 +3,9 @@
 #include <cstdint>
 #include <span>
 
-#include "dataio/order.h"
+#include "dataio/order_options.h"
 
 namespace millrace {
-
-/// What becomes of the samples that fill no whole batch.
-enum class Tail : std::uint8_t {
-  drop,  ///< They are left out of this epoch.
-  pad    ///< They make a last batch, whose other places are masked: never a sample twice.
-};
 
 struct SamplerOptions {
   std::int64_t batch_size = 64;  ///< The global batch, over all shards.

@@ -14,8 +14,7 @@ class Stripes : public Dataset {
   std::string describe(std::int64_t index) const override { return "stripes " + std::to_string(index); }
 
   Sample read(std::int64_t index, std::vector<std::byte>& scratch) const override {
-    Generator random(
-        mix(2024, static_cast<std::uint64_t>(index)));  // the same picture for any thread that reads it
+    SampleRandom random(2024, 0, index);  // the same picture for any thread that reads it
     const auto label = static_cast<int>(random.below(3));
     const auto phase = static_cast<int>(random.below(8));
     scratch.resize(static_cast<std::size_t>(kSide * kSide));

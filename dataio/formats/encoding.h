@@ -9,9 +9,6 @@
 
 namespace millrace {
 
-/// Of an image's file. A larger one is taken for damaged or hostile, before memory is spent on it.
-inline constexpr std::int64_t kMostEncodedBytes = std::int64_t{1} << 28;
-
 /// JPEG or PNG by their first bytes; nothing for anything else.
 std::optional<Encoding> encoding_of(std::span<const std::byte> bytes);
 

@@ -3,12 +3,18 @@
 #include <cerrno>
 #include <fcntl.h>
 #include <limits>
+#include <optional>
+#include <span>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <vector>
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/hash.h"
+#include "dataio/file.h"
+#include "dataio/formats/record_format.h"
 
 namespace millrace {
 
@@ -95,7 +101,48 @@ RecordHeader header_for(const DatasetInfo& info) {
 
 }  // namespace
 
-RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
+class RecordWriter::Impl {
+ public:
+  Impl(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options);
+  ~Impl();
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  void add(const Sample& sample, std::string_view source);
+  void finish();
+  std::int64_t records() const { return records_; }
+  std::int64_t bytes() const { return static_cast<std::int64_t>(finished_bytes_ + offset_); }
+  std::int64_t files() const { return std::ssize(parts_); }
+
+ private:
+  struct Part {
+    fs::path unfinished;  // empty once it is in its place
+    RecordHeader header;
+  };
+
+  fs::path numbered(std::size_t part, std::size_t parts) const;
+  void check(const Sample& sample, std::string_view source) const;
+  void begin_part();
+  void end_part();
+  void append(std::span<const std::byte> bytes);
+  void flush();
+
+  fs::path path_;
+  RecordWriterOptions options_;
+  RecordHeader common_;
+  std::vector<std::byte> classes_;  // as the file has them
+  Hash hash_;
+  std::int64_t records_ = 0;
+  std::uint64_t finished_bytes_ = 0;
+  std::vector<Part> parts_;
+  FileDescriptor lock_;  // on the first part
+  // Of the last part:
+  std::optional<FileDescriptor> file_;
+  std::uint64_t offset_ = 0;
+  std::vector<std::byte> buffer_, index_;
+};
+
+RecordWriter::Impl::Impl(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
     : path_(std::move(path)), options_(options), common_(header_for(info)) {
   if (!path_.has_filename()) {
     throw InputError("records: '{}' names no file to write", path_.string());
@@ -118,7 +165,7 @@ RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordW
   begin_part();
 }
 
-RecordWriter::~RecordWriter() {
+RecordWriter::Impl::~Impl() {
   for (const Part& part : parts_) {
     if (!part.unfinished.empty()) {
       ::unlink(part.unfinished.c_str());
@@ -126,7 +173,7 @@ RecordWriter::~RecordWriter() {
   }
 }
 
-fs::path RecordWriter::numbered(std::size_t part, std::size_t parts) const {
+fs::path RecordWriter::Impl::numbered(std::size_t part, std::size_t parts) const {
   if (options_.part_size == 0) {
     return path_;
   }
@@ -136,7 +183,7 @@ fs::path RecordWriter::numbered(std::size_t part, std::size_t parts) const {
       fmt::format("{}-{:05}{}{}", path_.stem().string(), part, of, path_.extension().string()));
 }
 
-void RecordWriter::check(const Sample& sample, std::string_view source) const {
+void RecordWriter::Impl::check(const Sample& sample, std::string_view source) const {
   if (sample.bytes.size() > std::numeric_limits<std::uint32_t>::max()) {
     throw InputError("records: {} has {} bytes, a record holds at most {}", source, sample.bytes.size(),
                      std::numeric_limits<std::uint32_t>::max());
@@ -157,7 +204,7 @@ void RecordWriter::check(const Sample& sample, std::string_view source) const {
   }
 }
 
-void RecordWriter::add(const Sample& sample, std::string_view source) {
+void RecordWriter::Impl::add(const Sample& sample, std::string_view source) {
   check(sample, source);
   const auto name = std::as_bytes(std::span(source)).first(std::min<std::size_t>(source.size(), 0xFFFF));
   constexpr std::uint64_t kAlign = RecordEntry::kAlignment;
@@ -187,7 +234,7 @@ void RecordWriter::add(const Sample& sample, std::string_view source) {
   ++records_;
 }
 
-void RecordWriter::append(std::span<const std::byte> bytes) {
+void RecordWriter::Impl::append(std::span<const std::byte> bytes) {
   buffer_.insert(buffer_.end(), bytes.begin(), bytes.end());
   offset_ += bytes.size();
   if (buffer_.size() >= kBuffer) {
@@ -195,12 +242,12 @@ void RecordWriter::append(std::span<const std::byte> bytes) {
   }
 }
 
-void RecordWriter::flush() {
+void RecordWriter::Impl::flush() {
   write_at(file_->get(), buffer_, offset_ - buffer_.size(), parts_.back().unfinished);
   buffer_.clear();
 }
 
-void RecordWriter::begin_part() {
+void RecordWriter::Impl::begin_part() {
   if (parts_.size() == kMostParts) {
     throw InputError("records: more than {} files of {} bytes; choose a larger part size", kMostParts,
                      options_.part_size);
@@ -222,7 +269,7 @@ void RecordWriter::begin_part() {
   append(kZeros);
 }
 
-void RecordWriter::end_part() {
+void RecordWriter::Impl::end_part() {
   Part& part = parts_.back();
   part.header.records = index_.size() / RecordEntry::kBytes;
   part.header.index_offset = offset_;
@@ -236,7 +283,7 @@ void RecordWriter::end_part() {
   finished_bytes_ += std::exchange(offset_, 0);
 }
 
-void RecordWriter::finish() {
+void RecordWriter::Impl::finish() {
   if (records_ == 0) {
     throw InputError("records: there are no records to write to {}", path_.string());
   }
@@ -268,5 +315,14 @@ void RecordWriter::finish() {
     ::fsync(folder.get());
   }
 }
+
+RecordWriter::RecordWriter(fs::path path, const DatasetInfo& info, const RecordWriterOptions& options)
+    : impl_(std::make_unique<Impl>(std::move(path), info, options)) {}
+RecordWriter::~RecordWriter() = default;
+void RecordWriter::add(const Sample& sample, std::string_view source) { impl_->add(sample, source); }
+void RecordWriter::finish() { impl_->finish(); }
+std::int64_t RecordWriter::records() const { return impl_->records(); }
+std::int64_t RecordWriter::bytes() const { return impl_->bytes(); }
+std::int64_t RecordWriter::files() const { return impl_->files(); }
 
 }  // namespace millrace

@@ -1,17 +1,11 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <optional>
-#include <span>
+#include <memory>
 #include <string_view>
-#include <vector>
 
-#include "base/hash.h"
 #include "dataio/dataset.h"
-#include "dataio/file.h"
-#include "dataio/formats/record_format.h"
 
 namespace millrace {
 
@@ -42,36 +36,13 @@ class RecordWriter {
   /// Puts everything in its place. @throws InputError when there are no records.
   void finish();
 
-  std::int64_t records() const { return records_; }
-  std::int64_t bytes() const { return static_cast<std::int64_t>(finished_bytes_ + offset_); }
-  std::int64_t files() const { return static_cast<std::int64_t>(parts_.size()); }
+  std::int64_t records() const;
+  std::int64_t bytes() const;
+  std::int64_t files() const;
 
  private:
-  struct Part {
-    std::filesystem::path unfinished;  // empty once it is in its place
-    RecordHeader header;
-  };
-
-  std::filesystem::path numbered(std::size_t part, std::size_t parts) const;
-  void check(const Sample& sample, std::string_view source) const;
-  void begin_part();
-  void end_part();
-  void append(std::span<const std::byte> bytes);
-  void flush();
-
-  std::filesystem::path path_;
-  RecordWriterOptions options_;
-  RecordHeader common_;
-  std::vector<std::byte> classes_;  // as the file has them
-  Hash hash_;
-  std::int64_t records_ = 0;
-  std::uint64_t finished_bytes_ = 0;
-  std::vector<Part> parts_;
-  FileDescriptor lock_;  // on the first part
-  // Of the last part:
-  std::optional<FileDescriptor> file_;
-  std::uint64_t offset_ = 0;
-  std::vector<std::byte> buffer_, index_;
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace millrace

@@ -6,6 +6,7 @@
 #include "distributed/gpus/device_communicator.h"
 #include "distributed/gpus/nccl_communicator.h"
 #include "distributed/nested_communicator.h"
+#include "distributed/rendezvous/rendezvous.h"
 #include "distributed/threads/communicator.h"
 #include "tensor/config.h"
 

@@ -6,6 +6,7 @@
 #include "distributed/group/join.h"
 #include "distributed/processes/gloo_communicator.h"
 #include "distributed/processes/mpi_communicator.h"
+#include "distributed/rendezvous/rendezvous.h"
 #include "distributed/threads/communicator.h"
 #include "tensor/config.h"
 
@@ -64,5 +65,7 @@ ProcessGroup::ProcessGroup(const Place& place, const ProcessGroupOptions& option
   rendezvous_ = std::make_shared<Rendezvous>(place, options.timeout, inherited_listener(place));
   communicator_ = make_gloo_communicator(rendezvous_, options.sum_order);
 }
+
+const Place& ProcessGroup::place() const { return rendezvous_->place(); }
 
 }  // namespace millrace

@@ -5,9 +5,11 @@
 #include <string_view>
 
 #include "distributed/communicator.h"
-#include "distributed/rendezvous/rendezvous.h"
+#include "distributed/rendezvous/place.h"
 
 namespace millrace {
+
+class Rendezvous;
 
 /// What carries tensors between processes; `automatic` is MPI for processes that mpirun started without
 /// saying where rank 0 listens, else Gloo.
@@ -32,11 +34,11 @@ class ProcessGroup {
   explicit ProcessGroup(const Place& place, const ProcessGroupOptions& options = {});
 
   /// Filled in where the engine knew more.
-  const Place& place() const { return rendezvous_->place(); }
+  const Place& place() const;
   int rank() const { return place().rank; }
   int size() const { return place().size; }
   const std::shared_ptr<Communicator>& communicator() const { return communicator_; }
-  /// Exchanges texts, and knows who failed.
+  /// Exchanges texts, and knows who failed (distributed/rendezvous/rendezvous.h); not for users.
   Rendezvous& rendezvous() const { return *rendezvous_; }
 
  private:

@@ -1,5 +1,6 @@
 #include "nn/layers/dropout.h"
 
+#include "base/philox.h"
 #include "nn/step_context.h"
 
 namespace millrace::nn {

@@ -2,9 +2,12 @@
 
 #include <array>
 
-#include "nn/optimizers/kind.h"
-
 namespace millrace::nn {
+
+struct FlatPart;
+struct OptimizerFacts;  // nn/optimizers/kind.h says what a kind is
+template <typename Options>
+struct OptimizerOf;
 
 /// Kingma and Ba, arXiv 1412.6980; as torch.optim.Adam.
 struct AdamOptions {

@@ -4,6 +4,7 @@
 #include <map>
 #include <string>
 
+#include "nn/optimizers/kind.h"
 #include "nn/optimizers/optimizer.h"
 #include "tensor/kernels/training_kernels.h"
 

@@ -6,7 +6,7 @@
 
 /// What a kind of optimizer is: a struct of options, in a file of its own, with two functions that
 /// `Optimizer` calls. `facts_of` says what it is called, takes and keeps; `update` is one step of a part of
-/// the weights. `OptimizerOptions` lists the kinds.
+/// the weights. `OptimizerOptions` lists the kinds. Not for users.
 namespace millrace::nn {
 
 /// What options say of themselves.
@@ -23,10 +23,5 @@ struct OptimizerFacts {
   std::string_view fault = {};                  ///< What else is wrong with the options.
   bool only_matrices = false;                   ///< It steps no parameter of one dimension.
 };
-
-struct FlatPart;  // nn/optimizers/flat_part.h
-/// The optimizer of a hand-written loop; see nn/optimizers/optimizer.h.
-template <typename Options>
-struct OptimizerOf;
 
 }  // namespace millrace::nn

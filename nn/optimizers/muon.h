@@ -1,9 +1,13 @@
 #pragma once
 
-#include "nn/optimizers/kind.h"
 #include "tensor/tensor.h"
 
 namespace millrace::nn {
+
+struct FlatPart;
+struct OptimizerFacts;  // nn/optimizers/kind.h says what a kind is
+template <typename Options>
+struct OptimizerOf;
 
 /// Jordan et al., 2024 (kellerjordan.github.io/posts/muon): the momentum of a filter or matrix, as a matrix
 /// of size(0) rows, is brought near to the nearest orthogonal one by Newton-Schulz steps.

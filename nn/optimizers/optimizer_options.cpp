@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "nn/optimizers/kind.h"
 
 namespace millrace::nn {
 

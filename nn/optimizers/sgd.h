@@ -1,8 +1,11 @@
 #pragma once
 
-#include "nn/optimizers/kind.h"
-
 namespace millrace::nn {
+
+struct FlatPart;
+struct OptimizerFacts;  // nn/optimizers/kind.h says what a kind is
+template <typename Options>
+struct OptimizerOf;
 
 /// As torch.optim.SGD.
 struct SgdOptions {

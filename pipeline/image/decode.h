@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "dataio/dataset.h"
-#include "dataio/formats/encoding.h"
+#include "pipeline/image/decode_options.h"
 #include "pipeline/image/transform.h"
 
 namespace millrace {
@@ -27,14 +27,6 @@ struct Pixels {
   Pixels part(const Rectangle& r) const {
     return {at(r.top, r.left), r.height, r.width, channels, stride, plane};
   }
-};
-
-struct DecodeOptions {
-  bool exif_orientation = true;  ///< Turn photographs upright, as their camera noted.
-  // What is larger is taken for damaged or hostile, before memory is spent on it.
-  std::int64_t max_pixels = std::int64_t{1} << 28;
-  std::int64_t max_bytes =
-      kMostEncodedBytes;  ///< Of an encoded image; data sets read none beyond the default.
 };
 
 class JpegDecoder;

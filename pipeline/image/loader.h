@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "dataio/dataset.h"
-#include "dataio/sampler.h"
-#include "pipeline/image/decode.h"
+#include "dataio/order_options.h"
+#include "pipeline/image/decode_options.h"
 #include "pipeline/image/transform.h"
 #include "pipeline/loader/bad_samples.h"
 #include "pipeline/loader/slab.h"

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "base/philox.h"
 #include "pipeline/image/transform_words.h"
 
 namespace millrace {
@@ -22,6 +23,8 @@ std::uint64_t SampleRandom::next() {
   ++draw_;
   return words_[word];
 }
+
+float SampleRandom::uniform() { return to_unit_float(static_cast<std::uint32_t>(next())); }
 
 namespace {
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "base/philox.h"
 #include "tensor/kernels/options.h"
 
 namespace millrace {
@@ -27,8 +26,8 @@ class SampleRandom {
   std::int64_t epoch() const { return epoch_; }
   /// The numbers that this sample gets in every epoch.
   SampleRandom every_epoch() const { return {seed_, -1, sample_}; }
-  float uniform() { return to_unit_float(next()); }  ///< In [0, 1).
-  std::int64_t below(std::int64_t bound) {           ///< In [0, bound), bound < 2^32.
+  float uniform();                          ///< In [0, 1).
+  std::int64_t below(std::int64_t bound) {  ///< In [0, bound), bound < 2^32.
     return static_cast<std::int64_t>(next() * static_cast<std::uint64_t>(bound) >> 32);
   }
 

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "dataio/dataset.h"
-#include "dataio/order.h"
+#include "dataio/order_options.h"
 
 namespace millrace {
 
@@ -17,7 +17,7 @@ struct LoaderState {
 
   std::int64_t epoch = 0;
   std::int64_t step = 0;  ///< Batches of the epoch that were taken; all of them at its end.
-  int permutation_version = Permutation::kVersion;
+  int permutation_version = kPermutationVersion;
   OrderOptions order;
   std::uint64_t seed = 0;
   std::int64_t batch_size = 0, samples = 0;

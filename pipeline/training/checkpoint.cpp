@@ -7,6 +7,7 @@
 
 #include "base/crc32c.h"
 #include "base/new_file.h"
+#include "dataio/file.h"
 #include "nn/optimizers/optimizer_options.h"
 #include "nn/state.h"
 #include "pipeline/image/transform_words.h"

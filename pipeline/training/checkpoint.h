@@ -6,15 +6,17 @@
 #include <functional>
 #include <future>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "dataio/file.h"
 #include "pipeline/training/run_description.h"
 
 namespace millrace {
+
+class FileDescriptor;
 
 /// All that a training run goes on from. Says nothing of replicas, threads, slabs or ranks: any number of
 /// them goes on with the same bits.
@@ -83,7 +85,7 @@ class Checkpointer {
   /// @throws InputError when the folder cannot be written, or another run writes into it.
   explicit Checkpointer(CheckpointerOptions options);
   /// Waits for the one being written.
-  ~Checkpointer() = default;
+  ~Checkpointer();
   Checkpointer(const Checkpointer&) = delete;
   Checkpointer& operator=(const Checkpointer&) = delete;
 
@@ -99,7 +101,7 @@ class Checkpointer {
   void end();
 
   CheckpointerOptions options_;
-  FileDescriptor lock_;
+  std::unique_ptr<FileDescriptor> lock_;
   bool due_ = false;
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
   std::filesystem::path newest_;  // that is on disk, of this run

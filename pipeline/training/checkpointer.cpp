@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/tell.h"
+#include "dataio/file.h"
 #include "pipeline/training/checkpoint.h"
 #include "pipeline/training/checkpoint_folder.h"
 
@@ -48,7 +49,9 @@ CheckpointerOptions checked(CheckpointerOptions options) {
 }  // namespace
 
 Checkpointer::Checkpointer(CheckpointerOptions options)
-    : options_(checked(std::move(options))), lock_(take_folder(options_.folder)) {}
+    : options_(checked(std::move(options))),
+      lock_(std::make_unique<FileDescriptor>(take_folder(options_.folder))) {}
+Checkpointer::~Checkpointer() = default;
 
 bool Checkpointer::is_due(const Trainer& trainer, const Loader& loader) const {
   const auto& [steps, epochs, seconds] = options_.every;

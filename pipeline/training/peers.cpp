@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "distributed/rendezvous/rendezvous.h"
+
 namespace millrace {
 
 void Peers::set_step(std::int64_t step) {

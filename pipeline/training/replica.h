@@ -10,6 +10,7 @@
 #include "distributed/buckets.h"
 #include "distributed/communicator.h"
 #include "distributed/shards.h"
+#include "distributed/subtree_sum.h"
 #include "nn/flat.h"
 #include "nn/optimizers/lookahead.h"
 #include "nn/optimizers/optimizer.h"
@@ -19,6 +20,7 @@
 #include "pipeline/training/peers.h"
 #include "pipeline/training/shard_tape.h"
 #include "pipeline/training/trainer.h"
+#include "pipeline/training/travelling_losses.h"
 #include "tensor/kept_weights.h"
 
 namespace millrace {

@@ -1,32 +1,13 @@
 #include "pipeline/training/step_loss.h"
 
-#include <algorithm>
-
 #include "distributed/tree_sum.h"
+#include "pipeline/training/travelling_losses.h"
 
 namespace millrace {
 
-bool TravellingLosses::is_there() const { return std::ranges::all_of(arrived, &Event::is_done); }
+StepLoss::StepLoss(std::shared_ptr<const TravellingLosses> losses) : losses_(std::move(losses)) {}
 
-void TravellingLosses::wait() const {
-  await();
-  std::ranges::for_each(arrived, &Event::synchronize);
-}
-
-void TravellingLosses::await() const {
-  for (std::size_t r = 0; r < arrived.size(); ++r) {
-    if (!arrived[r].is_done()) {
-      group[r]->wait(arrived[r]);
-    }
-  }
-}
-
-TravellingLosses::~TravellingLosses() {
-  try {
-    await();
-  } catch (const std::exception&) {  // whoever uses the trainer next hears of it
-  }
-}
+bool StepLoss::ready() const { return !losses_ || losses_->is_there(); }
 
 StepLoss::operator double() const {
   if (losses_) {

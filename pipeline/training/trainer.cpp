@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <list>
 #include <mutex>
 #include <utility>
 
@@ -12,6 +11,7 @@
 #include "nn/state.h"
 #include "pipeline/training/peers.h"
 #include "pipeline/training/replica.h"
+#include "pipeline/training/travelling_losses.h"
 #include "tensor/device_memory.h"
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/gpu/engine_choices.h"
@@ -34,6 +34,7 @@ struct Trainer::Impl {
             options.devices,
             {.timeout = options.timeout, .sum_order = options.sum_order, .processes = options.processes}))),
         replicas(static_cast<std::size_t>(options.replicas)),
+        step_losses(peers.shards().count, communicators),
         team(options.replicas) {
     if (options.devices[0].is_cuda()) {
       GpuArithmetic arithmetic = gpu_arithmetic();
@@ -51,7 +52,6 @@ struct Trainer::Impl {
     });
     changed = communicators[0]->size() > 1;
     switches = replica(0)->switches();
-    add_losses();
   }
 
   std::unique_ptr<Replica>& replica(int r) { return replicas[static_cast<std::size_t>(r)]; }
@@ -110,33 +110,6 @@ struct Trainer::Impl {
           "trainer: got images in {}, expected {}; make the loader and the trainer with equal types", got,
           options.dtype);
     }
-  }
-
-  /// Makes places for the losses of the next steps, in one block of pinned memory.
-  void add_losses() {
-    const std::int64_t shards = peers.shards().count;
-    const auto bytes = static_cast<std::size_t>(kMostAhead * shards) * sizeof(double);
-    const Tensor block(Storage::allocate_pinned(bytes), 0, {kMostAhead, shards}, {shards, 1}, DType::f64);
-    for (std::int64_t i = 0; i < kMostAhead; ++i) {
-      auto& losses = travelling.emplace_back(std::make_shared<TravellingLosses>());
-      losses->shards = block.select(0, i);
-      losses->arrived.resize(replicas.size());
-      losses->group = communicators;
-    }
-  }
-
-  /// The place that was used longest ago of those that nobody reads any more, once nothing is on its way
-  /// there: so far the host may run ahead of GPUs. There are more only where a caller keeps all unread.
-  std::shared_ptr<TravellingLosses> free_losses() {
-    auto place = std::ranges::find_if(travelling, [](const auto& losses) { return losses.use_count() == 1; });
-    if (place == travelling.end()) {
-      add_losses();
-      place = std::prev(travelling.end(), kMostAhead);
-    }
-    travelling.splice(travelling.end(), travelling, place);
-    travelling.back()->wait();
-    travelling.back()->shards.zero_();
-    return travelling.back();
   }
 
   /// Before anything that all processes do: gives everybody rank 0's network, where a caller had one in
@@ -226,7 +199,6 @@ struct Trainer::Impl {
   void end_step() { peers.set_step(++steps); }
 
   class EvaluationMode;
-  static constexpr std::int64_t kMostAhead = 64;  // steps
 
   const TrainerOptions options;
   Peers peers;
@@ -236,10 +208,10 @@ struct Trainer::Impl {
   bool changed = false;
   std::vector<std::uint8_t> switches;  // of replica 0, as all replicas have them
   bool engines_restored = false;
-  std::vector<Shape> rehearsed;                             // the forms of shards
-  std::size_t engines_agreed = 0;                           // how many
-  std::vector<double> losses;                               // of an evaluation
-  std::list<std::shared_ptr<TravellingLosses>> travelling;  // the one used last at the end
+  std::vector<Shape> rehearsed;    // the forms of shards
+  std::size_t engines_agreed = 0;  // how many
+  LossPlaces step_losses;
+  std::vector<double> losses;  // of an evaluation
   std::mutex failure_mutex;
   std::exception_ptr failed;
   std::string failure;  // what it said
@@ -295,7 +267,7 @@ StepResult Trainer::step(const Batch& batch, const LossFunction& loss) {
         batch.shards(), impl_->peers.shards().count);
   }
   impl_->check_images(batch);
-  const std::shared_ptr<TravellingLosses> losses = impl_->free_losses();
+  const std::shared_ptr<TravellingLosses> losses = impl_->step_losses.next();
   StepTask task{.batch = batch, .loss = loss, .valid = batch.valid(), .step = steps(), .losses = *losses};
   impl_->rehearse(task);
   const std::int64_t valid = task.valid = impl_->begin(batch.valid());

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "base/philox.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/tape.h"
@@ -26,6 +27,8 @@ std::uint32_t Generator::next() {
   }
   return words_[static_cast<std::size_t>(used_++)];
 }
+
+float Generator::uniform() { return to_unit_float(next()); }
 
 std::uint64_t Generator::below(std::uint64_t bound) {
   if (bound == 0) {

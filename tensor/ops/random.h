@@ -3,7 +3,6 @@
 #include <array>
 #include <cstdint>
 
-#include "base/philox.h"
 #include "tensor/tensor.h"
 
 namespace millrace {
@@ -13,10 +12,10 @@ class Generator {
  public:
   explicit Generator(std::uint64_t seed = 0) : seed_(seed) {}
   std::uint64_t seed() const { return seed_; }
-  std::uint32_t next();                              ///< 32 random bits.
-  float uniform() { return to_unit_float(next()); }  ///< In [0, 1).
-  std::uint64_t below(std::uint64_t bound);          ///< Uniform in [0, bound).
-  float normal();                                    ///< Standard normal (Box-Muller).
+  std::uint32_t next();                      ///< 32 random bits.
+  float uniform();                           ///< In [0, 1).
+  std::uint64_t below(std::uint64_t bound);  ///< Uniform in [0, bound).
+  float normal();                            ///< Standard normal (Box-Muller).
   /// Reserves the next `count` blocks of four words for a kernel and returns the first one's number.
   std::uint64_t take_blocks(std::uint64_t count);
 

@@ -80,9 +80,9 @@ TEST(Order, BlocksDifferByEpochAndSeed) {
   EXPECT_NE(first, order_of(500, blocks(8, 4), 0, 2));
 }
 
-// Resuming depends on these: whoever changes an order gives Permutation::kVersion a new number.
+// Resuming depends on these: whoever changes an order gives kPermutationVersion a new number.
 TEST(Order, BlocksAreFrozen) {
-  EXPECT_EQ(Permutation::kVersion, 1);
+  EXPECT_EQ(kPermutationVersion, 1);
   EXPECT_EQ(order_of(11, blocks(3, 2), 1, 5), (Indices{1, 0, 8, 2, 7, 6, 4, 5, 10, 3, 9}));
 }
 

@@ -7,6 +7,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "dataio/order_options.h"
 #include "tests/base/temporary_folder.h"
 
 namespace millrace {
@@ -80,7 +81,7 @@ TEST(Permutation, SeedAndEpochAreHashedNotAdded) {
 
 // Resuming depends on these: whoever changes an order gives kVersion a new number and these values with it.
 TEST(Permutation, OrdersAreFrozen) {
-  EXPECT_EQ(Permutation::kVersion, 1);
+  EXPECT_EQ(kPermutationVersion, 1);
   EXPECT_EQ(order_of(Permutation(10, 0, 0)), (Order{9, 6, 0, 1, 2, 8, 4, 3, 5, 7}));
   const auto first = [](std::int64_t size, std::uint64_t seed, std::int64_t epoch) {
     const Permutation permutation(size, seed, epoch);

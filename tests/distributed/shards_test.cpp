@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "distributed/nested_communicator.h"
+#include "distributed/subtree_sum.h"
 #include "tensor/ops/random.h"
 #include "tests/distributed/on_ranks.h"
 

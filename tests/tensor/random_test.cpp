@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "base/philox.h"
 #include "tests/tensor/sample.h"
 
 namespace millrace {

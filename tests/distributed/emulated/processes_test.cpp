@@ -1,5 +1,6 @@
 // Groups of GPUs over several processes, which are threads here, by the fake NCCL.
 #include "distributed/group/group.h"
+#include "distributed/rendezvous/rendezvous.h"
 #include "tests/distributed/emulated/gpus.h"
 #include "tests/distributed/gpus/on_gpus.h"
 #include "tests/distributed/processes/process_threads.h"

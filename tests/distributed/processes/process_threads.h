@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "distributed/group/process_group.h"
+#include "distributed/rendezvous/rendezvous.h"
 #include "tests/distributed/processes/on_processes.h"
 
 namespace millrace {

@@ -1,6 +1,7 @@
 #include "tensor/kept_weights.h"
 
 #include <gtest/gtest.h>
+#include <thread>
 
 #include "distributed/threads/communicator.h"
 #include "nn/optimizers/lookahead.h"

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 #include <thread>
 
+#include "base/philox.h"
 #include "support.h"
 #include "tensor/kernels/training_kernels.h"
 
