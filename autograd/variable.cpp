@@ -8,7 +8,7 @@ namespace millrace {
 
 namespace {
 
-thread_local bool recording = true;
+thread_local bool keeps_history = true;
 
 }  // namespace
 
@@ -96,9 +96,9 @@ std::ostream& operator<<(std::ostream& out, const Variable& variable) {
   return out << "Variable containing:\n" << variable.data();
 }
 
-bool grad_enabled() { return recording; }
+bool grad_enabled() { return keeps_history; }
 
-NoGradScope::NoGradScope() : before_(std::exchange(recording, false)) {}
-NoGradScope::~NoGradScope() { recording = before_; }
+NoGradScope::NoGradScope() : before_(std::exchange(keeps_history, false)) {}
+NoGradScope::~NoGradScope() { keeps_history = before_; }
 
 }  // namespace millrace

@@ -2,7 +2,7 @@
 
 #include "autograd/ops/support.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

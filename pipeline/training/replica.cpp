@@ -264,7 +264,7 @@ void Replica::run_shard(const StepTask& task, int shard, bool last) {
   }
   // Where buckets go out during the pass, it is more than kernels.
   const bool replays = options_.replay && device_.is_cpu() && slot_of_.empty();
-  const Tensor loss = replays ? tape_.run(batch, task.loss, pass) : pass(batch);
+  const Tensor loss = replays ? recording_.run(batch, task.loss, pass) : pass(batch);
   feeder_.done();
   Tensor place = task.losses.shards.select(0, shard).with_own_version();
   place.copy_(loss);

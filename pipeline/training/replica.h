@@ -18,7 +18,7 @@
 #include "pipeline/training/class_counts.h"
 #include "pipeline/training/feeder.h"
 #include "pipeline/training/peers.h"
-#include "pipeline/training/shard_tape.h"
+#include "pipeline/training/shard_recording.h"
 #include "pipeline/training/trainer.h"
 #include "pipeline/training/travelling_losses.h"
 #include "tensor/kept_weights.h"
@@ -90,7 +90,7 @@ class Replica {
   const ClassCounts& counts() const { return counts_; }
   /// The network may have changed: what was recorded of a step is no longer replayed.
   void forget_recorded() {
-    tape_.forget();
+    recording_.forget();
     kept_.clear();  // it may have been written through pointers
   }
 
@@ -128,7 +128,7 @@ class Replica {
   Buckets buckets_;
   std::optional<SubtreeSum> subtrees_;  // in place of buckets where the ranks' shards are no subtrees
   std::unordered_map<const void*, std::size_t> slot_of_;  // by parameter; empty with one bucket
-  ShardTape tape_;
+  ShardRecording recording_;
   KeptWeights kept_;    // for the shards of a step and the pieces of an evaluation
   ClassCounts counts_;  // of the evaluation
 };

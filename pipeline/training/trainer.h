@@ -45,7 +45,7 @@ struct TrainerOptions {
   /// follows, so that small steps are kernels alone. Never changes a bit. The loss function and the network
   /// are then not called in each step: what they compute must follow from the network and the tensors of the
   /// batch, and a loss of the same C++ type counts as the same one: call `module()` to record anew. A pass
-  /// that cannot be replayed (see tensor/kernels/tape.h) runs as ever.
+  /// that cannot be replayed (see tensor/kernels/recording.h) runs as ever.
   bool replay = false;
   /// tree: the same bits on any number of replicas. engine: NCCL's own order of sums between GPUs.
   SumOrder sum_order = SumOrder::tree;

@@ -3,7 +3,7 @@
 
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/ops.h"
 #include "tensor/ops/operand.h"
 

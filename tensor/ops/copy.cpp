@@ -2,7 +2,7 @@
 #include "tensor/device_memory.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/ops/operand.h"
 #include "tensor/tensor.h"
 

@@ -4,7 +4,7 @@
 
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/tensor.h"
 
 namespace millrace {

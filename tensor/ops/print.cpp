@@ -4,7 +4,7 @@
 #include <iterator>
 #include <vector>
 
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/ops.h"
 #include "tensor/tensor.h"
 

@@ -6,7 +6,7 @@
 #include "base/philox.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 
 namespace millrace {
 

@@ -1,8 +1,9 @@
 // What a recording of launches cannot repeat says so.
+#include "tensor/kernels/recording.h"
+
 #include <gtest/gtest.h>
 
 #include "autograd/ops.h"
-#include "tensor/kernels/tape.h"
 
 namespace millrace {
 namespace {
@@ -10,10 +11,11 @@ namespace {
 TEST(Recording, DropoutSaysThatItDraws) {
   for (const DType dtype : {DType::f32, DType::f64}) {
     const Variable x(ones({4, 3}, {.dtype = dtype}), true);
-    Tape tape;
-    EXPECT_FALSE(tape.record({}, [&] { dropout(x, 0.5, 1); })) << name_of(dtype);
-    EXPECT_EQ(tape.refusal(), "it draws random numbers") << name_of(dtype);
-    EXPECT_TRUE(tape.record({}, [&] { dropout(x, 0, 1); })) << "nothing is drawn: " << tape.refusal();
+    Recording recording;
+    EXPECT_FALSE(recording.record({}, [&] { dropout(x, 0.5, 1); })) << name_of(dtype);
+    EXPECT_EQ(recording.refusal(), "it draws random numbers") << name_of(dtype);
+    EXPECT_TRUE(recording.record({}, [&] { dropout(x, 0, 1); }))
+        << "nothing is drawn: " << recording.refusal();
   }
 }
 
@@ -21,9 +23,9 @@ TEST(Recording, DropoutsGradientSaysThatItDraws) {
   const Variable x(ones({4, 3}), true);
   const Variable loss = sum(dropout(x, 0.5, 1));
   loss.backward({.retain_graph = true});
-  Tape tape;
-  EXPECT_FALSE(tape.record({}, [&] { loss.backward(); }));
-  EXPECT_EQ(tape.refusal(), "it draws random numbers");
+  Recording recording;
+  EXPECT_FALSE(recording.record({}, [&] { loss.backward(); }));
+  EXPECT_EQ(recording.refusal(), "it draws random numbers");
 }
 
 }  // namespace

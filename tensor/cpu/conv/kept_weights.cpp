@@ -34,7 +34,7 @@ KeptWeights::Use::Use(KeptWeights& kept) : before_(std::exchange(in_use, &kept))
 KeptWeights::Use::~Use() { in_use = before_; }
 
 Tensor* KeptWeights::place(const Tensor& weight, const Layout& layout) {
-  // Memory that a tape owns changes without being counted; it is no part.
+  // Memory that a recording owns changes without being counted; it is no part.
   if (in_use == nullptr || !weight.storage()->is_part()) {
     return nullptr;
   }

@@ -248,7 +248,7 @@ TEST_P(OpTable, ValueAndGradient) {
                    [&](const OpCase& op, const Setting& setting) { check(op, setting, expected); });
 }
 
-/// Recording must not change the value, and without it there is no history.
+/// Keeping history must not change the value, and without gradients there is none.
 TEST_P(OpTable, NoHistoryWithoutGradients) {
   const OpCase& op = GetParam();
   Generator generator(kSeed);

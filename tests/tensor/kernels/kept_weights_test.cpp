@@ -2,7 +2,7 @@
 
 #include "support.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 #include "tensor/ops.h"
 
 namespace millrace {
@@ -119,7 +119,7 @@ TEST_P(KeptWeightsTest, OthersAreNotKept) {
 }
 
 TEST_P(KeptWeightsTest, ReplaysSeeChangesAndWhatTheyCompute) {
-  Tape tape;
+  Recording recording;
   std::vector<Tensor> inputs{images};
   const auto pass = [&](bool computes) {
     run(computes ? weight * inputs[0].narrow(0, 0, 1).narrow(2, 0, 1).narrow(3, 0, 1).to(DType::f32) : weight,
@@ -127,11 +127,11 @@ TEST_P(KeptWeightsTest, ReplaysSeeChangesAndWhatTheyCompute) {
   };
   for (const bool computes : {false, true}) {
     const KeptWeights::Use use(kept);
-    ASSERT_TRUE(tape.record(inputs, [&] { pass(computes); })) << tape.refusal();
+    ASSERT_TRUE(recording.record(inputs, [&] { pass(computes); })) << recording.refusal();
     for (int i = 0; i < 3; ++i) {
       inputs = {draw.tensor(images.shape(), {.dtype = GetParam(), .format = MemoryFormat::channels_last})};
       flat.mul_(-1.5);
-      tape.replay(inputs);
+      recording.replay(inputs);
       const std::vector<double> replayed = results();
       KeptWeights none;
       const KeptWeights::Use fresh(none);

@@ -1,4 +1,4 @@
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 
 #include <algorithm>
 #include <utility>
@@ -6,19 +6,21 @@
 namespace millrace {
 
 /// Stands between a pass and its kernels while it lives.
-class Tape::Recorder {
+class Recording::Recorder {
  public:
-  Recorder(Tape& tape, std::span<const Tensor> inputs) : tape_(tape), inputs_(inputs) { listen(); }
+  Recorder(Recording& recording, std::span<const Tensor> inputs) : recording_(recording), inputs_(inputs) {
+    listen();
+  }
   ~Recorder() { stop(); }
   Recorder(const Recorder&) = delete;
   Recorder& operator=(const Recorder&) = delete;
 
   /// Why what was launched does not stand for the pass; empty when it does.
   std::string verdict() const {
-    if (refusal_.empty() && !tape_.blocks_->were_enough()) {
+    if (refusal_.empty() && !recording_.blocks_->were_enough()) {
       return fmt::format("it takes more than {} MiB", kMostBytes >> 20);
     }
-    if (refusal_.empty() && !tape_.blocks_->are_back()) {
+    if (refusal_.empty() && !recording_.blocks_->are_back()) {
       return "it left memory behind that is still in use";
     }
     return refusal_;
@@ -28,7 +30,7 @@ class Tape::Recorder {
  private:
   void listen() {
     outer_hook_ = std::exchange(launch_hook, &hook_);
-    outer_blocks_ = cpu::exchange_own_blocks(tape_.blocks_.get());
+    outer_blocks_ = cpu::exchange_own_blocks(recording_.blocks_.get());
     recorder = this;
   }
   void stop() {
@@ -46,8 +48,8 @@ class Tape::Recorder {
     };
     const Pause pause(*this);
     outer_hook_ != nullptr ? (*outer_hook_)(launch) : launch.run();
-    if (!refusal_.empty() || !tape_.blocks_->were_enough()) {
-      tape_.steps_.clear();  // in vain, and what they hold the pass may have let go of
+    if (!refusal_.empty() || !recording_.blocks_->were_enough()) {
+      recording_.steps_.clear();  // in vain, and what they hold the pass may have let go of
       return;
     }
     Step step{.kernel = launch.kernel, .operation = launch.operation, .run = {}, .tensors = {}};
@@ -57,7 +59,7 @@ class Tape::Recorder {
       std::ranges::replace(step.tensors, &tensor, held.get());
       return held;
     });
-    tape_.steps_.push_back(std::move(step));
+    recording_.steps_.push_back(std::move(step));
   }
 
   std::shared_ptr<Tensor> hold(const Tensor& tensor) {
@@ -72,11 +74,11 @@ class Tape::Recorder {
     for (std::size_t i = 0; i < inputs_.size(); ++i) {
       const std::ptrdiff_t offset = tensor.raw() - inputs_[i].raw();
       if (offset >= 0 && offset < static_cast<std::ptrdiff_t>(inputs_[i].bytes())) {
-        tape_.inputs_.push_back({held, i, offset});
+        recording_.inputs_.push_back({held, i, offset});
         return held;
       }
     }
-    if (tape_.blocks_->owns(tensor.raw())) {  // the pass may give it back, and take it again
+    if (recording_.blocks_->owns(tensor.raw())) {  // the pass may give it back, and take it again
       const Storage& storage = *tensor.storage();
       *held = Tensor(Storage::wrap(storage.data(), storage.bytes(), kCpu, {}), tensor.offset(),
                      tensor.shape(), tensor.strides(), tensor.dtype());
@@ -87,7 +89,7 @@ class Tape::Recorder {
   static thread_local Recorder* recorder;
   friend void millrace::refuse_recording(std::string_view reason);
 
-  Tape& tape_;
+  Recording& recording_;
   std::span<const Tensor> inputs_;
   LaunchHook hook_ = [this](const KernelLaunch& launch) { take(launch); };
   const LaunchHook* outer_hook_ = nullptr;
@@ -95,16 +97,16 @@ class Tape::Recorder {
   std::string refusal_;
 };
 
-thread_local Tape::Recorder* Tape::Recorder::recorder = nullptr;
+thread_local Recording::Recorder* Recording::Recorder::recorder = nullptr;
 
-Tape::Tape() = default;
-Tape::~Tape() = default;
-Tape::Tape(Tape&&) noexcept = default;
-Tape& Tape::operator=(Tape&&) noexcept = default;
+Recording::Recording() = default;
+Recording::~Recording() = default;
+Recording::Recording(Recording&&) noexcept = default;
+Recording& Recording::operator=(Recording&&) noexcept = default;
 
-bool Tape::record(std::span<const Tensor> inputs, const std::function<void()>& pass) {
-  *this = Tape();
-  Tape made;
+bool Recording::record(std::span<const Tensor> inputs, const std::function<void()>& pass) {
+  *this = Recording();
+  Recording made;
   made.blocks_ = std::make_unique<cpu::OwnBlocks>(kMostBytes);
   {
     Recorder recorder(made, inputs);
@@ -118,7 +120,7 @@ bool Tape::record(std::span<const Tensor> inputs, const std::function<void()>& p
   return true;
 }
 
-void Tape::replay(std::span<const Tensor> inputs) {
+void Recording::replay(std::span<const Tensor> inputs) {
   for (const Input& input : inputs_) {
     Tensor& shown = *input.tensor;
     const Tensor& from = inputs[input.number];
@@ -136,7 +138,7 @@ void Tape::replay(std::span<const Tensor> inputs) {
 }
 
 /// Without a copy or an allocation, for what the hook measures is the time between the kernels, too.
-void Tape::show(const Step& step) {
+void Recording::show(const Step& step) {
   (*launch_hook)({.kernel = step.kernel,
                   .operation = step.operation,
                   .tensors = step.tensors,
@@ -145,8 +147,8 @@ void Tape::show(const Step& step) {
 }
 
 void refuse_recording(std::string_view reason) {
-  if (Tape::Recorder::recorder != nullptr) {
-    Tape::Recorder::recorder->refuse(reason);
+  if (Recording::Recorder::recorder != nullptr) {
+    Recording::Recorder::recorder->refuse(reason);
   }
 }
 

@@ -16,16 +16,16 @@ namespace millrace {
 /// The kernels that a thread launched in one pass, in their order and on the memory they had. Replaying them
 /// does the same work again without the code around it: no graph, no checks, no allocation.
 ///
-/// Memory that the pass takes and gives back is the tape's own from then on, and each block lies where it lay
-/// then; tensors from before the pass are held. What is not a launch is not replayed, so a pass is refused
-/// that reads or writes elements on the host, draws random numbers, leaves memory behind that it took, or
-/// launches on a GPU.
-class Tape {
+/// Memory that the pass takes and gives back is the recording's own from then on, and each block lies where
+/// it lay then; tensors from before the pass are held. What is not a launch is not replayed, so a pass is
+/// refused that reads or writes elements on the host, draws random numbers, leaves memory behind that it
+/// took, or launches on a GPU.
+class Recording {
  public:
-  Tape();
-  ~Tape();
-  Tape(Tape&&) noexcept;
-  Tape& operator=(Tape&&) noexcept;
+  Recording();
+  ~Recording();
+  Recording(Recording&&) noexcept;
+  Recording& operator=(Recording&&) noexcept;
 
   /// Runs `pass` and keeps its launches. `inputs`, dense and on the CPU, are what a replay may take from
   /// elsewhere. Returns false when the pass cannot be replayed; it did its work all the same.
@@ -63,7 +63,7 @@ class Tape {
   std::string refusal_;
 };
 
-/// Says that this thread does what a tape cannot repeat. Without a recording under way it does nothing.
+/// Says that this thread does what a recording cannot repeat. Where none is under way this does nothing.
 void refuse_recording(std::string_view reason);
 
 }  // namespace millrace

@@ -5,13 +5,13 @@
 #include <typeindex>
 
 #include "pipeline/training/trainer.h"
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 
 namespace millrace {
 
 /// A replica's pass over a shard, kernels alone: recorded once, replayed for every full shard of the same
 /// form. The first pass is never the one: it makes what later ones find.
-class ShardTape {
+class ShardRecording {
  public:
   /// The whole pass: gradients in their places, and the loss, one number.
   using Pass = std::function<Tensor(const Batch&)>;
@@ -34,8 +34,8 @@ class ShardTape {
   std::optional<LossKind> kind_;
   bool warm_ = false;  // the first pass was
   bool refused_ = false;
-  Tape tape_;
-  Tensor loss_;  // where the tape leaves it
+  Recording recording_;
+  Tensor loss_;  // where the recording leaves it
 };
 
 }  // namespace millrace

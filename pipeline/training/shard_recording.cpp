@@ -1,27 +1,27 @@
-#include "pipeline/training/shard_tape.h"
+#include "pipeline/training/shard_recording.h"
 
 namespace millrace {
 
-ShardTape::LossKind::LossKind(const LossFunction& loss) : type(loss.target_type()) {
+ShardRecording::LossKind::LossKind(const LossFunction& loss) : type(loss.target_type()) {
   if (const auto* pointer = loss.target<decltype(function)>()) {
     function = *pointer;
   }
 }
 
-Tensor ShardTape::run(const Batch& batch, const LossFunction& loss, const Pass& pass) {
+Tensor ShardRecording::run(const Batch& batch, const LossFunction& loss, const Pass& pass) {
   const Slab& slab = batch.shard(0);
   if (slab.valid < slab.samples()) {
     return pass(batch);
   }
   const LossKind kind(loss);
   if (!form_ || kind_ != kind || !form_->has_form_of(slab)) {
-    *this = ShardTape();
+    *this = ShardRecording();
     form_ = slab;
     kind_ = kind;
   }
   const std::vector<Tensor> inputs = slab.tensors();
-  if (tape_.launches() > 0) {
-    tape_.replay(inputs);
+  if (recording_.launches() > 0) {
+    recording_.replay(inputs);
     return loss_;
   }
   if (!warm_ || refused_) {
@@ -29,12 +29,12 @@ Tensor ShardTape::run(const Batch& batch, const LossFunction& loss, const Pass& 
     return pass(batch);
   }
   loss_ = empty({}, {.dtype = DType::f64});
-  refused_ = !tape_.record(inputs, [&] { loss_.copy_(pass(batch)); });
+  refused_ = !recording_.record(inputs, [&] { loss_.copy_(pass(batch)); });
   return loss_;
 }
 
-void ShardTape::forget() {
-  tape_ = Tape();
+void ShardRecording::forget() {
+  recording_ = Recording();
   warm_ = false;
 }
 

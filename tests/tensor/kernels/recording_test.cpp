@@ -1,4 +1,4 @@
-#include "tensor/kernels/tape.h"
+#include "tensor/kernels/recording.h"
 
 #include <gtest/gtest.h>
 #include <stdexcept>
@@ -29,67 +29,67 @@ struct Pass {
   }
 };
 
-TEST(Tape, RepeatsThePassOnOtherInputs) {
+TEST(Recording, RepeatsThePassOnOtherInputs) {
   Pass recorded, plain;
-  Tape tape;
+  Recording recording;
   std::vector<Tensor> inputs{draw({6, 5}, 2)};
-  ASSERT_TRUE(tape.record(inputs, [&] { recorded(inputs[0]); })) << tape.refusal();
-  EXPECT_GT(tape.launches(), 5u);
+  ASSERT_TRUE(recording.record(inputs, [&] { recorded(inputs[0]); })) << recording.refusal();
+  EXPECT_GT(recording.launches(), 5u);
   plain(inputs[0]);
   EXPECT_TRUE(all_close(recorded.out, plain.out, 0, 0));
   for (std::uint64_t seed = 3; seed < 6; ++seed) {
     // A part of something larger, as a shard of a batch is.
     const Tensor x = draw({3, 6, 5}, seed).select(0, 1);
     inputs = {x};
-    tape.replay(inputs);
+    recording.replay(inputs);
     plain(x);
     EXPECT_TRUE(all_close(recorded.out, plain.out, 0, 0)) << seed;
   }
   EXPECT_EQ(recorded.count.item(), 4) << "what the pass changes in place goes on";
 }
 
-TEST(Tape, SeesWeightsThatChange) {
+TEST(Recording, SeesWeightsThatChange) {
   Pass recorded, plain;
-  Tape tape;
+  Recording recording;
   const std::vector<Tensor> inputs{draw({6, 5}, 2)};
-  ASSERT_TRUE(tape.record(inputs, [&] { recorded(inputs[0]); }));
+  ASSERT_TRUE(recording.record(inputs, [&] { recorded(inputs[0]); }));
   recorded.weight.mul_(2);
   plain.weight.mul_(2);
-  tape.replay(inputs);
+  recording.replay(inputs);
   plain(inputs[0]);
   EXPECT_TRUE(all_close(recorded.out, plain.out, 0, 0));
 }
 
-TEST(Tape, ItsMemoryIsNobodyElses) {
+TEST(Recording, ItsMemoryIsNobodyElses) {
   Pass recorded, plain;
-  Tape tape;
+  Recording recording;
   const std::vector<Tensor> inputs{draw({6, 5}, 2)};
-  ASSERT_TRUE(tape.record(inputs, [&] { recorded(inputs[0]); }));
+  ASSERT_TRUE(recording.record(inputs, [&] { recorded(inputs[0]); }));
   plain(inputs[0]);
   std::vector<Tensor> others;
   for (std::int64_t size = 1; size < 200; ++size) {
     others.push_back(full({size}, static_cast<double>(size)));
   }
   recorded.out.zero_();
-  tape.replay(inputs);
+  recording.replay(inputs);
   EXPECT_TRUE(all_close(recorded.out, plain.out, 0, 0));
   for (const Tensor& other : others) {
     EXPECT_TRUE(all_close(other, full(other.shape(), static_cast<double>(other.numel())), 0, 0));
   }
 }
 
-TEST(Tape, ItsMemoryGoesBack) {
+TEST(Recording, ItsMemoryGoesBack) {
   (zeros({1}) + 1).mul_(2);  // a thread's first operations keep a little of their own
   const std::size_t before = cpu_memory_use().live;
   {
-    Tape tape;
-    ASSERT_TRUE(tape.record({}, [] { (zeros({1 << 20}) + 1).mul_(2); })) << tape.refusal();
+    Recording recording;
+    ASSERT_TRUE(recording.record({}, [] { (zeros({1 << 20}) + 1).mul_(2); })) << recording.refusal();
     EXPECT_GE(cpu_memory_use().live, before + (8u << 20));
   }
   EXPECT_EQ(cpu_memory_use().live, before);
 }
 
-TEST(Tape, APassThatIsRefusedTakesNoMoreMemoryThanEver) {
+TEST(Recording, APassThatIsRefusedTakesNoMoreMemoryThanEver) {
   constexpr std::size_t kBytes = std::size_t{32} << 20;
   std::size_t before = 0, after = 0;
   const auto pass = [&] {
@@ -99,19 +99,19 @@ TEST(Tape, APassThatIsRefusedTakesNoMoreMemoryThanEver) {
     }
     after = cpu_memory_use().live;
   };
-  Tape tape;
-  EXPECT_FALSE(tape.record({}, pass));
+  Recording recording;
+  EXPECT_FALSE(recording.record({}, pass));
   EXPECT_LE(after, before + kBytes);
 }
 
-TEST(Tape, RefusesWhatItCannotRepeat) {
-  Tape tape;
+TEST(Recording, RefusesWhatItCannotRepeat) {
+  Recording recording;
   Tensor kept;
   const Tensor x = draw({4}, 1);
   const auto refusal = [&](const std::function<void()>& pass) {
-    EXPECT_FALSE(tape.record({}, pass));
-    EXPECT_EQ(tape.launches(), 0u);
-    return tape.refusal();
+    EXPECT_FALSE(recording.record({}, pass));
+    EXPECT_EQ(recording.launches(), 0u);
+    return recording.refusal();
   };
   EXPECT_EQ(refusal([&] { sum(x).item(); }), "it reads elements on the host");
   EXPECT_EQ(refusal([&] { x.at({2}); }), "it reads elements on the host");
@@ -126,29 +126,29 @@ TEST(Tape, RefusesWhatItCannotRepeat) {
   EXPECT_EQ(refusal([&] { (x + 1).add_(generator.normal()); }), "it draws random numbers");
   EXPECT_EQ(refusal([&] { kept = x + 1; }), "it left memory behind that is still in use");
   EXPECT_EQ(refusal([&] { zeros({20 << 20}); }), "it takes more than 16 MiB");
-  EXPECT_TRUE(tape.record({}, [&] { x + 1; })) << tape.refusal();
+  EXPECT_TRUE(recording.record({}, [&] { x + 1; })) << recording.refusal();
 }
 
 /// Something old that the pass lets go of must not hide something new that it keeps.
-TEST(Tape, RefusesMemoryThatTakesTheLastOnesPlace) {
-  Tape tape;
+TEST(Recording, RefusesMemoryThatTakesTheLastOnesPlace) {
+  Recording recording;
   Tensor last = draw({4}, 1);
   const Tensor x = draw({4}, 1);
-  EXPECT_FALSE(tape.record({}, [&] { last = x + 1; }));
+  EXPECT_FALSE(recording.record({}, [&] { last = x + 1; }));
 }
 
-TEST(Tape, APassThatThrowsLeavesNothingBehind) {
-  Tape tape;
-  EXPECT_THROW(tape.record({}, [] { throw std::domain_error("no"); }), std::domain_error);
+TEST(Recording, APassThatThrowsLeavesNothingBehind) {
+  Recording recording;
+  EXPECT_THROW(recording.record({}, [] { throw std::domain_error("no"); }), std::domain_error);
   EXPECT_EQ(launch_hook, nullptr);
   EXPECT_EQ(cpu::exchange_own_blocks(nullptr), nullptr);
-  EXPECT_EQ(tape.launches(), 0u);
+  EXPECT_EQ(recording.launches(), 0u);
 }
 
-TEST(Tape, TheLaunchHookSeesReplays) {
-  Tape tape;
+TEST(Recording, TheLaunchHookSeesReplays) {
+  Recording recording;
   const Tensor x = draw({4}, 1);
-  ASSERT_TRUE(tape.record({}, [&] { matmul(x.view({1, 4}), x.view({4, 1})); }));
+  ASSERT_TRUE(recording.record({}, [&] { matmul(x.view({1, 4}), x.view({4, 1})); }));
   std::vector<std::string> seen;
   const LaunchHook hook = [&](const KernelLaunch& launch) {
     seen.emplace_back(launch.kernel);
@@ -158,7 +158,7 @@ TEST(Tape, TheLaunchHookSeesReplays) {
     launch.run();
   };
   launch_hook = &hook;
-  tape.replay({});
+  recording.replay({});
   launch_hook = nullptr;
   EXPECT_EQ(seen, (std::vector<std::string>{"matmul", "[1, 4]", "[4, 1]", "[]", "[1, 1]"}));
 }
