@@ -94,7 +94,7 @@ void statistics(const T* x, Rows shape, float* mean_out, float* var_out) {
 }
 
 /// `residual`, added before the activation, may be null.
-template <typename Activation, typename T>
+template <typename Then, typename T>
 void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* out) {
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
@@ -115,7 +115,7 @@ void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* o
           if (residual != nullptr) {
             z += load(residual + place + v * kLanes, lanes);
           }
-          store(out + place + v * kLanes, Activation::value(z), lanes);
+          store(out + place + v * kLanes, Then::value(z), lanes);
         }
       }
     });
@@ -124,10 +124,10 @@ void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* o
 
 /// Per channel: the sum of the gradient of z, and of that times (x - mean). `grad` is that of the
 /// activation's result; unless it is Identity, what becomes of it goes to `grad_z`, where that is not null.
-template <typename Activation, typename T>
+template <typename Then, typename T>
 void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, T* grad_z, double* sums,
                    double* products) {
-  constexpr bool kActivated = !std::is_same_v<Activation, Identity>;
+  constexpr bool kActivated = !std::is_same_v<Then, Identity>;
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
@@ -148,7 +148,7 @@ void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, 
           Vec g = load(grad + place, lanes);
           const Vec distance = load(x + place, lanes) - m[v];
           if constexpr (kActivated) {
-            g = Activation::gradient(distance * s[v] + b[v], g);
+            g = Then::gradient(distance * s[v] + b[v], g);
             if (grad_z != nullptr) {
               store(grad_z + place, g, lanes);
             }
@@ -195,16 +195,15 @@ void gradient(const T* grad, const T* x, Rows shape, const float* mean, const Co
 }
 
 struct Backward : BackwardArguments {
-  template <typename Activation, typename T>
+  template <typename Then, typename T>
   void run(const Affine& affine) const {
-    constexpr bool kActivated = !std::is_same_v<Activation, Identity>;
+    constexpr bool kActivated = !std::is_same_v<Then, Identity>;
     const Rows shape(x);
     const auto size = static_cast<std::size_t>(shape.channels);
     std::vector<double> sums(size), products(size);
     T* out = grad_x.defined() ? grad_x.data<T>() : nullptr;
     if (kActivated || training || grad_weight.defined() || grad_bias.defined()) {
-      gradient_sums<Activation>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(),
-                                products.data());
+      gradient_sums<Then>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(), products.data());
     }
     const Coefficients to_x = finish_sums(*this, shape.rows, sums, products);
     if (out != nullptr) {

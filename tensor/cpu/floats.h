@@ -97,6 +97,33 @@ template <typename T>
 inline constexpr bool is_vectorized =
     std::is_same_v<T, float> || std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
+/// What a type is computed in: f32 for the half types, itself otherwise.
+template <typename T>
+using Scalar = std::conditional_t<is_vectorized<T>, float, T>;
+/// What `map` passes for an element of T.
+template <typename T>
+using Lane = std::conditional_t<is_vectorized<T>, Floats, T>;
+
+/// A number as an element of T; integers wrap around.
+template <typename T>
+T element(double value) {
+  if constexpr (std::is_integral_v<T>) {
+    return static_cast<T>(static_cast<std::int64_t>(value));
+  } else {
+    return static_cast<T>(static_cast<Scalar<T>>(value));
+  }
+}
+
+/// A number as `map` passes it.
+template <typename T>
+Lane<T> lane(double value) {
+  if constexpr (is_vectorized<T>) {
+    return splat(static_cast<float>(value));
+  } else {
+    return element<T>(value);
+  }
+}
+
 /// `count` elements, `stride` apart; further lanes are zero.
 template <typename T>
 Floats load_some(const T* from, std::int64_t stride, std::int64_t count) {

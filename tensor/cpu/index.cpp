@@ -1,6 +1,6 @@
 #include <cstring>
 
-#include "tensor/cpu/arithmetic.h"
+#include "tensor/cpu/floats.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/kernels/visit_size.h"
 #include "tensor/nest.h"

@@ -1,7 +1,7 @@
 #include <limits>
 #include <vector>
 
-#include "tensor/cpu/arithmetic.h"
+#include "tensor/cpu/binary_functions.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/nest.h"
 

@@ -1,5 +1,6 @@
-#include "tensor/cpu/arithmetic.h"
+#include "tensor/cpu/binary_functions.h"
 #include "tensor/cpu/elementwise/map.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace::cpu {
 

@@ -1,6 +1,5 @@
 #include <cstring>
 
-#include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/floats.h"
 #include "tensor/kernels/kernels.h"
 #include "tensor/nest.h"

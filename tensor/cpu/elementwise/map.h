@@ -5,7 +5,6 @@
 #include <tuple>
 #include <utility>
 
-#include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/floats.h"
 #include "tensor/nest.h"
 

@@ -4,7 +4,6 @@
 #include <numbers>
 
 #include "base/philox.h"
-#include "tensor/cpu/arithmetic.h"
 #include "tensor/kernels/kernels.h"
 
 namespace millrace::cpu {

@@ -1,9 +1,9 @@
 #include <cmath>
 #include <numbers>
 
-#include "tensor/cpu/arithmetic.h"
 #include "tensor/cpu/elementwise/map.h"
 #include "tensor/cpu/functions.h"
+#include "tensor/kernels/kernels.h"
 
 namespace millrace::cpu {
 

@@ -6,7 +6,7 @@
 #include "tensor/cpu/floats.h"
 #include "tensor/kernels/kernels.h"
 
-/// The arithmetic of one pair of elements, for numbers and for vectors of floats alike.
+/// Functions of one pair of elements, numbers or vectors of floats alike: what BinaryOp names.
 namespace millrace::cpu {
 
 struct Add {
@@ -114,33 +114,6 @@ void with_op(BinaryOp op, F&& f) {
       return f(Reversed<Sub>{});
     case BinaryOp::rdiv:
       return f(Reversed<Div>{});
-  }
-}
-
-/// What a type is computed in: f32 for the half types, itself otherwise.
-template <typename T>
-using Scalar = std::conditional_t<is_vectorized<T>, float, T>;
-/// What `map` passes for an element of T.
-template <typename T>
-using Lane = std::conditional_t<is_vectorized<T>, Floats, T>;
-
-/// A number as an element of T; integers wrap around.
-template <typename T>
-T element(double value) {
-  if constexpr (std::is_integral_v<T>) {
-    return static_cast<T>(static_cast<std::int64_t>(value));
-  } else {
-    return static_cast<T>(static_cast<Scalar<T>>(value));
-  }
-}
-
-/// A number as `map` passes it.
-template <typename T>
-Lane<T> lane(double value) {
-  if constexpr (is_vectorized<T>) {
-    return splat(static_cast<float>(value));
-  } else {
-    return element<T>(value);
   }
 }
 
