@@ -7,8 +7,14 @@
 #include <cstdio>
 #include <functional>
 
+#include "tensor/kernels/index.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/norm.h"
+#include "tensor/kernels/optimizer.h"
+#include "tensor/kernels/pool.h"
+#include "tensor/kernels/random.h"
+#include "tensor/kernels/reduce.h"
+#include "tensor/kernels/rows.h"
 #include "tensor/ops.h"
 
 namespace millrace {

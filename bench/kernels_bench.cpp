@@ -3,7 +3,12 @@
 #include <benchmark/benchmark.h>
 #include <cmath>
 
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/conv.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/matmul.h"
+#include "tensor/kernels/norm.h"
+#include "tensor/kernels/optimizer.h"
+#include "tensor/kernels/pool.h"
 #include "tensor/ops.h"
 
 namespace millrace {

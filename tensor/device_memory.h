@@ -11,9 +11,9 @@
 #include "tensor/device.h"
 #include "tensor/tensor.h"
 
-/// The seam below kernels.h: what memory and streams need from a device. tensor/cpu/ and tensor/cuda/ define
-/// it; callers name the CUDA side inside `if constexpr (kWithCuda)` only, so a build without CUDA needs no
-/// stubs.
+/// The seam below the kernels: what memory and streams need from a device. tensor/cpu/ and tensor/cuda/
+/// define it; callers name the CUDA side inside `if constexpr (kWithCuda)` only, so a build without CUDA
+/// needs no stubs.
 namespace millrace {
 
 namespace cpu {

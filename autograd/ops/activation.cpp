@@ -1,4 +1,5 @@
 #include "autograd/ops/support.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
 
 namespace millrace {

@@ -1,5 +1,8 @@
+#include "tensor/kernels/conv.h"
+
 #include "autograd/ops/support.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/reduce.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

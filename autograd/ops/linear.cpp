@@ -1,5 +1,7 @@
 #include "autograd/ops/support.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/matmul.h"
+#include "tensor/kernels/reduce.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

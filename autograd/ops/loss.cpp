@@ -1,5 +1,6 @@
 #include "autograd/ops/support.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/rows.h"
 #include "tensor/ops/operand.h"
 
 namespace millrace {

@@ -1,7 +1,12 @@
+#include "tensor/kernels/norm.h"
+
 #include <array>
 
 #include "autograd/ops/support.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/pool.h"
+#include "tensor/kernels/random.h"
 #include "tensor/kernels/recording.h"
 #include "tensor/ops/operand.h"
 

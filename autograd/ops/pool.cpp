@@ -1,3 +1,5 @@
+#include "tensor/kernels/pool.h"
+
 #include <algorithm>
 
 #include "autograd/ops/support.h"

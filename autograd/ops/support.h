@@ -4,7 +4,6 @@
 
 #include "autograd/function.h"
 #include "autograd/ops.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/ops.h"
 
 /// What the operations' sources share; not for users.

@@ -6,7 +6,7 @@
 
 #include "nn/optimizers/kind.h"
 #include "nn/optimizers/optimizer.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/optimizer.h"
 
 /// What the kinds' sources share; not for users.
 namespace millrace::nn {

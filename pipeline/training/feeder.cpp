@@ -1,7 +1,7 @@
 #include "pipeline/training/feeder.h"
 
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/pixels.h"
 
 namespace millrace {
 

@@ -6,7 +6,7 @@
 #include "nn/state.h"
 #include "nn/step_context.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/loss_scale.h"
 
 namespace millrace {
 namespace {

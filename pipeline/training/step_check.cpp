@@ -8,7 +8,7 @@
 #include "dataio/random_images.h"
 #include "nn/state.h"
 #include "tensor/gpu/arithmetic.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/loss_scale.h"
 #include "tensor/ops.h"
 
 namespace millrace {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "tensor/cpu/visit_float.h"
+#include "tensor/kernels/norm.h"
 
 // Rows are pixels, columns channels. Sums run in f32 over a block of rows that stays in the cache, then in
 // f64 over the blocks: one pass over memory, and better than f32 sums of any order.

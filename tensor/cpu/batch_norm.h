@@ -10,7 +10,8 @@
 
 #include "tensor/cpu/channels.h"
 #include "tensor/cpu/functions.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/operations.h"
+#include "tensor/tensor.h"
 
 /// What batch norm with and without a pooling behind it share.
 namespace millrace::cpu::normalizing {

@@ -5,6 +5,7 @@
 #include "tensor/cpu/batch_norm.h"
 #include "tensor/cpu/image_sizes.h"
 #include "tensor/cpu/visit_float.h"
+#include "tensor/kernels/norm.h"
 
 // Batch norm, its activation and a max pooling of 2x2 windows: of four pixels one goes on, and of four
 // gradients three are 0, so that a window is passed on as one pixel.

@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "tensor/cpu/floats.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/operations.h"
 
 /// Functions of one pair of elements, numbers or vectors of floats alike: what BinaryOp names.
 namespace millrace::cpu {

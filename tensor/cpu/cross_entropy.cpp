@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "tensor/cpu/visit_float.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/rows.h"
 
 namespace millrace::cpu {
 namespace {

@@ -1,7 +1,8 @@
+#include "tensor/kernels/index.h"
+
 #include <cstring>
 
 #include "tensor/cpu/floats.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/kernels/visit_size.h"
 #include "tensor/nest.h"
 

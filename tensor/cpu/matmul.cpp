@@ -1,10 +1,12 @@
+#include "tensor/kernels/matmul.h"
+
 #include <algorithm>
 #include <cassert>
 #include <optional>
 #include <vector>
 
 #include "tensor/cpu/onednn.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cpu {
 namespace {

@@ -1,8 +1,9 @@
+#include "tensor/kernels/reduce.h"
+
 #include <limits>
 #include <vector>
 
 #include "tensor/cpu/binary_functions.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/nest.h"
 
 // Sums are taken in f64 (floating types) or i64, in one fixed order: along rows first in blocks of vectors,

@@ -25,7 +25,7 @@ struct KernelRow {
   std::string_view kernel;
   std::array<Argument, 10> arguments;
 };
-/// One row for each kernel of kernels.h and training_kernels.h that runs on GPUs; see there for shapes.
+/// One row for each kernel in tensor/kernels/ that runs on GPUs; see there for shapes.
 std::span<const KernelRow> kernel_table();
 
 /// Called where a kernel's launcher begins, with its tensors in order: once for a launch, on the host.

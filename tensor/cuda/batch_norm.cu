@@ -2,6 +2,7 @@
 
 #include "tensor/cuda/channels.cuh"
 #include "tensor/cuda/scratch.cuh"
+#include "tensor/kernels/norm.h"
 
 // Rows are pixels, columns channels. Sums run in f32 within a block, then in f64 over the blocks: one pass
 // over memory. How many blocks share the rows follows from the shape alone, so that every run adds in one

@@ -1,4 +1,5 @@
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/norm.h"
 
 // Fused on the CPU; here the kernels that there are, one after the other: each rounds its results.
 namespace millrace::cuda {

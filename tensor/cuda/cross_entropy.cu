@@ -2,6 +2,7 @@
 
 #include "tensor/cuda/check_index.cuh"
 #include "tensor/cuda/rows.cuh"
+#include "tensor/kernels/rows.h"
 
 namespace millrace::cuda {
 namespace {

@@ -2,6 +2,7 @@
 
 #include "tensor/cuda/check_index.cuh"
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/index.h"
 #include "tensor/kernels/visit_size.h"
 
 namespace millrace::cuda {

@@ -10,7 +10,6 @@
 
 #include "tensor/cuda/arguments.h"
 #include "tensor/cuda/runtime/runtime.h"
-#include "tensor/kernels/kernels.h"
 
 /// What every kernel file uses: launching, loops over the grid, the types of elements and how they are
 /// computed with.

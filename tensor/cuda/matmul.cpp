@@ -1,3 +1,5 @@
+#include "tensor/kernels/matmul.h"
+
 #include <algorithm>
 #include <cassert>
 #include <cstring>
@@ -9,7 +11,7 @@
 #include "tensor/cuda/runtime/runtime.h"
 #include "tensor/cuda/shape_cache.h"
 #include "tensor/gpu/arithmetic.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cuda {
 namespace {

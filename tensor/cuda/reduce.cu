@@ -3,6 +3,7 @@
 
 #include "tensor/cuda/elementwise.cuh"
 #include "tensor/cuda/scratch.cuh"
+#include "tensor/kernels/reduce.h"
 
 // Each block takes some outputs and, of what meets in them, one of several splits; lanes of threads share an
 // output. Who adds what follows from shapes and strides alone, so every run adds in one order. Sums are taken

@@ -1,4 +1,5 @@
 #include "tensor/cuda/rows.cuh"
+#include "tensor/kernels/rows.h"
 
 namespace millrace::cuda {
 namespace {

@@ -20,7 +20,7 @@ inline std::shared_ptr<Tensor> hold_itself(const Tensor& tensor) { return std::m
 
 /// One launch of a kernel, valid while the hook runs.
 struct KernelLaunch {
-  std::string_view kernel;     ///< As in kernels.h. A literal.
+  std::string_view kernel;     ///< As it is declared. A literal.
   std::string_view operation;  ///< Of a kernel that does several: "gelu". A literal, or empty.
   std::span<const Tensor* const> tensors = {};  ///< The arguments that are tensors; some are undefined.
   std::function<void()> run = {};               ///< Runs the kernel: the hook has to, once.

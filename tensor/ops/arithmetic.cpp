@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/recording.h"
 #include "tensor/ops.h"

@@ -1,6 +1,6 @@
 #include "tensor/config.h"
 #include "tensor/device_memory.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/recording.h"
 #include "tensor/ops/operand.h"

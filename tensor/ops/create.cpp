@@ -2,7 +2,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/recording.h"
 #include "tensor/tensor.h"

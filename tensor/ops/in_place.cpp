@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 #include "tensor/ops/operand.h"

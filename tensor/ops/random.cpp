@@ -4,8 +4,8 @@
 #include <numbers>
 
 #include "base/philox.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/random.h"
 #include "tensor/kernels/recording.h"
 
 namespace millrace {

@@ -1,4 +1,5 @@
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/index.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 #include "tensor/ops/operand.h"

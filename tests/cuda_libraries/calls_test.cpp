@@ -7,8 +7,9 @@
 #include "emulator.h"
 #include "library_fixtures.h"
 #include "tensor/gpu/arithmetic.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/conv.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/matmul.h"
 
 namespace millrace::test {
 namespace {

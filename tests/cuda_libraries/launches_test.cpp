@@ -6,7 +6,7 @@
 #include "emulator.h"
 #include "tensor/cuda/runtime/runtime.h"
 #include "tensor/gpu/idle_clock.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/matmul.h"
 #include "tensor/ops.h"
 #include "tests/tensor/gpu/on_cuda.h"
 

@@ -8,7 +8,8 @@
 #include "tensor/cpu/conv/weight_layout.h"
 #include "tensor/cpu/conv/winograd.h"
 #include "tensor/cpu/onednn.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/conv.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cpu {
 namespace {

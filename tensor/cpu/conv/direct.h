@@ -1,6 +1,7 @@
 #pragma once
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
+#include "tensor/tensor.h"
 
 /// Unpadded f32 convolutions with few channels (a network's first layers), where oneDNN spends its vectors on
 /// channels that do not exist.

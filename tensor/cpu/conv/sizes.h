@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "tensor/cpu/image_sizes.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
 
 namespace millrace::cpu {
 

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
+#include "tensor/tensor.h"
 
 /// The weights' gradient of convolutions with many channels, at nine tenths of a core's peak; oneDNN 2.6
 /// reaches two thirds of it.

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
+#include "tensor/tensor.h"
 
 /// 3x3 convolutions with 4 products for each result of a channel, where direct ones take 9: F(2x2, 3x3) of
 /// Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308).

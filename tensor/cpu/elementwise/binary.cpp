@@ -1,6 +1,6 @@
 #include "tensor/cpu/binary_functions.h"
 #include "tensor/cpu/elementwise/map.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cpu {
 

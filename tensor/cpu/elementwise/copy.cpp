@@ -1,7 +1,7 @@
 #include <cstring>
 
 #include "tensor/cpu/floats.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/nest.h"
 
 namespace millrace::cpu {

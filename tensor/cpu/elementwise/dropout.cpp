@@ -3,7 +3,7 @@
 
 #include "base/philox.h"
 #include "tensor/cpu/visit_float.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/random.h"
 
 namespace millrace::cpu {
 namespace {

@@ -1,10 +1,11 @@
+#include "tensor/kernels/random.h"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <numbers>
 
 #include "base/philox.h"
-#include "tensor/kernels/kernels.h"
 
 namespace millrace::cpu {
 

@@ -3,7 +3,7 @@
 
 #include "tensor/cpu/elementwise/map.h"
 #include "tensor/cpu/functions.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cpu {
 

@@ -2,7 +2,7 @@
 #include "tensor/cpu/image_sizes.h"
 #include "tensor/cpu/pool/pool_axis.h"
 #include "tensor/cpu/visit_float.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/pool.h"
 
 namespace millrace::cpu {
 

@@ -5,7 +5,7 @@
 #include "tensor/cpu/channels.h"
 #include "tensor/cpu/image_sizes.h"
 #include "tensor/cpu/visit_float.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/pool.h"
 
 namespace millrace::cpu {
 

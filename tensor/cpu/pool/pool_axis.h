@@ -4,7 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
+#include "tensor/shape.h"
 
 namespace millrace::cpu {
 

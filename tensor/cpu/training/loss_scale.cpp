@@ -1,7 +1,7 @@
+#include "tensor/kernels/loss_scale.h"
+
 #include <algorithm>
 #include <cmath>
-
-#include "tensor/kernels/training_kernels.h"
 
 namespace millrace::cpu {
 

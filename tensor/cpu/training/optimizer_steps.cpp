@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/optimizer.h"
 
 namespace millrace::cpu {
 namespace {

@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "tensor/kernels/pixels.h"
 
-#include "tensor/kernels/training_kernels.h"
+#include <algorithm>
 
 namespace millrace::cpu {
 

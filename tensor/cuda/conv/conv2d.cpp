@@ -14,6 +14,9 @@
 #include "tensor/cuda/conv/weights.h"
 #include "tensor/cuda/runtime/runtime.h"
 #include "tensor/cuda/shape_cache.h"
+#include "tensor/kernels/conv.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/reduce.h"
 
 namespace millrace::cuda {
 namespace {

@@ -10,7 +10,8 @@
 #include "tensor/cuda/conv/cudnn.h"
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/gpu/engine_choices.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/options.h"
+#include "tensor/shape.h"
 
 namespace millrace::cuda {
 

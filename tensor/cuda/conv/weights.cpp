@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cuda {
 

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cuda {
 

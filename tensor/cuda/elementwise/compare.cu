@@ -1,4 +1,5 @@
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/visit_size.h"
 
 namespace millrace::cuda {

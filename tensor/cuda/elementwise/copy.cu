@@ -1,6 +1,7 @@
 #include <cuda_runtime_api.h>
 
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/elementwise.h"
 #include "tensor/kernels/visit_size.h"
 
 namespace millrace::cuda {

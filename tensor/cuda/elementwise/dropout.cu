@@ -1,5 +1,6 @@
 #include "base/philox.h"
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/random.h"
 
 namespace millrace::cuda {
 namespace {

@@ -1,4 +1,5 @@
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cuda {
 

@@ -3,6 +3,7 @@
 
 #include "base/philox.h"
 #include "tensor/cuda/launch.cuh"
+#include "tensor/kernels/random.h"
 
 namespace millrace::cuda {
 

@@ -2,6 +2,7 @@
 #include <numbers>
 
 #include "tensor/cuda/elementwise.cuh"
+#include "tensor/kernels/elementwise.h"
 
 namespace millrace::cuda {
 

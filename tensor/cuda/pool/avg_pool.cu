@@ -1,4 +1,5 @@
 #include "tensor/cuda/pool/pool_axis.cuh"
+#include "tensor/kernels/pool.h"
 
 namespace millrace::cuda {
 namespace {

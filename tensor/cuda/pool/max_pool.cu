@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "tensor/cuda/pool/pool_axis.cuh"
+#include "tensor/kernels/pool.h"
 #include "tensor/kernels/visit_size.h"
 
 namespace millrace::cuda {

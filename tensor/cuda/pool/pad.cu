@@ -1,4 +1,5 @@
 #include "tensor/cuda/channels.cuh"
+#include "tensor/kernels/pool.h"
 
 namespace millrace::cuda {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tensor/cuda/channels.cuh"
+#include "tensor/kernels/options.h"
 
 namespace millrace::cuda {
 

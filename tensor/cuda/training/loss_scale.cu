@@ -1,5 +1,5 @@
 #include "tensor/cuda/launch.cuh"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/loss_scale.h"
 
 namespace millrace::cuda {
 namespace {

@@ -1,5 +1,5 @@
 #include "tensor/cuda/channels.cuh"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/optimizer.h"
 
 namespace millrace::cuda {
 namespace {

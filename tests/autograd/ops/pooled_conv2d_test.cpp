@@ -6,7 +6,7 @@
 #include "autograd/function.h"
 #include "autograd/ops.h"
 #include "tensor/cpu/words.h"
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/conv.h"
 #include "tensor/ops/random.h"
 
 namespace millrace {

@@ -7,7 +7,18 @@
 #include <map>
 
 #include "tensor/cuda/conv/conv2d_bias.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/conv.h"
+#include "tensor/kernels/elementwise.h"
+#include "tensor/kernels/index.h"
+#include "tensor/kernels/loss_scale.h"
+#include "tensor/kernels/matmul.h"
+#include "tensor/kernels/norm.h"
+#include "tensor/kernels/optimizer.h"
+#include "tensor/kernels/pixels.h"
+#include "tensor/kernels/pool.h"
+#include "tensor/kernels/random.h"
+#include "tensor/kernels/reduce.h"
+#include "tensor/kernels/rows.h"
 #include "tests/tensor/gpu/on_cuda.h"
 
 namespace millrace::cuda {

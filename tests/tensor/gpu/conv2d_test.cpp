@@ -3,6 +3,7 @@
 #include "tensor/cuda/conv/weights.h"
 #include "tensor/gpu/arithmetic.h"
 #include "tensor/gpu/engine_choices.h"
+#include "tensor/kernels/conv.h"
 #include "tensor/kernels/launch.h"
 #include "tests/tensor/kernels/support.h"
 

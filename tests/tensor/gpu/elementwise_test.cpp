@@ -1,7 +1,8 @@
+#include "tensor/kernels/elementwise.h"
+
 #include <functional>
 
 #include "on_cuda.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/ops/random.h"
 

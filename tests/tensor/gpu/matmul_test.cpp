@@ -1,6 +1,7 @@
+#include "tensor/kernels/matmul.h"
+
 #include "on_cuda.h"
 #include "tensor/gpu/arithmetic.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
 
 namespace millrace {

@@ -1,3 +1,5 @@
+#include "tensor/kernels/pool.h"
+
 #include "support.h"
 #include "tensor/kernels/launch.h"
 

@@ -1,7 +1,10 @@
+#include "tensor/kernels/rows.h"
+
 #include "support.h"
 #include "tensor/device_memory.h"
 #include "tensor/kernels/launch.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/optimizer.h"
+#include "tensor/kernels/random.h"
 #include "tensor/ops.h"
 
 namespace millrace {

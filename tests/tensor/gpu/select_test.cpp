@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 
 #include "support.h"
+#include "tensor/kernels/index.h"
 #include "tensor/kernels/launch.h"
+#include "tensor/kernels/reduce.h"
 
 namespace millrace {
 namespace {

@@ -1,3 +1,5 @@
+#include "tensor/kernels/conv.h"
+
 #include <gtest/gtest.h>
 #include <thread>
 #include <vector>

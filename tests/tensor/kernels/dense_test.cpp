@@ -3,7 +3,10 @@
 
 #include "base/philox.h"
 #include "support.h"
-#include "tensor/kernels/training_kernels.h"
+#include "tensor/kernels/matmul.h"
+#include "tensor/kernels/optimizer.h"
+#include "tensor/kernels/random.h"
+#include "tensor/kernels/rows.h"
 
 namespace millrace {
 namespace {

@@ -2,7 +2,7 @@
 #include <functional>
 #include <gtest/gtest.h>
 
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/elementwise.h"
 #include "tests/tensor/sample.h"
 
 namespace millrace {

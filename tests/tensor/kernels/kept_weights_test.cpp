@@ -1,6 +1,7 @@
 #include "tensor/kept_weights.h"
 
 #include "support.h"
+#include "tensor/kernels/conv.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/recording.h"
 #include "tensor/ops.h"

@@ -1,3 +1,5 @@
+#include "tensor/kernels/norm.h"
+
 #include <gtest/gtest.h>
 
 #include "support.h"

@@ -1,3 +1,5 @@
+#include "tensor/kernels/pool.h"
+
 #include <gtest/gtest.h>
 #include <limits>
 

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <stdexcept>
 
-#include "tensor/kernels/kernels.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/ops.h"
 #include "tensor/ops/random.h"

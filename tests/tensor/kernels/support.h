@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/philox.h"
-#include "tensor/kernels/kernels.h"
 #include "tensor/tensor.h"
 
 /// What the tests of the network kernels share: random tensors, values in row-major order, comparison.

@@ -1,4 +1,6 @@
-#include "tensor/kernels/kernels.h"
+#include "tensor/kernels/operations.h"
+
+#include <cstddef>
 
 namespace millrace {
 
@@ -10,8 +12,6 @@ std::string_view word_of(Op op, const std::string_view (&words)[N]) {
 }
 
 }  // namespace
-
-std::string to_string(Size2 size) { return fmt::format("({}, {})", size.height, size.width); }
 
 std::string_view word(BinaryOp op) {
   return word_of(op, {"add", "sub", "mul", "div", "maximum", "minimum", "pow", "rsub", "rdiv"});
