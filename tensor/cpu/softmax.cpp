@@ -1,13 +1,15 @@
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
+#include "tensor/cpu/functions.h"
 #include "tensor/cpu/visit_float.h"
 #include "tensor/kernels/rows.h"
 
 namespace millrace::cpu {
 namespace {
 
-/// Calls f(row of a, row of b, row of out) for each row; a and b may be one tensor.
+/// Calls f(row of a, row of b, row of out, columns) for each row.
 template <typename T, typename F>
 void for_each_row(const Tensor& a, const Tensor& b, Tensor& out, F&& f) {
   const std::int64_t rows = a.size(0), columns = a.size(1);
@@ -25,24 +27,51 @@ float highest(const T* x, std::int64_t columns) {
   return high;
 }
 
+/// exp of each of `count` numbers, in place; those behind them, up to a whole vector, are lost.
+void exponentials(float* x, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += kWidth) {
+    store_floats(x + i, exponential(load_floats(x + i)));
+  }
+}
+
+/// Numbers at a time, where a row has not more: several short rows fill the vectors too.
+constexpr std::int64_t kBlock = 1024;
+
 }  // namespace
 
 void softmax(const Tensor& x, Tensor& out) {
   if (x.numel() == 0) {
     return;
   }
+  const std::int64_t rows = x.size(0), columns = x.size(1);
+  const std::int64_t most = std::clamp<std::int64_t>(kBlock / columns, 1, rows);
+  std::vector<float> block(static_cast<std::size_t>(most * columns + kWidth));
   visit_float(x.dtype(), "softmax", [&]<typename T>() {
-    for_each_row<T>(x, x, out, [](const T* in, const T*, T* to, std::int64_t columns) {
-      const float high = highest(in, columns);
-      double sum = 0;
-      for (std::int64_t c = 0; c < columns; ++c) {
-        sum += std::exp(in[c] - high);
+    for (std::int64_t first = 0; first < rows; first += most) {
+      const std::int64_t last = std::min(first + most, rows);
+      float* e = block.data();
+      for (std::int64_t row = first; row < last; ++row, e += columns) {
+        const T* in = x.data<T>() + row * columns;
+        const float high = highest(in, columns);
+        for (std::int64_t c = 0; c < columns; ++c) {
+          e[c] = in[c] - high;
+        }
       }
-      const auto scale = static_cast<float>(1.0 / sum);
-      for (std::int64_t c = 0; c < columns; ++c) {
-        to[c] = T(std::exp(in[c] - high) * scale);
+      exponentials(block.data(), (last - first) * columns);
+      e = block.data();
+      for (std::int64_t row = first; row < last; ++row, e += columns) {
+        T* to = out.data<T>() + row * columns;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (std::int64_t c = 0; c < columns; ++c) {
+          sum += e[c];
+        }
+        const auto scale = static_cast<float>(1.0 / sum);
+        for (std::int64_t c = 0; c < columns; ++c) {
+          to[c] = T(e[c] * scale);
+        }
       }
-    });
+    }
   });
 }
 

@@ -102,7 +102,7 @@ TEST(NetworkKernelsMatmul, EmptySumsAndEmptyResults) {
 }
 
 TEST(NetworkKernelsSoftmax, MatchesDouble) {
-  for (std::int64_t columns : {1, 10, 37}) {
+  for (std::int64_t columns : {1, 10, 37, 64, 400, 1500}) {
     for (DType dtype : {DType::f32, DType::bf16}) {
       Draw draw(static_cast<std::uint64_t>(columns));
       const std::int64_t rows = 5;
