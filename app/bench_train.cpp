@@ -113,7 +113,7 @@ Measurement time_repeats(const BenchTrainOptions& o, const Step& step, const Wai
   return speed;
 }
 
-Measured measure(const BenchTrainOptions& o, const TrainerOptions& options) {
+Measured measure_steps(const BenchTrainOptions& o, const TrainerOptions& options) {
   using Clock = std::chrono::steady_clock;
   Feed feed(o, options);
   std::optional<Profile> profile;
@@ -214,14 +214,14 @@ void print(const BenchTrainOptions& o, const TrainerOptions& options, const Meas
 
 void bench_train(const BenchTrainOptions& o) {
   const TrainerOptions options = o.compute.resolve(o.batch_size, 0);
-  const Measured measured = measure(o, options);
+  const Measured measured = measure_steps(o, options);
   // A speed only counts for steps that train: the loss on the same images has to fall.
   if (!std::isfinite(measured.last_loss) || (!o.streamed && !(measured.last_loss < measured.first_loss))) {
     throw MachineError(
         "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
         measured.first_loss, measured.last_loss, measured.steps);
   }
-  (o.json ? print_json : print)(o, options, measured);
+  o.json ? print_json(o, options, measured) : print(o, options, measured);
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ add_library(millrace_flags INTERFACE)
 target_compile_features(millrace_flags INTERFACE cxx_std_20)
 # Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
 set(cpp_flags -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
-  -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512)
+  -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512
+  $<$<BOOL:${MILLRACE_UNITY}>:-Wno-subobject-linkage>)  # a source that another one includes looks like a header
 if(NOT MILLRACE_ARCH STREQUAL "native")
   list(APPEND cpp_flags -Wno-psabi)  # how vectors wider than the processor's are passed concerns nobody outside
 endif()
@@ -34,6 +35,24 @@ if(MILLRACE_SANITIZE)
   target_compile_options(millrace_flags INTERFACE $<$<CXX_COMPILER_ID:Clang>:-fno-openmp-simd -Wno-unknown-warning-option>)
 endif()
 
+# Compiles the sources of a room as one. Kernels stay alone: what the compiler sees beside them changes which products it
+# fuses with sums, and so the bits.
+function(millrace_unite target)
+  if(NOT MILLRACE_UNITY)
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
+  foreach(source ${ARGN})
+    cmake_path(ABSOLUTE_PATH source OUTPUT_VARIABLE path)
+    cmake_path(RELATIVE_PATH path BASE_DIRECTORY ${PROJECT_SOURCE_DIR})
+    if(NOT path MATCHES "^tensor/(cpu|cuda)/|^\\.\\.|\\.cu$")
+      cmake_path(GET path PARENT_PATH room)
+      string(REPLACE "/" "_" room "${room}")
+      set_source_files_properties(${source} PROPERTIES UNITY_GROUP ${room})
+    endif()
+  endforeach()
+endfunction()
+
 function(millrace_add_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;DEPENDS;PRIVATE_DEPENDS" ${ARGN})
   set(target millrace_${name})
@@ -45,6 +64,7 @@ function(millrace_add_library name)
     $<INSTALL_INTERFACE:include/millrace>)
   target_compile_features(${target} PUBLIC cxx_std_20)
   target_link_libraries(${target} PUBLIC ${ARG_DEPENDS} PRIVATE ${ARG_PRIVATE_DEPENDS} $<BUILD_INTERFACE:millrace_flags>)
+  millrace_unite(${target} ${ARG_SOURCES})
   set_property(GLOBAL APPEND PROPERTY MILLRACE_LIBRARIES ${target})
 endfunction()
 
@@ -58,6 +78,7 @@ function(millrace_add_test name)
     set(level -O0)  # and half of that under a sanitizer
   endif()
   target_compile_options(${name} PRIVATE ${level})
+  millrace_unite(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_DEPENDS} GTest::gmock GTest::gtest_main millrace_flags)
   if(MILLRACE_SANITIZE)  # one process: hundreds of starts under a sanitizer cost more than the tests
     add_test(NAME ${name} COMMAND ${name} --gtest_brief=1)

@@ -10,7 +10,7 @@
 namespace millrace {
 namespace {
 
-constexpr std::size_t kMost = std::size_t{1} << 30;
+constexpr std::size_t kMostFromServer = std::size_t{1} << 30;
 
 int milliseconds(Patience::Duration duration) {
   return static_cast<int>(std::chrono::ceil<std::chrono::milliseconds>(duration).count());
@@ -68,7 +68,7 @@ void Rendezvous::join() {
   const std::string where = fmt::format("joining: {}:{}", place_.master_host, place_.master_port);
   Frame frame;
   try {
-    while (!Frame::take(received_, kMost, frame)) {
+    while (!Frame::take(received_, kMostFromServer, frame)) {
       pollfd wanted{.fd = socket_.descriptor(), .events = POLLIN, .revents = 0};
       const auto left = deadline - Clock::now();
       if (left.count() <= 0) {
@@ -106,7 +106,7 @@ void Rendezvous::run() {
     const bool open = !came || receive_some(socket_, received_);
     heard = came ? now : heard;
     try {
-      for (Frame frame; Frame::take(received_, kMost, frame);) {  // some may have come behind the welcome
+      for (Frame frame; Frame::take(received_, kMostFromServer, frame);) {  // some may have come behind the welcome
         handle(frame);
       }
     } catch (const CommunicatorError& error) {
@@ -140,7 +140,7 @@ void Rendezvous::handle(const Frame& frame) {
     master_left_ = true;
   } else if (frame.kind == Frame::Kind::gathered) {
     std::string parts = frame.text;
-    for (Frame part; Frame::take(parts, kMost, part);) {
+    for (Frame part; Frame::take(parts, kMostFromServer, part);) {
       gathered_.push_back(std::move(part.text));
     }
     changed_.notify_all();

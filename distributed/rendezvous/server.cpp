@@ -11,7 +11,7 @@
 namespace millrace {
 namespace {
 
-constexpr std::size_t kMostBeforeHello = 4096, kMost = std::size_t{1} << 26;
+constexpr std::size_t kMostBeforeHello = 4096, kMostAfterHello = std::size_t{1} << 26;
 constexpr int kMostStrangers = 64;  // connections that have not said who they are; more wait in the kernel
 constexpr std::chrono::seconds kHelloTime{10};
 
@@ -94,7 +94,7 @@ void RendezvousServer::read_from(Connection& connection) {
   const bool open = receive_some(connection.socket, connection.in);
   try {
     Frame frame;
-    while (Frame::take(connection.in, connection.rank < 0 ? kMostBeforeHello : kMost, frame)) {
+    while (Frame::take(connection.in, connection.rank < 0 ? kMostBeforeHello : kMostAfterHello, frame)) {
       connection.heard = Clock::now();
       if (connection.rank >= 0) {
         handle(connection.rank, frame);

@@ -8,9 +8,6 @@
 namespace millrace {
 namespace {
 
-/// Each scan of a progressive image goes over all of its blocks; real ones have about ten.
-constexpr int kMaxScans = 100;
-
 /// Grows only, so that memory is not cleared again and again.
 template <typename T>
 T* at_least(std::vector<T>& memory, std::int64_t size) {
@@ -76,7 +73,7 @@ JpegDecoder::JpegDecoder() {
   };
   progress_.progress_monitor = [](j_common_ptr info) {
     JpegDecoder& decoder = self(info);
-    if (decoder.info_.input_scan_number > kMaxScans) {
+    if (decoder.info_.input_scan_number > kMostJpegScans) {
       decoder.reason_ = "more scans than a picture needs";
       decoder.jump();
     }

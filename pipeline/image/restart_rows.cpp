@@ -16,9 +16,6 @@
 namespace millrace {
 namespace {
 
-/// Each scan of a progressive image goes over all of its blocks; real ones have about ten.
-constexpr int kMaxScans = 100;
-
 constexpr unsigned kMarkerBytes = 0xFFFF;
 
 }  // namespace
@@ -43,7 +40,7 @@ class RestartRows::Jpeg {
       jpeg_save_markers(&in_, JPEG_APP0 + i, kMarkerBytes);
     }
     progress_.progress_monitor = [](j_common_ptr info) {
-      if (info->is_decompressor && reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMaxScans) {
+      if (info->is_decompressor && reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMostJpegScans) {
         ERREXIT(info, JERR_BAD_PROGRESSION);
       }
     };

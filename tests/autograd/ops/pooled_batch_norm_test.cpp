@@ -41,12 +41,12 @@ struct Data {
   Tensor x, weight, bias, residual, mean, var, grad;
 };
 
-struct Results {
+struct NormResults {
   std::string operation;
   Tensor out, grad_x, grad_weight, grad_bias, grad_residual, mean, var;
 };
 
-Results run(const Case& c, const Data& data, bool together) {
+NormResults run(const Case& c, const Data& data, bool together) {
   const auto leaf = [](const Tensor& value) {
     return value.defined() ? Variable(value.clone(), true) : Variable();
   };
@@ -103,7 +103,7 @@ TEST(PooledBatchNorm, GivesWhatTheTwoGive) {
       }
       data.mean = randn({channels}, generator);
       data.var = abs(randn({channels}, generator)) + 0.5;
-      const Results got = run(c, data, true), expected = run(c, data, false);
+      const NormResults got = run(c, data, true), expected = run(c, data, false);
       EXPECT_EQ(got.operation, c.in_one_pass ? "batch_norm" : "max_pool2d");
       expect_close(got.out, expected.out, 0, "out");
       expect_close(got.mean, expected.mean, 0, "mean");

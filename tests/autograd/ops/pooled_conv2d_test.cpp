@@ -40,14 +40,14 @@ std::vector<Layer> layers() {
   };
 }
 
-struct Results {
+struct ConvolutionResults {
   std::string operation;
   Shape convolved;
   Tensor out, grad_x, grad_weight, grad_bias;
 };
 
 /// With `together` as one operation, else as two.
-Results run(const Layer& layer, const Tensor& x_data, const Tensor& weight_data, const Tensor& bias_data,
+ConvolutionResults run(const Layer& layer, const Tensor& x_data, const Tensor& weight_data, const Tensor& bias_data,
             bool together) {
   const Variable x(x_data.clone(), true), weight(weight_data.clone(), true);
   const Variable bias = bias_data.defined() ? Variable(bias_data.clone(), true) : Variable();
@@ -70,7 +70,7 @@ void expect_same(const Tensor& got, const Tensor& expected, double tolerance, co
   EXPECT_LE(max(abs(got.to(DType::f32) - all)).item(), tolerance * max(abs(all)).item()) << what;
 }
 
-void expect_same(const Results& got, const Results& expected, double tolerance) {
+void expect_same(const ConvolutionResults& got, const ConvolutionResults& expected, double tolerance) {
   EXPECT_TRUE(expected.out.numel() == 0 || max(abs(expected.grad_weight)).item() > 0);
   expect_same(got.out, expected.out, tolerance, "out");
   expect_same(got.grad_x, expected.grad_x, tolerance, "grad_x");
@@ -88,7 +88,7 @@ TEST(PooledConv2d, GivesWhatTheTwoGive) {
         SCOPED_TRACE(fmt::format("{} input {}, weight {}, bias {}", dtype, layer.x, layer.weight, biased));
         const Tensor x = randn(layer.x, generator).to(dtype), weight = randn(layer.weight, generator);
         const Tensor bias = biased ? randn({layer.weight[0]}, generator) : Tensor();
-        const Results got = run(layer, x, weight, bias, true), expected = run(layer, x, weight, bias, false);
+        const ConvolutionResults got = run(layer, x, weight, bias, true), expected = run(layer, x, weight, bias, false);
         // Where the two compute a row more it may be another kernel's, and sums have another order.
         const bool is_odd = expected.convolved[2] % 2 != 0 || expected.convolved[3] % 2 != 0;
         expect_same(got, expected, !is_odd ? 0 : dtype == DType::f32 ? 1e-5 : 2e-2);

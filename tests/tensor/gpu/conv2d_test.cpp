@@ -17,12 +17,12 @@ class CudaConv2d : public test::CudaTest {
   void TearDown() override { set_gpu_arithmetic({}); }
 };
 
-struct Case {
+struct Conv2dCase {
   Shape x, weight;
   Conv2dOptions params = {};
 };
 
-Shape out_shape(const Case& c) {
+Shape out_shape(const Conv2dCase& c) {
   const auto size = [](std::int64_t x, std::int64_t w, std::int64_t stride, std::int64_t padding,
                        std::int64_t dilation) {
     return (x + 2 * padding - dilation * (w - 1) - 1) / stride + 1;
@@ -38,7 +38,7 @@ struct Results {
 };
 
 /// All three directions on one device, in `dtype` there; the results come back to the CPU.
-Results compute(const Case& c, Device device, DType dtype, std::uint64_t seed) {
+Results compute(const Conv2dCase& c, Device device, DType dtype, std::uint64_t seed) {
   Draw draw(seed);
   const auto image = [&](const Shape& shape) {
     return draw.tensor(shape, {.dtype = dtype, .format = MemoryFormat::channels_last}).to(device);
@@ -57,7 +57,7 @@ Results compute(const Case& c, Device device, DType dtype, std::uint64_t seed) {
   return {r.out.to(kCpu), r.grad_x.to(kCpu), r.grad_weight.to(kCpu), r.grad_bias.to(kCpu)};
 }
 
-const Case kCases[] = {
+const Conv2dCase kConv2dCases[] = {
     {{4, 3, 9, 9}, {8, 3, 3, 3}, {.padding = 1}},
     {{2, 16, 8, 8}, {24, 16, 3, 3}, {.stride = 2, .padding = 1}},
     {{3, 32, 6, 5}, {16, 32, 1, 1}, {.stride = 2}},
@@ -69,7 +69,7 @@ const Case kCases[] = {
 };
 
 TEST_F(CudaConv2d, all_directions_agree_with_the_cpu) {
-  const auto expect_agreement = [](const Case& c, DType dtype, DType factors) {
+  const auto expect_agreement = [](const Conv2dCase& c, DType dtype, DType factors) {
     SCOPED_TRACE(fmt::format("{} x {} weight {}", dtype, c.x, c.weight));
     const Results cpu = compute(c, kCpu, DType::f32, 7), gpu = compute(c, kGpu, dtype, 7);
     const Shape out = out_shape(c);
@@ -82,7 +82,7 @@ TEST_F(CudaConv2d, all_directions_agree_with_the_cpu) {
     expect(gpu.grad_weight, cpu.grad_weight, places, "grad_weight");
     expect(gpu.grad_bias, cpu.grad_bias, places, "grad_bias");
   };
-  for (const Case& c : kCases) {
+  for (const Conv2dCase& c : kConv2dCases) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
       expect_agreement(c, dtype, dtype);
     }
@@ -94,7 +94,7 @@ TEST_F(CudaConv2d, all_directions_agree_with_the_cpu) {
 
 TEST_F(CudaConv2d, deterministic_runs_give_the_same_bits) {
   set_gpu_arithmetic({.deterministic = true});
-  const Case c{{64, 16, 16, 16}, {32, 16, 3, 3}, {.padding = 1}};
+  const Conv2dCase c{{64, 16, 16, 16}, {32, 16, 3, 3}, {.padding = 1}};
   const Results once = compute(c, kGpu, DType::bf16, 3), again = compute(c, kGpu, DType::bf16, 3);
   EXPECT_EQ(values(once.out), values(again.out));
   EXPECT_EQ(values(once.grad_x), values(again.grad_x));
@@ -126,7 +126,7 @@ TEST_F(CudaConv2d, images_may_begin_anywhere) {
 }
 
 TEST_F(CudaConv2d, imported_choices_are_used) {
-  const Case c{{8, 16, 8, 8}, {16, 16, 3, 3}, {.padding = 1}};
+  const Conv2dCase c{{8, 16, 8, 8}, {16, 16, 3, 3}, {.padding = 1}};
   const Results before = compute(c, kGpu, DType::f32, 3);
   engine_choices().import(engine_choices().bytes());
   const Results after = compute(c, kGpu, DType::f32, 3);

@@ -14,12 +14,12 @@ constexpr int kCpuSum = 64, kGpuSum = 16 + 8;
 /// Welford's update rounds the distance, its share, the mean and the product.
 constexpr int kGpuMoments = 4 * kGpuSum;
 
-struct Case {
+struct NormCase {
   Shape shape;
   double offset = 1;  // a mean as large as what is added; a larger one beside a small spread is what cancels
 };
 
-const Case kCases[] = {{{4, 64, 8, 8}},  {{3, 7, 5, 6}},        {{2, 83, 3, 3}},     {{9, 5}},
+const NormCase kNormCases[] = {{{4, 64, 8, 8}},  {{3, 7, 5, 6}},        {{2, 83, 3, 3}},     {{9, 5}},
                        {{5, 16, 1, 1}},  {{2, 24, 33, 31}, 10}, {{130, 100}},        {{1, 3, 3, 2}},
                        {{6, 1, 40, 40}}, {{3, 264, 5, 5}, 10},  {{1, 8, 1, 1}},      {{2, 520, 2, 2}},
                        {{0, 5, 3, 3}},   {{0, 8, 3, 3}},        {{40, 8, 32, 32}, 3}};
@@ -29,7 +29,7 @@ TensorOptions options_of(const Shape& shape, DType dtype) {
           .format = shape.size() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major};
 }
 
-Tensor around(const Case& c, DType dtype, std::uint64_t seed) {
+Tensor around(const NormCase& c, DType dtype, std::uint64_t seed) {
   Draw draw(seed);
   std::vector<double> numbers(static_cast<std::size_t>(c.shape.numel()));
   for (double& number : numbers) {
@@ -40,7 +40,7 @@ Tensor around(const Case& c, DType dtype, std::uint64_t seed) {
 
 TEST_F(CudaNorm, StatisticsAreTheCpus) {
   std::uint64_t seed = 60;
-  for (const Case& c : kCases) {
+  for (const NormCase& c : kNormCases) {
     for (DType dtype : kActivations) {
       expect_like_cpu(
           fmt::format("batch_norm statistics {} {} seed {}", dtype, c.shape, ++seed),
@@ -74,7 +74,7 @@ TEST_F(CudaNorm, VarianceSurvivesALargeMean) {
 
 TEST_F(CudaNorm, ForwardAndBackwardAreTheCpus) {
   std::uint64_t seed = 90;
-  for (const Case& c : kCases) {
+  for (const NormCase& c : kNormCases) {
     for (DType dtype : kActivations) {
       for (int form = 0; form < 4; ++form) {
         const bool training = form % 2 == 0, affine = form < 2;
@@ -108,7 +108,7 @@ TEST_F(CudaNorm, ForwardAndBackwardAreTheCpus) {
 }
 
 TEST_F(CudaNorm, TheGradientMayBeWrittenOverItsSource) {
-  const Case c{{4, 24, 9, 9}};
+  const NormCase c{{4, 24, 9, 9}};
   for (DType dtype : kActivations) {
     Draw draw(7);
     const Tensor x = around(c, dtype, 8);

@@ -8,13 +8,13 @@ namespace {
 
 constexpr MemoryFormat kLast = MemoryFormat::channels_last;
 
-struct Case {
+struct PoolCase {
   Shape x;
   Size2 out;
   Pool2dOptions params;
 };
 
-const Case kCases[] = {
+const PoolCase kPoolCases[] = {
     {{2, 6, 28, 28}, {14, 14}, {}},
     {{2, 16, 10, 10}, {5, 5}, {}},
     {{8, 6, 4, 4}, {2, 2}, {}},
@@ -54,7 +54,7 @@ Tensor with_ties(const Shape& shape, DType dtype, std::uint64_t seed) {
 
 TEST_F(CudaPool, MaximaAndTheirPlacesAreTheCpus) {
   std::uint64_t seed = 20;
-  for (const Case& c : kCases) {
+  for (const PoolCase& c : kPoolCases) {
     for (DType dtype : kActivations) {
       const std::string what = fmt::format("{} {} seed {}", dtype, c.x, ++seed);
       const TensorOptions image{.dtype = dtype, .format = kLast};
@@ -82,7 +82,7 @@ TEST_F(CudaPool, MaximaAndTheirPlacesAreTheCpus) {
 
 TEST_F(CudaPool, MeansAreTheCpus) {
   std::uint64_t seed = 200;
-  for (const Case& c : kCases) {
+  for (const PoolCase& c : kPoolCases) {
     for (DType dtype : kActivations) {
       const std::string what = fmt::format("{} {} seed {}", dtype, c.x, ++seed);
       const TensorOptions image{.dtype = dtype, .format = kLast};

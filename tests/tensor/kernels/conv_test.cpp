@@ -10,7 +10,7 @@
 namespace millrace {
 namespace {
 
-struct Case {
+struct ConvCase {
   std::int64_t n, in, height, width, out, kernel_height, kernel_width;
   Conv2dOptions params = {};
   bool bias = true;
@@ -25,7 +25,7 @@ std::int64_t pooled(std::int64_t in, std::int64_t kernel, std::int64_t stride, s
 /// The naive loops in double: calls f(place in x, place in weight, place in out) for every product, all
 /// row-major.
 template <typename F>
-void for_each_product(const Case& c, std::int64_t oh_count, std::int64_t ow_count, F&& f) {
+void for_each_product(const ConvCase& c, std::int64_t oh_count, std::int64_t ow_count, F&& f) {
   const auto& p = c.params;
   const std::int64_t in_group = c.in / p.groups, out_group = c.out / p.groups;
   for (std::int64_t n = 0; n < c.n; ++n) {
@@ -57,7 +57,7 @@ struct Expected {
   std::vector<double> out, grad_x, grad_w, grad_b;
 };
 
-Expected expected(const Case& c, const Tensor& x, const Tensor& weight, const Tensor& bias,
+Expected expected(const ConvCase& c, const Tensor& x, const Tensor& weight, const Tensor& bias,
                   const Tensor& grad) {
   const std::int64_t oh = grad.size(2), ow = grad.size(3);
   const auto xs = values(x), ws = values(weight), gs = values(grad);
@@ -80,7 +80,7 @@ Expected expected(const Case& c, const Tensor& x, const Tensor& weight, const Te
   return to;
 }
 
-void check(const Case& c, DType dtype, std::uint64_t seed) {
+void check(const ConvCase& c, DType dtype, std::uint64_t seed) {
   const auto& p = c.params;
   const std::int64_t oh =
       pooled(c.height, c.kernel_height, p.stride.height, p.padding.height, p.dilation.height) -
@@ -119,7 +119,7 @@ void check(const Case& c, DType dtype, std::uint64_t seed) {
   }
 }
 
-std::vector<Case> cases() {
+std::vector<ConvCase> cases() {
   return {
       {2, 3, 32, 32, 6, 5, 5},  // lenet5
       {2, 6, 14, 14, 16, 5, 5},
@@ -163,7 +163,7 @@ std::vector<Case> cases() {
 TEST(NetworkKernelsConv, MatchesNaiveLoops) {
   std::uint64_t seed = 7;
   for (DType dtype : {DType::f32, DType::bf16}) {
-    for (const Case& c : cases()) {
+    for (const ConvCase& c : cases()) {
       SCOPED_TRACE(fmt::format("{} {}x{}x{}x{} to {} kernel {}x{}, seed {}", dtype, c.n, c.in, c.height,
                                c.width, c.out, c.kernel_height, c.kernel_width, seed));
       check(c, dtype, seed++);
@@ -175,7 +175,7 @@ TEST(NetworkKernelsConv, TwoThreadsAtOnceAndAgain) {
   const auto run = [] {
     for (int round = 0; round < 2; ++round) {
       std::uint64_t seed = 100;
-      for (const Case& c : cases()) {
+      for (const ConvCase& c : cases()) {
         check(c, DType::f32, seed++);
       }
     }

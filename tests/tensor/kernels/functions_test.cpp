@@ -22,7 +22,7 @@ std::vector<float> arguments() {
   return numbers;
 }
 
-struct Case {
+struct FunctionCase {
   UnaryOp op;
   const char* name;
   std::function<double(double)> value;
@@ -35,7 +35,7 @@ double distribution(double v) { return 0.5 * std::erfc(-v / std::sqrt(2.0)); }
 double density(double v) { return std::exp(-0.5 * v * v) / std::sqrt(2 * M_PI); }
 double logistic(double v) { return 1 / (1 + std::exp(-v)); }
 
-const Case kCases[] = {
+const FunctionCase kFunctionCases[] = {
     {UnaryOp::exp, "exp", [](double v) { return std::exp(v); }, [](double v) { return std::exp(v); }, 2.5e-7,
      1e-44},
     {UnaryOp::tanh, "tanh", [](double v) { return std::tanh(v); },
@@ -55,7 +55,7 @@ const Case kCases[] = {
 TEST(Functions, AreAccurateOverTheWholeRange) {
   std::vector<float> numbers = arguments();
   const Tensor x = from_blob(numbers.data(), {static_cast<std::int64_t>(numbers.size())});
-  for (const Case& c : kCases) {
+  for (const FunctionCase& c : kFunctionCases) {
     Tensor out = empty_like(x), grad_x = empty_like(x);
     cpu::unary(c.op, x, out);
     cpu::unary_backward(c.op, ones(x.shape()), x, out, grad_x);
@@ -89,7 +89,7 @@ TEST(Functions, GeluKeepsTheDigitsOfItsTail) {
 TEST(Functions, ValuesDoNotDependOnTheLayout) {
   auto engine = test::random_engine();
   for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    for (const Case& c : kCases) {
+    for (const FunctionCase& c : kFunctionCases) {
       const Tensor wide = test::sample({7, 93}, dtype, engine);
       const Tensor x = wide.slice(1, 1, 93, 3);
       Tensor out = empty(x.shape(), {.dtype = dtype});
@@ -125,7 +125,7 @@ TEST(Functions, BackwardMatchesItsFormulaInEveryType) {
             << static_cast<int>(op) << " " << name_of(dtype) << " at " << v[i];
       }
     };
-    for (const Case& c : kCases) {
+    for (const FunctionCase& c : kFunctionCases) {
       check(c.op, c.slope, x);
     }
     for (const auto& [op, slope] : more) {

@@ -7,7 +7,7 @@
 namespace millrace {
 namespace {
 
-struct Case {
+struct NormCase {
   Shape shape;
   double offset = 0;  // a large mean beside a small spread is what cancels
 };
@@ -17,7 +17,7 @@ struct Expected {
 };
 
 /// Everything in double; x, grad and the vectors in row-major order.
-Expected naive(const Case& c, const std::vector<double>& x, const std::vector<double>& grad,
+Expected naive(const NormCase& c, const std::vector<double>& x, const std::vector<double>& grad,
                const std::vector<double>& weight, const std::vector<double>& bias, double eps, bool training,
                Expected statistics) {
   const auto channels = static_cast<std::size_t>(c.shape[1]);
@@ -53,7 +53,7 @@ Expected naive(const Case& c, const std::vector<double>& x, const std::vector<do
   return e;
 }
 
-void check(const Case& c, DType dtype, bool training, bool affine, std::uint64_t seed) {
+void check(const NormCase& c, DType dtype, bool training, bool affine, std::uint64_t seed) {
   const TensorOptions image{
       .dtype = dtype, .format = c.shape.size() == 4 ? MemoryFormat::channels_last : MemoryFormat::row_major};
   const double eps = 1e-5;
@@ -90,10 +90,10 @@ void check(const Case& c, DType dtype, bool training, bool affine, std::uint64_t
 }
 
 TEST(NetworkKernelsNorm, MatchesNaiveLoops) {
-  const std::vector<Case> cases = {{{4, 64, 8, 8}}, {{3, 7, 5, 6}},        {{2, 83, 3, 3}}, {{9, 5}},
+  const std::vector<NormCase> cases = {{{4, 64, 8, 8}}, {{3, 7, 5, 6}},        {{2, 83, 3, 3}}, {{9, 5}},
                                    {{5, 16, 1, 1}}, {{2, 24, 33, 31}, 10}, {{130, 100}},    {{1, 3, 3, 2}}};
   std::uint64_t seed = 60;
-  for (const Case& c : cases) {
+  for (const NormCase& c : cases) {
     for (DType dtype : {DType::f32, DType::bf16}) {
       for (bool training : {true, false}) {
         for (bool affine : {true, false}) {

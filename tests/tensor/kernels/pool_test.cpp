@@ -8,7 +8,7 @@
 namespace millrace {
 namespace {
 
-struct Case {
+struct PoolCase {
   std::int64_t n, channels, height, width;
   std::int64_t out_height, out_width;  // used by the adaptive form only
   Pool2dOptions params;
@@ -30,7 +30,7 @@ Window window_of(std::int64_t o, std::int64_t in, std::int64_t out, std::int64_t
 
 /// Calls f(place in x, place in out, place in window, places in window) for every pair, all row-major.
 template <typename F>
-void for_each_pair(const Case& c, const Shape& out, F&& f) {
+void for_each_pair(const PoolCase& c, const Shape& out, F&& f) {
   const auto& p = c.params;
   for (std::int64_t plane = 0; plane < c.n * c.channels; ++plane) {
     for (std::int64_t oh = 0; oh < out[2]; ++oh) {
@@ -51,7 +51,7 @@ void for_each_pair(const Case& c, const Shape& out, F&& f) {
   }
 }
 
-Shape out_shape(const Case& c) {
+Shape out_shape(const PoolCase& c) {
   const auto& p = c.params;
   if (p.is_adaptive()) {
     return {c.n, c.channels, c.out_height, c.out_width};
@@ -60,7 +60,7 @@ Shape out_shape(const Case& c) {
           (c.width + 2 * p.padding.width - p.kernel.width) / p.step().width + 1};
 }
 
-void check_max(const Case& c, DType dtype, std::uint64_t seed) {
+void check_max(const PoolCase& c, DType dtype, std::uint64_t seed) {
   const TensorOptions image{.dtype = dtype, .format = MemoryFormat::channels_last};
   Draw draw(seed);
   // Few different values, so that ties are common.
@@ -98,7 +98,7 @@ void check_max(const Case& c, DType dtype, std::uint64_t seed) {
   expect_close(got_x, grad_x, dtype, "grad_x");
 }
 
-void check_avg(const Case& c, DType dtype, std::uint64_t seed) {
+void check_avg(const PoolCase& c, DType dtype, std::uint64_t seed) {
   const TensorOptions image{.dtype = dtype, .format = MemoryFormat::channels_last};
   Draw draw(seed);
   const Tensor x = draw.tensor({c.n, c.channels, c.height, c.width}, image);
@@ -117,7 +117,7 @@ void check_avg(const Case& c, DType dtype, std::uint64_t seed) {
   expect_close(got_x, grad_x, dtype, "grad_x");
 }
 
-std::vector<Case> cases() {
+std::vector<PoolCase> cases() {
   return {
       {2, 6, 28, 28, 0, 0, {}},
       {2, 16, 10, 10, 0, 0, {}},
@@ -144,7 +144,7 @@ std::vector<Case> cases() {
 TEST(NetworkKernelsPool, MatchesNaiveLoops) {
   std::uint64_t seed = 20;
   for (DType dtype : {DType::f32, DType::bf16}) {
-    for (const Case& c : cases()) {
+    for (const PoolCase& c : cases()) {
       SCOPED_TRACE(fmt::format("{} {}x{}x{}x{}, seed {}", dtype, c.n, c.channels, c.height, c.width, seed));
       check_max(c, dtype, seed);
       check_avg(c, dtype, seed++);
