@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::size_t kClasses = 10;
+constexpr std::size_t kDigits = 10;
 
 /// A gzipped or plain file, read front to back.
 class ZippedFile {
@@ -137,11 +137,11 @@ class Idx final : public Dataset {
                        labels_.path.string(), labels_.sizes[0]);
     }
     const auto wrong = std::find_if(labels_.values.begin(), labels_.values.end(), [](std::byte label) {
-      return std::to_integer<std::size_t>(label) >= kClasses;
+      return std::to_integer<std::size_t>(label) >= kDigits;
     });
     if (wrong != labels_.values.end()) {
       throw InputError("idx: {}, record {} has the label {}, expected 0 to {}", labels_.path.string(),
-                       wrong - labels_.values.begin(), std::to_integer<int>(*wrong), kClasses - 1);
+                       wrong - labels_.values.begin(), std::to_integer<int>(*wrong), kDigits - 1);
     }
     info_ = {.height = static_cast<int>(images_.sizes[1]),
              .width = static_cast<int>(images_.sizes[2]),

@@ -13,15 +13,15 @@ namespace {
 
 // All arithmetic is in integers, so that every processor draws the same bytes. Lengths are in eighths of a
 // pixel.
-constexpr int kSide = 32;
+constexpr int kImageSide = 32;
 constexpr int kUnit = 8;
-constexpr std::size_t kRow = 3 * kSide;
-constexpr std::size_t kBytes = kRow * kSide;
+constexpr std::size_t kRow = 3 * kImageSide;
+constexpr std::size_t kBytes = kRow * kImageSide;
 constexpr std::uint64_t kStream = 0x73796E7468657469;  // keys its random numbers
 constexpr int kFull = 256;                             // coverage: 0 is background, kFull is foreground
 
-const std::vector<std::string> kClasses = {"disc",  "ring",    "square",   "frame", "triangle",
-                                           "cross", "stripes", "checkers", "dots",  "gradient"};
+const std::vector<std::string> kShapes = {"disc",  "ring",    "square",   "frame", "triangle",
+                                          "cross", "stripes", "checkers", "dots",  "gradient"};
 
 /// What distinguishes one image from the next of its class.
 struct Drawing {
@@ -137,10 +137,10 @@ void draw(const Drawing& d, std::uint8_t* out) {
     background[i] = d.background[i % 3];
     contrast[i] = d.contrast[i % 3];
   }
-  for (int y = 0; y < kSide; ++y, out += kRow) {
+  for (int y = 0; y < kImageSide; ++y, out += kRow) {
     const int dy = y * kUnit + kUnit / 2 - d.center_y;
-    std::array<int, kSide> row;
-    for (int x = 0; x < kSide; ++x) {
+    std::array<int, kImageSide> row;
+    for (int x = 0; x < kImageSide; ++x) {
       const int dx = x * kUnit + kUnit / 2 - d.center_x;
       row[static_cast<std::size_t>(x)] =
           Class::at(d, (dx * d.cosine + dy * d.sine) / 64, (dy * d.cosine - dx * d.sine) / 64);
@@ -178,7 +178,12 @@ class Synthetic final : public Dataset {
   std::int64_t size() const override { return size_; }
   const DatasetInfo& info() const override { return info_; }
   Sample read(std::int64_t index, std::vector<std::byte>&) const override {
-    return {std::as_bytes(std::span(image(index), kBytes)), Encoding::raw_hwc, kSide, kSide, 3, label(index)};
+    return {std::as_bytes(std::span(image(index), kBytes)),
+            Encoding::raw_hwc,
+            kImageSide,
+            kImageSide,
+            3,
+            label(index)};
   }
   std::int64_t label(std::int64_t index) const override {
     return index % static_cast<std::int64_t>(kDraw.size());
@@ -194,7 +199,7 @@ class Synthetic final : public Dataset {
 
   std::int64_t size_;
   std::unique_ptr<std::uint8_t[]> images_;  // height x width x channels each
-  DatasetInfo info_{.height = kSide, .width = kSide, .channels = 3, .classes = kClasses};
+  DatasetInfo info_{.height = kImageSide, .width = kImageSide, .channels = 3, .classes = kShapes};
 };
 
 }  // namespace

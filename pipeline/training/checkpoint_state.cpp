@@ -27,7 +27,7 @@ void put(const RunDescription::Values& from, Values& to) {
 }
 
 template <typename Values>
-RunDescription::Values take(const Values& from) {
+RunDescription::Values take_values(const Values& from) {
   RunDescription::Values values;
   for (const auto& entry : from) {
     values[entry.name()] = entry.value();
@@ -87,7 +87,7 @@ CheckpointState CheckpointState::from_bytes(std::span<const std::byte> bytes) {
   }
   CheckpointState result{.step = state.step(),
                          .loader = LoaderState::from_bytes(std::as_bytes(std::span(state.loader()))),
-                         .run = {take(state.option()), take(state.environment())},
+                         .run = {take_values(state.option()), take_values(state.environment())},
                          .engines = state.engines(),
                          .files = {}};
   if (result.step < 0) {

@@ -4,18 +4,15 @@
 
 #include "autograd/function.h"
 #include "autograd/ops.h"
+#include "tests/tensor/sample.h"
 
 namespace millrace {
 namespace {
 
+using test::values;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-std::vector<double> values(const Tensor& tensor) {
-  const Tensor plain = tensor.to(DType::f64).contiguous();
-  return {plain.data<double>(), plain.data<double>() + plain.numel()};
-}
 
 Variable parameter(std::initializer_list<double> numbers) { return {tensor(numbers), true}; }
 

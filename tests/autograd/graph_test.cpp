@@ -13,10 +13,10 @@ namespace {
 using test::values;
 using testing::ElementsAre;
 
-Variable parameter(std::initializer_list<double> numbers) { return {tensor(numbers), true}; }
+Variable leaf(std::initializer_list<double> numbers) { return {tensor(numbers), true}; }
 
 TEST(Graph, CanBeWalked) {
-  const Variable x = parameter({1, 2}), w = parameter({3, 4});
+  const Variable x = leaf({1, 2}), w = leaf({3, 4});
   const Variable loss = mean(relu(x * w));
   const auto& mean_function = loss.creator();
   ASSERT_TRUE(mean_function);
@@ -33,7 +33,7 @@ TEST(Graph, CanBeWalked) {
 }
 
 TEST(Graph, AThreadContinuesAnothersGraph) {
-  const Variable x = parameter({2});
+  const Variable x = leaf({2});
   Variable y = x;
   for (int i = 0; i < 10; ++i) {
     y = y * 1;
@@ -46,7 +46,7 @@ TEST(Graph, AThreadContinuesAnothersGraph) {
 }
 
 TEST(Graph, DetachAndNoGradCutHistory) {
-  const Variable x = parameter({1, 2});
+  const Variable x = leaf({1, 2});
   EXPECT_FALSE((x * 2).detach().requires_grad());
   {
     const NoGradScope scope;
@@ -65,7 +65,7 @@ TEST(Graph, DetachAndNoGradCutHistory) {
 
 TEST(Graph, DeepChainsNeedNoStack) {
   constexpr int kDepth = 1'000'000;
-  const Variable x = parameter({1});
+  const Variable x = leaf({1});
   {
     Variable y = x;
     for (int i = 0; i < kDepth; ++i) {
@@ -85,7 +85,7 @@ TEST(Graph, DeepChainsNeedNoStack) {
 }
 
 TEST(Graph, DestroyedLateSharedPartsSurvive) {
-  const Variable x = parameter({1});
+  const Variable x = leaf({1});
   Variable kept;
   {
     Variable y = x;

@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/error.h"
+#include "tests/base/input_error.h"
 
 namespace millrace::test {
 
@@ -50,16 +50,5 @@ struct TimeLimit {
   TimeLimit() { alarm(20); }
   ~TimeLimit() { alarm(0); }
 };
-
-/// The message of the InputError that `action` throws, or a word that says that it threw none.
-template <typename Action>
-std::string input_error(Action action) {
-  try {
-    action();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return "(no error)";
-}
 
 }  // namespace millrace::test

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tensor/ops.h"
+#include "tests/base/input_error.h"
 #include "tests/tensor/epsilon.h"
 
 namespace millrace::test {
@@ -68,16 +69,5 @@ inline double broadcast_at(const Tensor& x, const Shape& shape, std::int64_t n) 
 inline constexpr DType kAllTypes[] = {DType::f32, DType::f64, DType::f16, DType::bf16,
                                       DType::u8,  DType::i32, DType::i64};
 inline constexpr DType kFloatingTypes[] = {DType::f32, DType::f64, DType::f16, DType::bf16};
-
-/// The message of the InputError that `f` throws; empty when it throws none.
-template <typename F>
-std::string input_error(F&& f) {
-  try {
-    f();
-  } catch (const InputError& error) {
-    return error.what();
-  }
-  return {};
-}
 
 }  // namespace millrace::test

@@ -3,35 +3,23 @@
 #include "dataio/dataset.h"
 #include "dataio/formats/pickle.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::little_endian;
+using test::open_error;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using namespace std::string_literals;
 
-std::string text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-std::string open_error(const std::string& name) {
-  return input_error([&] { open_dataset(name); });
-}
-
 // Pickles as Python 2's cPickle writes the official files
 // -----------------------------------------------------------------------------------------------------------
-
-std::string little_endian(std::uint64_t value, int size) {
-  std::string bytes;
-  for (int i = 0; i < size; ++i) {
-    bytes.push_back(static_cast<char>(value >> 8 * i));
-  }
-  return bytes;
-}
 
 std::string pickled(const std::string& text) {
   return (text.size() < 256 ? "U" + little_endian(text.size(), 1) : "T" + little_endian(text.size(), 4)) +

@@ -1,10 +1,13 @@
 #include "sample_files.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::kJpeg;
+using test::kPng;
 using test::open_error;
 using test::read_error;
 using test::TemporaryFolder;
@@ -12,9 +15,6 @@ using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG";
-const std::string kPng = "\x89PNG\r\n\x1A\n some PNG";
 
 TEST(ImageFolder, ClassesAndFilesComeInTheOrderOfTheirNames) {
   TemporaryFolder folder;

@@ -1,11 +1,14 @@
 #include "dataio/dataset.h"
 #include "dataio/formats/csv.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::kJpeg;
+using test::open_error;
 using test::TemporaryFolder;
 using testing::AllOf;
 using testing::ElementsAre;
@@ -29,12 +32,6 @@ TEST(Csv, FieldsAndQuotes) {
   EXPECT_THAT(input_error([] { rows("a\n\"x\ny\"\nb,\"c"); }),
               AllOf(HasSubstr("x.csv, line 4 (offset 8)"), HasSubstr("not closed")));
   EXPECT_THAT(input_error([] { rows("a\n\"b\"c"); }), AllOf(HasSubstr("line 2"), HasSubstr("offset 5")));
-}
-
-const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG ";
-
-std::string open_error(const std::string& name) {
-  return input_error([&] { open_dataset(name); });
 }
 
 TEST(List, PathsAreRelativeToTheListAndNamesAreSorted) {

@@ -9,6 +9,7 @@
 #include "base/crc32c.h"
 #include "dataio/formats/record_writer.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
@@ -16,14 +17,11 @@ namespace {
 namespace fs = std::filesystem;
 using test::input_error;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::HasSubstr;
 
 std::span<const std::byte> bytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-
-std::string text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 std::string content(const std::string& path) {
   std::ifstream file(path, std::ios::binary);

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -10,8 +12,21 @@
 /// What tests of data sets say of samples and errors.
 namespace millrace::test {
 
-inline std::string text(const Sample& sample) {
-  return {reinterpret_cast<const char*>(sample.bytes.data()), sample.bytes.size()};
+/// What begins as a JPEG or PNG file does; no reader of a format looks further.
+inline const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG ";
+inline const std::string kPng = "\x89PNG\r\n\x1A\n some PNG ";
+
+inline std::string text(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+inline std::string text(const Sample& sample) { return text(sample.bytes); }
+
+inline std::string little_endian(std::uint64_t value, int size) {
+  std::string bytes;
+  for (int i = 0; i < size; ++i) {
+    bytes.push_back(static_cast<char>(value >> 8 * i));
+  }
+  return bytes;
 }
 
 inline std::string open_error(const std::string& name, bool train = true) {

@@ -6,25 +6,23 @@
 #include "dataio/dataset.h"
 #include "tar_writer.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::kJpeg;
+using test::kPng;
+using test::open_error;
 using test::tar_end;
 using test::tar_header;
 using test::tar_member;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG ";
-const std::string kPng = "\x89PNG\r\n\x1A\n some PNG ";
-
-std::string text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 /// "name=content" of every file in an archive, read both ways.
 std::vector<std::string> members(const std::string& path) {
@@ -161,10 +159,6 @@ TEST_F(Archive, AbsurdSizesAreNamed) {
 
 // images:FILE.tar
 // -----------------------------------------------------------------------------------------------------------
-
-std::string open_error(const std::string& name) {
-  return input_error([&] { open_dataset(name); });
-}
 
 TEST(ImageTar, FoldersAreClassesAndSamplesComeInTheArchivesOrder) {
   TemporaryFolder folder;

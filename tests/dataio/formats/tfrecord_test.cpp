@@ -5,18 +5,20 @@
 #include "base/crc32c.h"
 #include "dataio/dataset.h"
 #include "tests/base/temporary_folder.h"
+#include "tests/dataio/formats/sample_files.h"
 
 namespace millrace {
 namespace {
 
 using test::input_error;
+using test::kJpeg;
+using test::kPng;
+using test::little_endian;
 using test::TemporaryFolder;
+using test::text;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-const std::string kJpeg = "\xFF\xD8\xFF\xE0 some JPEG ";
-const std::string kPng = "\x89PNG\r\n\x1A\n some PNG ";
 
 // Protocol Buffers by hand, as TensorFlow writes them
 // -----------------------------------------------------------------------------------------------------------
@@ -49,14 +51,6 @@ std::string example(const std::vector<Named>& features) {
   return field(1, all);
 }
 
-std::string little_endian(std::uint64_t value, int size) {
-  std::string bytes;
-  for (int i = 0; i < size; ++i) {
-    bytes.push_back(static_cast<char>(value >> 8 * i));
-  }
-  return bytes;
-}
-
 std::string checksum(const std::string& bytes) {
   const std::uint32_t sum = crc32c(std::as_bytes(std::span(bytes)));
   return little_endian((sum >> 15 | sum << 17) + 0xA282EAD8u, 4);
@@ -69,10 +63,6 @@ std::string record(const std::string& data) {
 
 std::string sample(const std::string& image, std::int64_t label) {
   return record(example({bytes_feature("image/encoded", image), whole_feature("image/class/label", label)}));
-}
-
-std::string text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
 class Tfrecord : public testing::Test {

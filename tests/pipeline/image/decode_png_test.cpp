@@ -27,7 +27,7 @@ constexpr Kind kKinds[] = {
     {PNG_COLOR_TYPE_PALETTE, 4},   {PNG_COLOR_TYPE_PALETTE, 8},   {PNG_COLOR_TYPE_RGB, 8},
     {PNG_COLOR_TYPE_RGB, 16},      {PNG_COLOR_TYPE_RGB_ALPHA, 8}, {PNG_COLOR_TYPE_RGB_ALPHA, 16},
     {PNG_COLOR_TYPE_GRAY_ALPHA, 8}};
-constexpr int kWidth = 13, kHeight = 9;
+constexpr int kPngWidth = 13, kPngHeight = 9;
 
 /// A file and what was packed into it.
 struct Picture {
@@ -73,7 +73,7 @@ Picture draw(Kind kind, bool interlaced, std::mt19937& random) {
         to.insert(to.end(), from, from + size);
       },
       nullptr);
-  png_set_IHDR(png, info, kWidth, kHeight, kind.depth, kind.color,
+  png_set_IHDR(png, info, kPngWidth, kPngHeight, kind.depth, kind.color,
                interlaced ? PNG_INTERLACE_ADAM7 : PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
                PNG_FILTER_TYPE_DEFAULT);
   const auto byte = [&] { return static_cast<png_byte>(random()); };
@@ -88,7 +88,7 @@ Picture draw(Kind kind, bool interlaced, std::mt19937& random) {
   }
   png_write_info(png, info);
   std::vector<png_bytep> rows;
-  picture.rows.resize(kHeight);
+  picture.rows.resize(kPngHeight);
   for (auto& row : picture.rows) {
     row.resize(png_get_rowbytes(png, info));
     std::generate(row.begin(), row.end(), byte);
@@ -174,10 +174,10 @@ TEST_F(Png, EveryKindIsReadAsItWasDrawn) {
       std::vector<std::uint8_t> colours, greys;
       const Pixels colour = decode_png(picture.file, 3, {}, colours);
       const Pixels grey = decode_png(picture.file, 1, {}, greys);
-      ASSERT_EQ(Size2(colour.height, colour.width), Size2(kHeight, kWidth));
-      ASSERT_EQ(Size2(grey.height, grey.width), Size2(kHeight, kWidth));
-      for (int y = 0; y < kHeight; ++y) {
-        for (int x = 0; x < kWidth; ++x) {
+      ASSERT_EQ(Size2(colour.height, colour.width), Size2(kPngHeight, kPngWidth));
+      ASSERT_EQ(Size2(grey.height, grey.width), Size2(kPngHeight, kPngWidth));
+      for (int y = 0; y < kPngHeight; ++y) {
+        for (int x = 0; x < kPngWidth; ++x) {
           const auto [r, g, b] = picture.rgb(y, x);
           const auto* got = colour.at(y, x);
           ASSERT_TRUE(got[0] == r && got[1] == g && got[2] == b)
@@ -195,12 +195,12 @@ TEST_F(Png, ComesUpright) {
   std::vector<std::uint8_t> buffer, stored;
   decode_png(rgb_, 3, {}, stored);
   const Pixels got = decode_png(bytes, 3, {}, buffer);
-  ASSERT_EQ(got.height, kWidth);
-  ASSERT_EQ(got.width, kHeight);
+  ASSERT_EQ(got.height, kPngWidth);
+  ASSERT_EQ(got.width, kPngHeight);
   for (int c = 0; c < 3; ++c) {  // the stored image's lower left corner is the upper left
-    EXPECT_EQ(got.at(0, 0)[c], stored[static_cast<std::size_t>((kHeight - 1) * kWidth * 3 + c)]);
+    EXPECT_EQ(got.at(0, 0)[c], stored[static_cast<std::size_t>((kPngHeight - 1) * kPngWidth * 3 + c)]);
   }
-  EXPECT_EQ(decode_png(bytes, 3, {.exif_orientation = false}, buffer).height, kHeight);
+  EXPECT_EQ(decode_png(bytes, 3, {.exif_orientation = false}, buffer).height, kPngHeight);
 }
 
 TEST_F(Png, DamageWithRightCheckSumsIsNamed) {
@@ -226,7 +226,7 @@ TEST_F(Png, DamageWithRightCheckSumsIsNamed) {
       {"another compression", changed(rgb_, "IHDR", 10, 1)},
       {"another filter", changed(rgb_, "IHDR", 11, 1)},
       {"another interlacing", changed(rgb_, "IHDR", 12, 7)},
-      {"more rows than there are", changed(rgb_, "IHDR", 7, kHeight + 1)},
+      {"more rows than there are", changed(rgb_, "IHDR", 7, kPngHeight + 1)},
       {"no zlib stream", changed(rgb_, "IDAT", 0, 0)},
       {"a damaged zlib stream", changed(rgb_, "IDAT", 2, 0xFF)},
       {"another sum of the pixels", changed(rgb_, "IDAT", word_at(rgb_, find(rgb_, "IDAT")) - 1, 0)},
@@ -246,7 +246,7 @@ TEST_F(Png, DamageWithRightCheckSumsIsNamed) {
   Bytes wrong_sum = with_chunk(rgb_, "IDAT", "tEXt", "Comment");
   wrong_sum[find(wrong_sum, "tEXt") + 8] ^= std::byte{1};
   EXPECT_THAT(failure(wrong_sum), HasSubstr("damaged PNG"));
-  EXPECT_THAT(failure(rgb_, {.max_pixels = kWidth * kHeight - 1}), HasSubstr("larger than 116 pixels"));
+  EXPECT_THAT(failure(rgb_, {.max_pixels = kPngWidth * kPngHeight - 1}), HasSubstr("larger than 116 pixels"));
   EXPECT_THAT(failure(changed(changed(rgb_, "IHDR", 1, 2), "IHDR", 6, 2)), HasSubstr("bytes"));
 }
 

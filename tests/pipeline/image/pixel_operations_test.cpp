@@ -14,7 +14,7 @@
 namespace millrace {
 namespace {
 
-struct Image {
+struct Raster {
   int height, width, channels;
   std::vector<std::uint8_t> bytes;
   std::uint8_t& at(int y, int x, int c) {
@@ -25,16 +25,16 @@ struct Image {
   }
 };
 
-Image picture(int height, int width, int channels, std::mt19937& random) {
-  Image image{height, width, channels, {}};
+Raster random_raster(int height, int width, int channels, std::mt19937& random) {
+  Raster image{height, width, channels, {}};
   for (int i = 0; i < height * width * channels; ++i) {
     image.bytes.push_back(static_cast<std::uint8_t>(30 + random() % (i % 7 == 0 ? 200 : 100)));
   }
   return image;
 }
 
-Image apply(const Image& image, const PixelOperation& operation) {
-  Image result = image;
+Raster apply(const Raster& image, const PixelOperation& operation) {
+  Raster result = image;
   PixelOperations operations;
   operations.push_back(operation);
   PixelOperator().apply(operations, result.bytes.data(), {image.height, image.width}, image.channels);
@@ -43,22 +43,22 @@ Image apply(const Image& image, const PixelOperation& operation) {
 
 double clamp(double value) { return std::clamp(value, 0.0, 255.0); }
 
-double grey(const Image& image, int y, int x) {
+double grey(const Raster& image, int y, int x) {
   if (image.channels == 1) {
     return image.get(y, x, 0);
   }
   return std::floor(0.2989 * image.get(y, x, 0) + 0.587 * image.get(y, x, 1) + 0.114 * image.get(y, x, 2));
 }
 
-using Definition = std::function<double(const Image&, int y, int x, int c)>;
+using Definition = std::function<double(const Raster&, int y, int x, int c)>;
 
 /// Values are cut off, not rounded: one level off is where a double and a float differ.
 void check(const PixelOperation& operation, const Definition& definition, double tolerance = 1.001) {
   const unsigned seed = 5;
   std::mt19937 random(seed);
   for (const auto& [height, width, channels] : {std::tuple{31, 45, 3}, {16, 16, 1}, {3, 3, 3}}) {
-    const Image image = picture(height, width, channels, random);
-    const Image got = apply(image, operation);
+    const Raster image = random_raster(height, width, channels, random);
+    const Raster got = apply(image, operation);
     double sum = 0;
     for (int y = 0; y < height; ++y) {
       for (int x = 0; x < width; ++x) {
@@ -77,13 +77,13 @@ void check(const PixelOperation& operation, const Definition& definition, double
 TEST(PixelOperations, Brightness) {
   for (const float factor : {0.0f, 0.6f, 1.7f}) {
     check({PixelChange::brightness, factor, 0},
-          [&](const Image& i, int y, int x, int c) { return std::floor(clamp(factor * i.get(y, x, c))); });
+          [&](const Raster& i, int y, int x, int c) { return std::floor(clamp(factor * i.get(y, x, c))); });
   }
 }
 
 TEST(PixelOperations, Contrast) {
   for (const float factor : {0.0f, 0.6f, 1.7f}) {
-    check({PixelChange::contrast, factor, 0}, [&](const Image& i, int y, int x, int c) {
+    check({PixelChange::contrast, factor, 0}, [&](const Raster& i, int y, int x, int c) {
       double mean = 0;
       for (int v = 0; v < i.height; ++v) {
         for (int u = 0; u < i.width; ++u) {
@@ -97,7 +97,7 @@ TEST(PixelOperations, Contrast) {
 
 TEST(PixelOperations, SaturationAndGrayscale) {
   for (const float factor : {0.0f, 0.6f, 1.7f}) {
-    const Definition definition = [&](const Image& i, int y, int x, int c) {
+    const Definition definition = [&](const Raster& i, int y, int x, int c) {
       return std::floor(clamp(factor * i.get(y, x, c) + (1 - factor) * grey(i, y, x)));
     };
     check({PixelChange::saturation, factor, 0}, definition);
@@ -108,7 +108,7 @@ TEST(PixelOperations, SaturationAndGrayscale) {
 }
 
 /// By way of hue, saturation and value, as in the textbook.
-double turned_hue(const Image& image, int y, int x, int c, double by) {
+double turned_hue(const Raster& image, int y, int x, int c, double by) {
   if (image.channels == 1) {
     return image.get(y, x, 0);
   }
@@ -125,15 +125,16 @@ double turned_hue(const Image& image, int y, int x, int c, double by) {
 
 TEST(PixelOperations, Hue) {
   for (const float by : {-0.5f, -0.2f, 0.0f, 0.05f, 0.4f}) {
-    check({PixelChange::hue, by, 0},
-          [&](const Image& i, int y, int x, int c) { return std::floor(turned_hue(i, y, x, c, by) + 1e-4); });
+    check({PixelChange::hue, by, 0}, [&](const Raster& i, int y, int x, int c) {
+      return std::floor(turned_hue(i, y, x, c, by) + 1e-4);
+    });
   }
 }
 
 TEST(PixelOperations, Blur) {
   const int size = 5;
   const float deviation = 1.3f;
-  const auto definition = [&](const Image& i, int y, int x, int c) {
+  const auto definition = [&](const Raster& i, int y, int x, int c) {
     const auto reflect = [](int k, int n) { return k < 0 ? -k : k >= n ? 2 * n - 2 - k : k; };
     double sum = 0, weights = 0;
     for (int v = -2; v <= 2; ++v) {
@@ -150,7 +151,7 @@ TEST(PixelOperations, Blur) {
 
 TEST(PixelOperations, Sharpness) {
   for (const float factor : {0.1f, 1.9f}) {
-    check({PixelChange::sharpness, factor, 0}, [&](const Image& i, int y, int x, int c) {
+    check({PixelChange::sharpness, factor, 0}, [&](const Raster& i, int y, int x, int c) {
       if (y == 0 || x == 0 || y == i.height - 1 || x == i.width - 1) {
         return static_cast<double>(i.get(y, x, c));
       }
@@ -168,17 +169,17 @@ TEST(PixelOperations, Sharpness) {
 TEST(PixelOperations, PosterizeAndSolarize) {
   check(
       {PixelChange::posterize, 5, 0},
-      [](const Image& i, int y, int x, int c) { return i.get(y, x, c) / 8 * 8; }, 0);
+      [](const Raster& i, int y, int x, int c) { return i.get(y, x, c) / 8 * 8; }, 0);
   check(
       {PixelChange::solarize, 100.5f, 0},
-      [](const Image& i, int y, int x, int c) {
+      [](const Raster& i, int y, int x, int c) {
         return i.get(y, x, c) > 100 ? 255 - i.get(y, x, c) : i.get(y, x, c);
       },
       0);
 }
 
 TEST(PixelOperations, AutoContrast) {
-  check({PixelChange::auto_contrast, 0, 0}, [](const Image& i, int y, int x, int c) {
+  check({PixelChange::auto_contrast, 0, 0}, [](const Raster& i, int y, int x, int c) {
     int least = 255, most = 0;
     for (int v = 0; v < i.height; ++v) {
       for (int u = 0; u < i.width; ++u) {
@@ -188,7 +189,7 @@ TEST(PixelOperations, AutoContrast) {
     }
     return std::floor(255.0 * (i.get(y, x, c) - least) / (most - least) + 1e-4);
   });
-  const Image flat{4, 4, 1, std::vector<std::uint8_t>(16, 77)};
+  const Raster flat{4, 4, 1, std::vector<std::uint8_t>(16, 77)};
   EXPECT_EQ(apply(flat, {PixelChange::auto_contrast, 0, 0}).bytes, flat.bytes);
   EXPECT_EQ(apply(flat, {PixelChange::equalize, 0, 0}).bytes, flat.bytes);
 }
@@ -196,7 +197,7 @@ TEST(PixelOperations, AutoContrast) {
 TEST(PixelOperations, Equalize) {
   check(
       {PixelChange::equalize, 0, 0},
-      [](const Image& i, int y, int x, int c) {
+      [](const Raster& i, int y, int x, int c) {
         int counts[256] = {}, last = 0, below = 0;
         for (int v = 0; v < i.height; ++v) {
           for (int u = 0; u < i.width; ++u) {
@@ -217,8 +218,8 @@ TEST(PixelOperations, Equalize) {
 void check_warp(const PixelOperation& operation,
                 const std::function<std::pair<double, double>(double x, double y, int w, int h)>& place) {
   std::mt19937 random(9);
-  const Image image = picture(40, 56, 3, random);
-  const Image got = apply(image, operation);
+  const Raster image = random_raster(40, 56, 3, random);
+  const Raster got = apply(image, operation);
   const auto pixel = [&](double x, double y, int c) {
     const int u = static_cast<int>(std::floor(x)), v = static_cast<int>(std::floor(y));
     return u < 0 || v < 0 || u >= image.width || v >= image.height ? 0 : image.get(v, u, c);
@@ -263,7 +264,7 @@ TEST(PixelOperations, Warps) {
 
 TEST(PixelOperations, ComeAfterTheFlipAndBeforeNormalization) {
   std::mt19937 random(2);
-  const Image image = picture(20, 24, 3, random);
+  const Raster image = random_raster(20, 24, 3, random);
   SamplePlan plan({20, 24});
   plan.crop = {2, 3, 16, 16};
   plan.resized = 16;
@@ -297,7 +298,7 @@ TEST(PixelOperations, ComeAfterTheFlipAndBeforeNormalization) {
 
 TEST(PixelOperations, NeedOneOrThreeChannels) {
   std::mt19937 random(2);
-  EXPECT_THROW(apply(picture(4, 4, 4, random), {PixelChange::equalize, 0, 0}), TransformError);
+  EXPECT_THROW(apply(random_raster(4, 4, 4, random), {PixelChange::equalize, 0, 0}), TransformError);
 }
 
 }  // namespace

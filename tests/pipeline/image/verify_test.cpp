@@ -13,15 +13,15 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr int kHeight = 60, kWidth = 80;
+constexpr int kPictureHeight = 60, kPictureWidth = 80;
 
 /// Noise, so that most bytes of a JPEG are coded pixels.
-std::vector<std::byte> picture(std::mt19937& random, const JpegOptions& options = {}) {
-  std::vector<std::uint8_t> pixels(std::size_t{kHeight} * kWidth * 3);
+std::vector<std::byte> encoded_picture(std::mt19937& random, const JpegOptions& options = {}) {
+  std::vector<std::uint8_t> pixels(std::size_t{kPictureHeight} * kPictureWidth * 3);
   for (std::uint8_t& value : pixels) {
     value = static_cast<std::uint8_t>(random() % 256);
   }
-  return encode_jpeg(pixels, kHeight, kWidth, options);
+  return encode_jpeg(pixels, kPictureHeight, kPictureWidth, options);
 }
 
 std::vector<std::byte> cut(std::vector<std::byte> bytes, std::size_t size) {
@@ -52,7 +52,7 @@ TEST(Verify, NamesWhatIsCutBehindItsHeaderInOrder) {
   std::mt19937 random(3);
   std::vector<std::vector<std::byte>> files;
   for (const bool progressive : {false, true}) {
-    const auto good = picture(random, {.progressive = progressive});
+    const auto good = encoded_picture(random, {.progressive = progressive});
     for (const std::size_t size : {good.size(), good.size() / 2, good.size() * 9 / 10, good.size() - 2}) {
       files.push_back(cut(good, size));
     }
@@ -84,9 +84,9 @@ TEST(Verify, TakesForDamagedWhatALoaderTakesForBad) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(seed);
   std::mt19937 random(seed);
-  std::vector<std::vector<std::byte>> files{picture(random)};
+  std::vector<std::vector<std::byte>> files{encoded_picture(random)};
   for (int i = 0; i < 200; ++i) {
-    files.push_back(picture(random, {.progressive = i % 2 == 0, .restart_rows = i % 3 == 0}));
+    files.push_back(encoded_picture(random, {.progressive = i % 2 == 0, .restart_rows = i % 3 == 0}));
     for (int k = 0; k < i % 4; ++k) {
       files.back()[files.back().size() / 2 + random() % (files.back().size() / 2)] ^=
           std::byte(1 << random() % 8);

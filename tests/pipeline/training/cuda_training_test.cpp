@@ -20,8 +20,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr Device kGpu{Device::Kind::cuda, 0};
-
 class CudaTraining : public testing::Test {
  protected:
   void SetUp() override {

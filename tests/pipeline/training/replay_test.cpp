@@ -27,7 +27,7 @@ const Trainer::MakeModule kPlain = [] { return std::make_unique<PlainNet>(); };
 const Trainer::MakeModule kLeNet = [] { return nn::make_model("lenet5"); };
 const Trainer::MakeModule kResNet = [] { return nn::make_model("resnet20"); };
 
-Loader make_loader(int samples, int shards, DType dtype = DType::f32, std::string_view more = "") {
+Loader make_replay_loader(int samples, int shards, DType dtype = DType::f32, std::string_view more = "") {
   return Loader(open_dataset("synthetic:" + std::to_string(samples)),
                 {.batch_size = 16,
                  .transforms = "random_crop:4,horizontal_flip," + std::string(more) + "normalize",
@@ -38,7 +38,7 @@ Loader make_loader(int samples, int shards, DType dtype = DType::f32, std::strin
                  .seed = 3});
 }
 
-struct Training {
+struct ReplayRun {
   Trainer::MakeModule module = kPlain;
   int replicas = 1, shards = 4;
   DType dtype = DType::f32;
@@ -51,9 +51,9 @@ struct Training {
 std::atomic<int> calls{0};
 
 /// Two epochs of 70 samples in batches of 16: each ends with a batch of 6, whose last shard of 4 is empty.
-Trained train(const Training& run) {
+Trained train_replayed(const ReplayRun& run) {
   calls = 0;
-  Loader loader = make_loader(70, run.shards, run.dtype, run.more);
+  Loader loader = make_replay_loader(70, run.shards, run.dtype, run.more);
   Trainer trainer{run.module,
                   kSgd,
                   {.replicas = run.replicas,
@@ -86,13 +86,13 @@ constexpr int calls_with(int replicas) { return 2 * replicas + 2; }
 
 TEST(Replay, NeverChangesABit) {
   for (const auto& module : {kPlain, kLeNet, kResNet}) {
-    Training run{.module = module, .replay = false};
-    const Trained plain = train(run);
+    ReplayRun run{.module = module, .replay = false};
+    const Trained plain = train_replayed(run);
     EXPECT_EQ(calls, kAllCalls);
     run.replay = true;
     for (const int replicas : {1, 2, 4}) {
       run.replicas = replicas;
-      EXPECT_EQ(train(run), plain) << replicas;
+      EXPECT_EQ(train_replayed(run), plain) << replicas;
       EXPECT_EQ(calls, calls_with(replicas)) << replicas;
     }
   }
@@ -102,20 +102,20 @@ TEST(Replay, InBf16AndWithMixedSamples) {
   if (!cpu::has_bf16()) {
     GTEST_SKIP() << "this processor has no bf16";
   }
-  for (Training run : {Training{.dtype = DType::bf16}, Training{.more = "mixup:0.4,"}}) {
-    const Trained replayed = train(run);
+  for (ReplayRun run : {ReplayRun{.dtype = DType::bf16}, ReplayRun{.more = "mixup:0.4,"}}) {
+    const Trained replayed = train_replayed(run);
     EXPECT_EQ(calls, calls_with(1));
     run.replay = false;
-    EXPECT_EQ(train(run), replayed);
+    EXPECT_EQ(train_replayed(run), replayed);
   }
 }
 
 TEST(Replay, DropoutAndBucketsRunAsEver) {
-  for (Training run : {Training{.module = make_small_net}, Training{.replicas = 2, .bucket_bytes = 256}}) {
-    const Trained asked = train(run);
+  for (ReplayRun run : {ReplayRun{.module = make_small_net}, ReplayRun{.replicas = 2, .bucket_bytes = 256}}) {
+    const Trained asked = train_replayed(run);
     EXPECT_EQ(calls, kAllCalls);
     run.replay = false;
-    EXPECT_EQ(train(run), asked);
+    EXPECT_EQ(train_replayed(run), asked);
   }
 }
 
@@ -125,24 +125,24 @@ TEST(Replay, RecordsAnewWhereTheNetworkMayHaveChanged) {
       [](Trainer& trainer) { trainer.module().named_parameters()[1].second.set_requires_grad(false); },
       [](Trainer& trainer) { trainer.restore(trainer.state()); },
       [](Trainer& trainer) {
-        Loader loader = make_loader(20, 1);
+        Loader loader = make_replay_loader(20, 1);
         trainer.evaluate(loader);
       }};
   for (const auto& change : changes) {
-    Training run{.between_epochs = change};
-    const Trained replayed = train(run);
+    ReplayRun run{.between_epochs = change};
+    const Trained replayed = train_replayed(run);
     EXPECT_EQ(calls, calls_with(1) + 2);
     run.replay = false;
-    EXPECT_EQ(train(run), replayed);
+    EXPECT_EQ(train_replayed(run), replayed);
   }
-  EXPECT_NE(train({.between_epochs = changes[0]}).hash, train({}).hash);
+  EXPECT_NE(train_replayed({.between_epochs = changes[0]}).hash, train_replayed({}).hash);
 }
 
 Variable half_of_losses(nn::Module& net, const Batch& batch) { return sum_of_losses(net, batch) * 0.5; }
 
 TEST(Replay, ANewLossFunctionIsCalled) {
   const auto train = [](bool replay) {
-    Loader loader = make_loader(64, 4);
+    Loader loader = make_replay_loader(64, 4);
     Trainer trainer{kPlain, kSgd, {.replicas = 2, .shards = 4, .seed = 5, .replay = replay}};
     for (const Batch& batch : loader.epoch(0)) {
       trainer.step(batch, sum_of_losses);
@@ -163,7 +163,7 @@ TEST(Replay, ANewLossFunctionIsCalled) {
 
 /// After some steps another trainer, with another number of replicas, goes on.
 TEST(Replay, ResumesInTheMiddle) {
-  Loader loader = make_loader(70, 4);
+  Loader loader = make_replay_loader(70, 4);
   const auto trainer_of = [](int replicas) {
     return std::make_unique<Trainer>(
         kPlain, kSgd, TrainerOptions{.replicas = replicas, .shards = 4, .seed = 5, .replay = true});
@@ -179,7 +179,7 @@ TEST(Replay, ResumesInTheMiddle) {
       trainer->step(batch, sum_of_losses);
     }
   }
-  EXPECT_EQ(trainer->weights_hash(), train({.replay = false}).hash);
+  EXPECT_EQ(trainer->weights_hash(), train_replayed({.replay = false}).hash);
 }
 
 /// Values read on the host cannot be replayed, nor can a loss that outlives its step.
@@ -193,7 +193,7 @@ TEST(Replay, ALossThatIsMoreThanKernelsIsCalledInEachStep) {
       [&](nn::Module& net, const Batch& batch) { return last = sum_of_losses(net, batch); }};
   for (const LossFunction& loss : losses) {
     int called = 0;
-    Loader loader = make_loader(64, 1);
+    Loader loader = make_replay_loader(64, 1);
     Trainer trainer{kPlain, kSgd, {.replicas = 1, .shards = 1, .seed = 5, .replay = true}};
     for (int epoch = 0; epoch < 2; ++epoch) {
       for (const Batch& batch : loader.epoch(epoch)) {

@@ -24,7 +24,7 @@ LoaderOptions loading(ShardRange shards) {
           .seed = 3};
 }
 
-Loader make_loader(ShardRange shards = {0, 4}) {
+Loader make_switches_loader(ShardRange shards = {0, 4}) {
   return Loader(open_dataset("synthetic:64"), loading(shards));
 }
 
@@ -48,7 +48,7 @@ Trained train_partly(const TrainerOptions& options, bool changes,
                      const nn::OptimizerOptions& optimizer = kSgd, bool resumes = false) {
   std::optional<Trainer> place(std::in_place, make_small_net, optimizer, options);
   Trainer* trainer = &*place;
-  Loader loader = make_loader(local_shards(trainer->options()));
+  Loader loader = make_switches_loader(local_shards(trainer->options()));
   Loader test(open_dataset("synthetic:40", {.train = false}), [&] {
     LoaderOptions o = loading(local_shards(trainer->options()));
     o.tail = Tail::pad;
@@ -130,7 +130,7 @@ TEST(Switches, ReachRecordedStepsOfAllProcesses) {
       return net;
     };
     Trainer trainer{make, kSgd, options};
-    Loader loader = make_loader(local_shards(trainer.options()));
+    Loader loader = make_switches_loader(local_shards(trainer.options()));
     SmallNet& net = net_of(trainer);
     for (int epoch = 0; epoch < 3; ++epoch) {
       for (const Batch& batch : loader.epoch(epoch)) {
@@ -154,7 +154,7 @@ TEST(Switches, ReachRecordedStepsOfAllProcesses) {
 TEST(Switches, FrozenLayersStayAsTheyAre) {
   for (const nn::OptimizerOptions& optimizer :
        {nn::OptimizerOptions(kSgd), nn::OptimizerOptions(nn::AdamWOptions{.weight_decay = 0.1})}) {
-    Loader loader = make_loader();
+    Loader loader = make_switches_loader();
     Trainer trainer{make_small_net, optimizer, {.replicas = 2, .shards = 4, .seed = 5}};
     for (const Batch& batch : loader.epoch(0)) {  // so that momentum is there
       trainer.step(batch, sum_of_losses);
@@ -205,7 +205,7 @@ TEST(Switches, AParameterWithoutAPlaceInTheOptimizerIsNamed) {
     net->fc1.weight.set_requires_grad(false);
     return net;
   };
-  Loader loader = make_loader();
+  Loader loader = make_switches_loader();
   Trainer trainer{make, kSgd, {.replicas = 2, .shards = 4}};
   Batch batch;
   auto epoch = loader.epoch(0);

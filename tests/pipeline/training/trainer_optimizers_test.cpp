@@ -39,7 +39,7 @@ const std::vector<Way> kWays = {
     {"moving average", kSgd, {}, kMovingAverage},
 };
 
-Loader make_loader() {
+Loader make_optimizers_loader() {
   return Loader(open_dataset("synthetic:70"), {.batch_size = 16,
                                                .transforms = "random_crop:4,horizontal_flip,normalize",
                                                .tail = Tail::pad,
@@ -49,8 +49,9 @@ Loader make_loader() {
 }
 
 /// The schedule of the first filters ends before the others'.
-struct Training {
-  explicit Training(const Way& way, int replicas = 1, std::uint64_t seed = 5, std::int64_t bucket_bytes = 0)
+struct OptimizerRun {
+  explicit OptimizerRun(const Way& way, int replicas = 1, std::uint64_t seed = 5,
+                        std::int64_t bucket_bytes = 0)
       : trainer{make_small_net,
                 way.options,
                 {.replicas = replicas,
@@ -69,8 +70,8 @@ struct Training {
 };
 
 std::string train(const Way& way, int replicas, std::int64_t bucket_bytes = 0) {
-  Training run(way, replicas, 5, bucket_bytes);
-  Loader loader = make_loader();
+  OptimizerRun run(way, replicas, 5, bucket_bytes);
+  Loader loader = make_optimizers_loader();
   for (int epoch = 0; epoch < 2; ++epoch) {
     for (const Batch& batch : loader.epoch(epoch)) {
       run.trainer.step(batch, sum_of_losses);
@@ -96,11 +97,11 @@ TEST(TrainerOptimizers, EachGoesOnFromACheckpoint) {
   for (const Way& way : kWays) {
     const test::TemporaryFolder folder;
     std::filesystem::path place;
-    Loader loader = make_loader();
+    Loader loader = make_optimizers_loader();
     int handed_over = 0;
     for (int epoch = 0; epoch < 2; ++epoch) {
       for (const Batch& batch : loader.epoch(epoch)) {
-        Training run(way, 1 << handed_over % 3);
+        OptimizerRun run(way, 1 << handed_over % 3);
         if (handed_over++ > 0) {
           run.trainer.restore(load_checkpoint(place).trainer);
         }
@@ -108,7 +109,7 @@ TEST(TrainerOptimizers, EachGoesOnFromACheckpoint) {
         place = save_checkpoint(folder.path(), {run.trainer.state(), loader.state(), {}});
       }
     }
-    Training last(way, 4, 99);
+    OptimizerRun last(way, 4, 99);
     last.trainer.restore(load_checkpoint(place).trainer);
     last.trainer.finish();
     EXPECT_EQ(last.trainer.weights_hash(), train(way, 1)) << way.name;
@@ -117,10 +118,10 @@ TEST(TrainerOptimizers, EachGoesOnFromACheckpoint) {
 
 TEST(TrainerOptimizers, AMovingAverageIsEvaluatedAndLeavesTrainingAlone) {
   const Way& way = kWays.back();
-  Loader loader = make_loader();
+  Loader loader = make_optimizers_loader();
   Loader test(open_dataset("synthetic:70", {.train = false}),
               {.batch_size = 16, .order = {Order::sequential}, .tail = Tail::pad, .shards = 4});
-  Training run(way, 2), undisturbed({"without", way.options}, 2);
+  OptimizerRun run(way, 2), undisturbed({"without", way.options}, 2);
   for (const Batch& batch : loader.epoch(0)) {
     run.trainer.step(batch, sum_of_losses);
     undisturbed.trainer.step(batch, sum_of_losses);
@@ -135,11 +136,11 @@ TEST(TrainerOptimizers, AMovingAverageIsEvaluatedAndLeavesTrainingAlone) {
 }
 
 TEST(TrainerOptimizers, AnAverageBeginsWithTheWeightsThatTrainingBeginsWith) {
-  Training run({"average", kSgd, {}, nn::LookaheadOptions{.every = 100, .go_on_from_average = false}}, 2);
+  OptimizerRun run({"average", kSgd, {}, nn::LookaheadOptions{.every = 100, .go_on_from_average = false}}, 2);
   nn::manual_seed(77);
   const SmallNet other;
   nn::load_state_dict(run.trainer.module(), nn::state_dict(other));
-  Loader loader = make_loader();
+  Loader loader = make_optimizers_loader();
   for (const Batch& batch : loader.epoch(0)) {
     run.trainer.step(batch, sum_of_losses);
   }
@@ -155,24 +156,24 @@ TEST(TrainerOptimizers, AnAverageBeginsWithTheWeightsThatTrainingBeginsWith) {
 }
 
 TEST(TrainerOptimizers, AStateThatDoesNotFitIsNamed) {
-  Training adam(kWays[1]), average(kWays.back());
-  EXPECT_THAT(test::input_error([&] { Training(kWays[0]).trainer.restore(adam.trainer.state()); }),
+  OptimizerRun adam(kWays[1]), average(kWays.back());
+  EXPECT_THAT(test::input_error([&] { OptimizerRun(kWays[0]).trainer.restore(adam.trainer.state()); }),
               AllOf(HasSubstr("optimizer: this state does not fit; missing: fc2.bias.momentum_buffer"),
                     HasSubstr("unexpected: fc2.bias.exp_avg")));
-  EXPECT_THAT(test::input_error([&] { Training(kWays[0]).trainer.restore(average.trainer.state()); }),
+  EXPECT_THAT(test::input_error([&] { OptimizerRun(kWays[0]).trainer.restore(average.trainer.state()); }),
               HasSubstr("trainer: this average of the weights does not fit; unexpected: fc2.bias"));
 }
 
 /// Of a state that fits in part, all replicas take the same part.
 TEST(TrainerOptimizers, ReplicasStayAlikeAfterAStateThatDoesNotFit) {
-  Training adam(kWays[1], 1, 6);
+  OptimizerRun adam(kWays[1], 1, 6);
   const auto hash = [&](int replicas) {
-    Training run(kWays[0], replicas);
-    Loader loader = make_loader();
+    OptimizerRun run(kWays[0], replicas);
+    Loader loader = make_optimizers_loader();
     for (const Batch& batch : loader.epoch(0)) {
       run.trainer.step(batch, sum_of_losses);
       if (run.trainer.steps() == 1) {
-        EXPECT_NE(test::input_error([&] { run.trainer.restore(adam.trainer.state()); }), "");
+        EXPECT_NE(test::input_error([&] { run.trainer.restore(adam.trainer.state()); }), "(no error)");
       }
     }
     return run.trainer.weights_hash();

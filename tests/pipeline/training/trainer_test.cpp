@@ -22,8 +22,8 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype = DType::f32,
-                   bool train = true) {
+Loader make_trainer_loader(int samples, std::int64_t batch_size, int shards, DType dtype = DType::f32,
+                           bool train = true) {
   return Loader(open_dataset("synthetic:" + std::to_string(samples), {.train = train}),
                 {.batch_size = batch_size,
                  .transforms = "random_crop:4,horizontal_flip,normalize",
@@ -37,7 +37,7 @@ Loader make_loader(int samples, std::int64_t batch_size, int shards, DType dtype
 
 /// Two epochs of 70 samples in batches of 16: each ends with a batch of 6, whose last shard of 4 is empty.
 Trained train(int replicas, int shards, DType dtype = DType::f32, std::int64_t bucket_bytes = 0) {
-  Loader loader = make_loader(70, 16, shards, dtype);
+  Loader loader = make_trainer_loader(70, 16, shards, dtype);
   Trainer trainer{
       make_small_net,
       kSgd,
@@ -74,7 +74,7 @@ TEST(Trainer, BucketsNeverChangeABit) {
 
 /// The gradients of four shards, computed by hand and summed on the tree, give the trainer's bits.
 TEST(Trainer, SumsShardsOnTheTree) {
-  Loader loader = make_loader(16, 16, 4);
+  Loader loader = make_trainer_loader(16, 16, 4);
   Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 4, .seed = 5}};
   nn::manual_seed(5);
   SmallNet net;
@@ -103,7 +103,7 @@ TEST(Trainer, SumsShardsOnTheTree) {
 }
 
 TEST(Trainer, Learns) {
-  Loader loader = make_loader(512, 32, 2);
+  Loader loader = make_trainer_loader(512, 32, 2);
   Trainer trainer{make_small_net, kSgd, {.replicas = 2, .seed = 1}};
   std::vector<double> means;
   for (int epoch = 0; epoch < 8; ++epoch) {
@@ -119,7 +119,7 @@ TEST(Trainer, Learns) {
 
 TEST(Trainer, ScheduleAndGroupsReachAllReplicas) {
   const auto train = [](int replicas) {
-    Loader loader = make_loader(64, 16, 4);
+    Loader loader = make_trainer_loader(64, 16, 4);
     Trainer trainer{
         make_small_net, kSgd, {.replicas = replicas, .shards = 4, .schedule = nn::cosine_schedule(8)}};
     trainer.group("bias", nn::AdamOptions{.learning_rate = 0.5}, nn::step_schedule(2, 0.5));
@@ -140,7 +140,7 @@ TEST(Trainer, LeavesTheCallersRandomNumbersAlone) {
 
 TEST(Trainer, WeightsLoadedIntoItsNetworkReachAllReplicas) {
   const auto train = [](int replicas) {
-    Loader loader = make_loader(64, 16, 4);
+    Loader loader = make_trainer_loader(64, 16, 4);
     Trainer trainer{make_small_net, kSgd, {.replicas = replicas, .shards = 4, .seed = 1}};
     nn::manual_seed(77);
     const SmallNet other;
@@ -155,7 +155,7 @@ TEST(Trainer, WeightsLoadedIntoItsNetworkReachAllReplicas) {
 
 /// After each step another trainer, with another number of replicas, takes over.
 TEST(Trainer, GoesOnFromItsState) {
-  Loader loader = make_loader(70, 16, 4);
+  Loader loader = make_trainer_loader(70, 16, 4);
   TrainerState state;
   int handed_over = 0;
   for (int epoch = 0; epoch < 2; ++epoch) {
@@ -187,8 +187,8 @@ TEST(Trainer, AStateThatDoesNotFitIsNamed) {
 }
 
 void expect_evaluation_of_one_network(const ScoreFunction& score) {
-  Loader loader = make_loader(150, 100, 1, DType::f32, false);
-  Loader training = make_loader(64, 16, 4);
+  Loader loader = make_trainer_loader(150, 100, 1, DType::f32, false);
+  Loader training = make_trainer_loader(64, 16, 4);
   for (int replicas : {1, 2, 4}) {
     Trainer trainer{make_small_net, kSgd, {.replicas = replicas, .shards = 4, .seed = 1}};
     for (const Batch& batch : training.epoch(0)) {
@@ -229,7 +229,7 @@ void expect_evaluation_of_one_network(const ScoreFunction& score) {
 TEST(Trainer, EvaluatesAsOneNetworkDoes) { expect_evaluation_of_one_network(&nn::Module::operator()); }
 TEST(Trainer, EvaluatesViewsAsOneNetworkDoes) {
   expect_evaluation_of_one_network(nn::average_over_augmentations);
-  Loader loader = make_loader(150, 100, 1, DType::f32, false);
+  Loader loader = make_trainer_loader(150, 100, 1, DType::f32, false);
   Trainer trainer{make_small_net, kSgd, {.replicas = 1, .seed = 1}};
   EXPECT_NE(trainer.evaluate(loader).loss, trainer.evaluate(loader, nn::average_over_augmentations).loss);
 }
@@ -241,7 +241,7 @@ TEST(Trainer, EvaluatesManyClassesWithoutAConfusionMatrix) {
     Net() { add("fc", fc); }
     Variable forward(const Variable& image) override { return fc(mean(image, {.dims = {2, 3}})); }
   };
-  Loader loader = make_loader(40, 16, 2, DType::f32, false);
+  Loader loader = make_trainer_loader(40, 16, 2, DType::f32, false);
   Trainer trainer{[] { return std::make_unique<Net>(); }, kSgd, {.replicas = 2, .shards = 2}};
   const Evaluation result = trainer.evaluate(loader, &nn::Module::operator(), {.confusion = true});
   EXPECT_EQ(result.total, 40);
@@ -251,7 +251,7 @@ TEST(Trainer, EvaluatesManyClassesWithoutAConfusionMatrix) {
 }
 
 TEST(Trainer, AnEvaluationWithOtherNumbersOfScoresIsRefused) {
-  Loader loader = make_loader(40, 16, 1, DType::f32, false);
+  Loader loader = make_trainer_loader(40, 16, 1, DType::f32, false);
   Trainer trainer{make_small_net, kSgd, {.replicas = 1, .shards = 1}};
   int calls = 0;
   const auto score = [&](nn::Module&, const Variable& images) -> Variable {
@@ -263,7 +263,7 @@ TEST(Trainer, AnEvaluationWithOtherNumbersOfScoresIsRefused) {
 
 TEST(Trainer, EvaluationChangesNothing) {
   const auto train = [](bool evaluates) {
-    Loader loader = make_loader(64, 16, 2), test = make_loader(40, 16, 1, DType::f32, false);
+    Loader loader = make_trainer_loader(64, 16, 2), test = make_trainer_loader(40, 16, 1, DType::f32, false);
     Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 2, .seed = 1}};
     for (const Batch& batch : loader.epoch(0)) {
       trainer.step(batch, sum_of_losses);
@@ -278,7 +278,7 @@ TEST(Trainer, EvaluationChangesNothing) {
 
 TEST(Trainer, AFailingReplicaStopsItsPeersAndIsReported) {
   for (int replicas : {1, 2, 4}) {
-    Loader loader = make_loader(64, 16, 4);
+    Loader loader = make_trainer_loader(64, 16, 4);
     Trainer trainer{make_small_net, kSgd, {.replicas = replicas, .shards = 4}};
     std::atomic<int> calls{0};
     const LossFunction failing = [&](nn::Module& net, const Batch& batch) {
@@ -304,7 +304,7 @@ TEST(Trainer, AFailingReplicaStopsItsPeersAndIsReported) {
 }
 
 TEST(Trainer, AReplicaThatStaysAwayIsNamed) {
-  Loader loader = make_loader(64, 16, 2);
+  Loader loader = make_trainer_loader(64, 16, 2);
   Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 2, .timeout = std::chrono::seconds(1)}};
   const LossFunction slow = [&](nn::Module& net, const Batch& batch) {
     if (nn::step_context().first_sample > 0) {
@@ -324,7 +324,7 @@ TEST(Trainer, AReplicaThatStaysAwayIsNamed) {
 }
 
 TEST(Trainer, RefusesWhatDoesNotFit) {
-  Loader loader = make_loader(64, 16, 2), bf16 = make_loader(64, 16, 4, DType::bf16);
+  Loader loader = make_trainer_loader(64, 16, 2), bf16 = make_trainer_loader(64, 16, 4, DType::bf16);
   Trainer trainer{make_small_net, kSgd, {.replicas = 2, .shards = 4}};
   Batch batch;
   auto epoch = loader.epoch(0);
@@ -341,7 +341,7 @@ TEST(Trainer, RefusesWhatDoesNotFit) {
 }
 
 TEST(Trainer, ALossOfManyNumbersIsRefused) {
-  Loader loader = make_loader(16, 16, 1);
+  Loader loader = make_trainer_loader(16, 16, 1);
   Trainer trainer{make_small_net, kSgd, {.replicas = 1, .shards = 1}};
   Batch batch;
   auto epoch = loader.epoch(0);

@@ -119,7 +119,7 @@ void check(const ConvCase& c, DType dtype, std::uint64_t seed) {
   }
 }
 
-std::vector<ConvCase> cases() {
+std::vector<ConvCase> conv_cases() {
   return {
       {2, 3, 32, 32, 6, 5, 5},  // lenet5
       {2, 6, 14, 14, 16, 5, 5},
@@ -163,7 +163,7 @@ std::vector<ConvCase> cases() {
 TEST(NetworkKernelsConv, MatchesNaiveLoops) {
   std::uint64_t seed = 7;
   for (DType dtype : {DType::f32, DType::bf16}) {
-    for (const ConvCase& c : cases()) {
+    for (const ConvCase& c : conv_cases()) {
       SCOPED_TRACE(fmt::format("{} {}x{}x{}x{} to {} kernel {}x{}, seed {}", dtype, c.n, c.in, c.height,
                                c.width, c.out, c.kernel_height, c.kernel_width, seed));
       check(c, dtype, seed++);
@@ -175,7 +175,7 @@ TEST(NetworkKernelsConv, TwoThreadsAtOnceAndAgain) {
   const auto run = [] {
     for (int round = 0; round < 2; ++round) {
       std::uint64_t seed = 100;
-      for (const ConvCase& c : cases()) {
+      for (const ConvCase& c : conv_cases()) {
         check(c, DType::f32, seed++);
       }
     }

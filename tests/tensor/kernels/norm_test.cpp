@@ -12,18 +12,18 @@ struct NormCase {
   double offset = 0;  // a large mean beside a small spread is what cancels
 };
 
-struct Expected {
+struct ExpectedNorm {
   std::vector<double> mean, var, out, grad_x, grad_weight, grad_bias;
 };
 
 /// Everything in double; x, grad and the vectors in row-major order.
-Expected naive(const NormCase& c, const std::vector<double>& x, const std::vector<double>& grad,
-               const std::vector<double>& weight, const std::vector<double>& bias, double eps, bool training,
-               Expected statistics) {
+ExpectedNorm naive(const NormCase& c, const std::vector<double>& x, const std::vector<double>& grad,
+                   const std::vector<double>& weight, const std::vector<double>& bias, double eps,
+                   bool training, ExpectedNorm statistics) {
   const auto channels = static_cast<std::size_t>(c.shape[1]);
   const auto plane = static_cast<std::size_t>(c.shape.numel() / (c.shape[0] * c.shape[1]));
   const auto count = static_cast<double>(x.size() / channels);
-  Expected e = std::move(statistics);
+  ExpectedNorm e = std::move(statistics);
   const auto channel = [&](std::size_t i) { return i / plane % channels; };
   if (training) {
     e.mean.assign(channels, 0);
@@ -67,11 +67,11 @@ void check(const NormCase& c, DType dtype, bool training, bool affine, std::uint
   const Tensor weight = affine ? draw.tensor(vector, {}) : Tensor(),
                bias = affine ? draw.tensor(vector, {}) : Tensor();
   Tensor mean = draw.tensor(vector, {}), var = ones(vector);
-  const Expected given{.mean = values(mean), .var = values(var)};
+  const ExpectedNorm given{.mean = values(mean), .var = values(var)};
   if (training) {
     cpu::batch_norm_statistics(x, mean, var);
   }
-  const Expected e =
+  const ExpectedNorm e =
       naive(c, values(x), values(grad), affine ? values(weight) : std::vector<double>(mean.numel(), 1.0),
             affine ? values(bias) : std::vector<double>(mean.numel()), eps, training, given);
   Tensor out = garbage(c.shape, image), grad_x = garbage(c.shape, image);
@@ -90,8 +90,9 @@ void check(const NormCase& c, DType dtype, bool training, bool affine, std::uint
 }
 
 TEST(NetworkKernelsNorm, MatchesNaiveLoops) {
-  const std::vector<NormCase> cases = {{{4, 64, 8, 8}}, {{3, 7, 5, 6}},        {{2, 83, 3, 3}}, {{9, 5}},
-                                   {{5, 16, 1, 1}}, {{2, 24, 33, 31}, 10}, {{130, 100}},    {{1, 3, 3, 2}}};
+  const std::vector<NormCase> cases = {{{4, 64, 8, 8}}, {{3, 7, 5, 6}},  {{2, 83, 3, 3}},
+                                       {{9, 5}},        {{5, 16, 1, 1}}, {{2, 24, 33, 31}, 10},
+                                       {{130, 100}},    {{1, 3, 3, 2}}};
   std::uint64_t seed = 60;
   for (const NormCase& c : cases) {
     for (DType dtype : {DType::f32, DType::bf16}) {

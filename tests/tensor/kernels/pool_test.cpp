@@ -117,7 +117,7 @@ void check_avg(const PoolCase& c, DType dtype, std::uint64_t seed) {
   expect_close(got_x, grad_x, dtype, "grad_x");
 }
 
-std::vector<PoolCase> cases() {
+std::vector<PoolCase> pool_cases() {
   return {
       {2, 6, 28, 28, 0, 0, {}},
       {2, 16, 10, 10, 0, 0, {}},
@@ -144,7 +144,7 @@ std::vector<PoolCase> cases() {
 TEST(NetworkKernelsPool, MatchesNaiveLoops) {
   std::uint64_t seed = 20;
   for (DType dtype : {DType::f32, DType::bf16}) {
-    for (const PoolCase& c : cases()) {
+    for (const PoolCase& c : pool_cases()) {
       SCOPED_TRACE(fmt::format("{} {}x{}x{}x{}, seed {}", dtype, c.n, c.channels, c.height, c.width, seed));
       check_max(c, dtype, seed);
       check_avg(c, dtype, seed++);

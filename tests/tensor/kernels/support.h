@@ -7,6 +7,7 @@
 
 #include "base/philox.h"
 #include "tensor/tensor.h"
+#include "tests/tensor/sample.h"
 
 /// What the tests of the network kernels share: random tensors, values in row-major order, comparison.
 namespace millrace {
@@ -37,12 +38,7 @@ class Draw {
   std::uint64_t next_ = 0;
 };
 
-/// All elements in row-major order, whatever the memory order.
-inline std::vector<double> values(const Tensor& x) {
-  const Tensor plain = x.to(DType::f64).contiguous();
-  const double* data = plain.data<double>();
-  return {data, data + plain.numel()};
-}
+using test::values;
 
 /// An output full of what must be overwritten.
 inline Tensor garbage(const Shape& shape, const TensorOptions& options) {
