@@ -106,7 +106,8 @@ void Rendezvous::run() {
     const bool open = !came || receive_some(socket_, received_);
     heard = came ? now : heard;
     try {
-      for (Frame frame; Frame::take(received_, kMostFromServer, frame);) {  // some may have come behind the welcome
+      for (Frame frame;
+           Frame::take(received_, kMostFromServer, frame);) {  // some may have come behind the welcome
         handle(frame);
       }
     } catch (const CommunicatorError& error) {

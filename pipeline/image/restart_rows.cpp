@@ -40,7 +40,8 @@ class RestartRows::Jpeg {
       jpeg_save_markers(&in_, JPEG_APP0 + i, kMarkerBytes);
     }
     progress_.progress_monitor = [](j_common_ptr info) {
-      if (info->is_decompressor && reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMostJpegScans) {
+      if (info->is_decompressor &&
+          reinterpret_cast<j_decompress_ptr>(info)->input_scan_number > kMostJpegScans) {
         ERREXIT(info, JERR_BAD_PROGRESSION);
       }
     };

@@ -77,7 +77,7 @@ TEST_F(Npy, SaysWhatIsWrongWithAFile) {
     return test::input_error([&] { load_npy(path); });
   };
   const std::string good = "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }";
-  EXPECT_EQ(error(good, "123456"), "");
+  EXPECT_EQ(error(good, "123456"), "(no error)");
   EXPECT_THAT(error(good, "12345"), AllOf(HasSubstr("file.npy"), HasSubstr("5 bytes"), HasSubstr("[2, 3]")));
   EXPECT_THAT(error(good, "1234567"), HasSubstr("7 bytes"));
   EXPECT_THAT(error("{'descr': '>f4', 'fortran_order': False, 'shape': (1,), }", "1234"), HasSubstr("'>f4'"));

@@ -47,8 +47,8 @@ struct ConvolutionResults {
 };
 
 /// With `together` as one operation, else as two.
-ConvolutionResults run(const Layer& layer, const Tensor& x_data, const Tensor& weight_data, const Tensor& bias_data,
-            bool together) {
+ConvolutionResults run(const Layer& layer, const Tensor& x_data, const Tensor& weight_data,
+                       const Tensor& bias_data, bool together) {
   const Variable x(x_data.clone(), true), weight(weight_data.clone(), true);
   const Variable bias = bias_data.defined() ? Variable(bias_data.clone(), true) : Variable();
   Conv2dOptions params = layer.params;
@@ -88,7 +88,8 @@ TEST(PooledConv2d, GivesWhatTheTwoGive) {
         SCOPED_TRACE(fmt::format("{} input {}, weight {}, bias {}", dtype, layer.x, layer.weight, biased));
         const Tensor x = randn(layer.x, generator).to(dtype), weight = randn(layer.weight, generator);
         const Tensor bias = biased ? randn({layer.weight[0]}, generator) : Tensor();
-        const ConvolutionResults got = run(layer, x, weight, bias, true), expected = run(layer, x, weight, bias, false);
+        const ConvolutionResults got = run(layer, x, weight, bias, true),
+                                 expected = run(layer, x, weight, bias, false);
         // Where the two compute a row more it may be another kernel's, and sums have another order.
         const bool is_odd = expected.convolved[2] % 2 != 0 || expected.convolved[3] % 2 != 0;
         expect_same(got, expected, !is_odd ? 0 : dtype == DType::f32 ? 1e-5 : 2e-2);
