@@ -12,6 +12,7 @@
 #include "tests/base/temporary_folder.h"
 #include "tests/cuda_libraries/fake_nccl.h"
 #include "tests/distributed/processes/process_threads.h"
+#include "tests/pipeline/emulated/gpus.h"
 #include "tests/pipeline/training/short_form.h"
 #include "tests/pipeline/training/small_net.h"
 #include "tests/tensor/gpu/bounds.h"
@@ -24,14 +25,6 @@ using ::testing::Contains;
 using ::testing::Each;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-std::vector<Device> gpus(int count) {
-  std::vector<Device> devices;
-  for (int i = 0; i < count; ++i) {
-    devices.push_back({Device::Kind::cuda, i});
-  }
-  return devices;
-}
 
 /// As a kernel that is wrong on one GPU.
 struct WrongOnGpu : SmallNet {

@@ -9,6 +9,7 @@
 #include "tensor/gpu/engine_choices.h"
 #include "tests/cuda_libraries/fake_nccl.h"
 #include "tests/distributed/processes/process_threads.h"
+#include "tests/pipeline/emulated/gpus.h"
 #include "tests/pipeline/training/small_net.h"
 
 namespace millrace {
@@ -28,14 +29,6 @@ class WorkEnds : public testing::Environment {
   }
 };
 [[maybe_unused]] const auto* const kWorkEnds = testing::AddGlobalTestEnvironment(new WorkEnds);
-
-std::vector<Device> gpus(int count) {
-  std::vector<Device> devices;
-  for (int i = 0; i < count; ++i) {
-    devices.push_back({Device::Kind::cuda, i});
-  }
-  return devices;
-}
 
 Loader make_loader() {
   return Loader(open_dataset("synthetic:64"),
