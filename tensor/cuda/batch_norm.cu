@@ -49,19 +49,20 @@ struct Tile {
   __device__ std::int64_t end() const { return min((split() + 1) * span, rows); }
 };
 
-/// Joins the values of all of the block's rows; row 0 has the result. All threads must come here.
+/// Joins the values of the block's `height` rows of `width` threads; row 0 has the result. All threads must
+/// come here.
 template <int N, typename A>
-__device__ void join_rows(const Tile& tile, A (&values)[N]) {
+__device__ void join_rows(int width, int height, A (&values)[N]) {
   __shared__ A slots[N][kThreads];
-  const int thread = static_cast<int>(threadIdx.x), y = tile.row();
+  const int thread = static_cast<int>(threadIdx.x), y = thread / width;
   for (int k = 0; k < N; ++k) {
     slots[k][thread] = values[k];
   }
   for (int step = kThreads / 2; step > 0; step /= 2) {
     __syncthreads();
-    if (y < step && y + step < tile.height) {
+    if (y < step && y + step < height) {
       for (int k = 0; k < N; ++k) {
-        slots[k][thread] = join(slots[k][thread], slots[k][thread + step * tile.width]);
+        slots[k][thread] = join(slots[k][thread], slots[k][thread + step * width]);
       }
     }
   }
@@ -119,7 +120,7 @@ __global__ void block_moments(const T* __restrict__ x, Tile tile, Moments<float>
       moments[k] = {count, mean[k], squares[k]};
     }
   }
-  join_rows(tile, moments);
+  join_rows(tile.width, tile.height, moments);
   if (pack < tile.packs && tile.row() == 0) {
     for (int k = 0; k < N; ++k) {
       parts[(std::int64_t{tile.split()} * tile.packs + pack) * N + k] = moments[k];
@@ -148,7 +149,7 @@ __global__ void block_sums(const T* __restrict__ grad, const T* __restrict__ x,
       }
     }
   }
-  join_rows(tile, sums);
+  join_rows(tile.width, tile.height, sums);
   if (pack < tile.packs && tile.row() == 0) {
     for (int k = 0; k < N; ++k) {
       parts[(std::int64_t{tile.split()} * tile.packs + pack) * N + k] = sums[k];
@@ -163,12 +164,11 @@ constexpr int kColumns = kThreads / kLanes;
 /// Joins part(0), part(1), ... part(splits - 1) of a channel; the threads of lane 0 have the result.
 template <typename A, typename F>
 __device__ A join_splits(int splits, bool active, F&& part) {
-  Tile lanes{.rows = 0, .span = 0, .packs = 0, .width = kColumns, .height = kLanes, .tiles = 1, .splits = 1};
   A total[1] = {};
-  for (int split = lanes.row(); active && split < splits; split += kLanes) {
+  for (int split = static_cast<int>(threadIdx.x) / kColumns; active && split < splits; split += kLanes) {
     total[0] = join(total[0], part(split));
   }
-  join_rows(lanes, total);
+  join_rows(kColumns, kLanes, total);
   return total[0];
 }
 
