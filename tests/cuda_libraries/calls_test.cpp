@@ -1,12 +1,17 @@
 // What matmul.cpp and conv2d.cpp do with what cuBLASLt and cuDNN answer.
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <gmock/gmock.h>
 #include <map>
+#include <numeric>
+#include <regex>
+#include <thread>
 
 #include "autograd/ops.h"
 #include "emulator.h"
 #include "library_fixtures.h"
-#include "tensor/gpu/arithmetic.h"
+#include "tensor/gpu/engine_choices.h"
 #include "tensor/kernels/conv.h"
 #include "tensor/kernels/launch.h"
 #include "tensor/kernels/matmul.h"
@@ -95,11 +100,92 @@ TEST_F(CublasLt, LinearMakesItsF32GradientsOfHalfMatrices) {
   }
 }
 
+/// A number that TF32 rounds to 1.
+constexpr double kFine = 1 + 0x1p-12;
+
+/// The other types know no choice, and ask for nothing anew.
+TEST_F(CublasLt, Tf32IsForF32WhereItIsAskedFor) {
+  for (const DType dtype : kFloatingTypes) {
+    const Tensor a = full({3, 8}, kFine, {.dtype = dtype, .device = kGpu}),
+                 b = ones({8, 3}, {.dtype = dtype, .device = kGpu});
+    const auto asked = [&](bool tf32) {
+      set_gpu_arithmetic({.tf32 = tf32});
+      const int before = fake_cublaslt::counts().heuristics;
+      const double kept = dtype == DType::f64 || (dtype == DType::f32 && !tf32) ? kFine : 1;
+      EXPECT_EQ(values(product(a, b, Tensor(), dtype).to(kCpu)), std::vector<double>(9, 8 * kept))
+          << name_of(dtype) << ", tf32 " << tf32;
+      return fake_cublaslt::counts().heuristics - before;
+    };
+    asked(false);
+    EXPECT_EQ(asked(true), dtype == DType::f32 ? 1 : 0) << name_of(dtype);
+    EXPECT_EQ(asked(false), 0) << name_of(dtype);
+  }
+}
+
 /// A convolution whose shape no other test has, so that an engine is chosen for it.
-void convolve(std::int64_t size) {
-  const Tensor x = ones({1, 1, size, size}, {.device = kGpu}), weight = ones({1, 1, 3, 3}, {.device = kGpu});
-  Tensor out = empty({1, 1, size - 2, size - 2}, {.device = kGpu});
+Tensor convolve(std::int64_t size, double number = 1, DType dtype = DType::f32) {
+  const TensorOptions options{.dtype = dtype, .device = kGpu};
+  const Tensor x = full({1, 1, size, size}, number, options), weight = ones({1, 1, 3, 3}, {.device = kGpu});
+  Tensor out = empty({1, 1, size - 2, size - 2}, options);
   cuda::conv2d_forward(x, weight, Tensor(), {}, out);
+  return out;
+}
+
+/// The other types know no choice, and their engines are chosen once.
+TEST_F(CudnnExecution, Tf32IsForF32WhereItIsAskedFor) {
+  for (const bool tf32 : {false, true, false}) {
+    set_gpu_arithmetic({.tf32 = tf32});
+    if (tf32) {  // of all that are allowed then, those that round
+      fake_cudnn::on_run(
+          [](int engine) { return engine == 1 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_EXECUTION_FAILED; });
+    }
+    EXPECT_EQ(values(convolve(16, kFine).to(kCpu)), std::vector<double>(14 * 14, 9 * (tf32 ? 1 : kFine)));
+    fake_cudnn::on_run({});
+  }
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    convolve(17, 1, dtype);
+    const std::size_t chosen = engine_choices().size();
+    set_gpu_arithmetic({.tf32 = true});
+    convolve(17, 1, dtype);
+    EXPECT_EQ(engine_choices().size(), chosen) << name_of(dtype);
+    set_gpu_arithmetic({});
+  }
+}
+
+/// Of four runs in a row, twice; -1 where none came to an end.
+TEST_F(CudnnExecution, EngineTimesAreTheMicrosecondsOfARun) {
+  using Clock = std::chrono::steady_clock;
+  fake_cudnn::name_all_engines(true);
+  fake_cudnn::on_run([](int engine) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return engine == 0 ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
+  });
+  setenv("MILLRACE_ENGINE_TIMES", "1", 1);
+  testing::internal::CaptureStderr();
+  const Clock::time_point start = Clock::now();
+  convolve(18);
+  const double passed = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+  const std::string lines = testing::internal::GetCapturedStderr();
+  unsetenv("MILLRACE_ENGINE_TIMES");
+  const std::regex line("engine time: .* bytes; (-?[0-9.]+) us(; kept)?\n");
+  std::vector<double> times, kept;
+  int failed = 0;
+  for (std::sregex_iterator found(lines.begin(), lines.end(), line), end; found != end; ++found) {
+    const double time = std::stod((*found)[1]);
+    if (time == -1) {
+      ++failed;
+      continue;
+    }
+    EXPECT_GT(time, 2500) << "of 5000, since the first run may be done before the clock is started";
+    times.push_back(time);
+    if ((*found)[2].matched) {
+      kept.push_back(time);
+    }
+  }
+  EXPECT_LT(std::accumulate(times.begin(), times.end(), 0.0) * 4 * 2, passed) << lines;
+  EXPECT_EQ(failed, 1) << lines;
+  ASSERT_GT(times.size(), 1u) << lines;
+  EXPECT_EQ(kept, std::vector{*std::ranges::min_element(times)}) << lines;
 }
 
 /// The fake's engines run as the test says, by number.
@@ -219,7 +305,6 @@ TEST_F(CudnnExecution, EnginesRefusedByChanceAreReplaced) {
       }
     }
   }
-  set_gpu_arithmetic({});
   EXPECT_GT(fake_cudnn::refusals(), before) << "none was refused, seed " << seed();
 }
 

@@ -6,7 +6,9 @@
 #include "emulator.h"
 #include "tensor/cuda/runtime/runtime.h"
 #include "tensor/gpu/idle_clock.h"
+#include "tensor/kernels/launch.h"
 #include "tensor/kernels/matmul.h"
+#include "tensor/kernels/random.h"
 #include "tensor/ops.h"
 #include "tests/tensor/gpu/on_cuda.h"
 
@@ -72,6 +74,42 @@ TEST_F(CudaParts, GiveTheNumbersOfOneLaunch) {
       expect_close(argmax(there), argmax(x), 0, "place of the largest of all");
       cuda::largest_launch = before_;
     }
+  }
+}
+
+TEST_F(CudaParts, TakeAndAddAlongIndexesAsOneLaunch) {
+  for (const Tensor& x : views()) {
+    const Tensor there = moved(x);
+    for (int dim = 0; dim < x.dim(); ++dim) {
+      Tensor index = empty(x.shape(), {.dtype = DType::i64});
+      for (std::int64_t i = 0; i < index.numel(); ++i) {
+        index.data<std::int64_t>()[i] =
+            static_cast<std::int64_t>(engine_() % static_cast<std::uint64_t>(x.size(dim)));
+      }
+      const Tensor line = index.view({index.numel()}).narrow(0, 0, x.size(dim));
+      Tensor sums = x.clone(), sums_there = there.clone();
+      scatter_add_(sums, dim, index, x);
+      cuda::largest_launch = 25;
+      expect_close(index_select(there, dim, line.to(kGpu)), index_select(x, dim, line), 0, "index_select");
+      expect_close(gather(there, dim, index.to(kGpu)), gather(x, dim, index), 0, "gather");
+      scatter_add_(sums_there, dim, index.to(kGpu), there);
+      expect_close(sums_there, sums, 0, "scatter_add_");
+      cuda::largest_launch = before_;
+    }
+  }
+}
+
+TEST_F(CudaParts, DrawTheMaskOfOneLaunch) {
+  const Tensor x = sample({2, 3, 8, 9}, DType::f32, engine_, MemoryFormat::channels_last);
+  const auto dropped = [&](const Tensor& from) {
+    Tensor out = empty(x.shape(), {.device = from.device(), .format = MemoryFormat::channels_last});
+    MILLRACE_LAUNCH(from.device(), dropout, from, 0.4, 7, 3, out);
+    return out;
+  };
+  const Tensor there = x.to(kGpu);
+  for (const std::int64_t most : {1, 10, 40}) {
+    cuda::largest_launch = most;
+    expect_close(dropped(there), dropped(x), 0, "dropout");
   }
 }
 

@@ -3,6 +3,7 @@
 #include "fake_cublaslt.h"
 #include "fake_cudnn.h"
 #include "memory.h"
+#include "tensor/gpu/arithmetic.h"
 #include "tests/tensor/gpu/on_cuda.h"
 
 namespace millrace::test {
@@ -10,6 +11,7 @@ namespace millrace::test {
 class CublasLt : public CudaTest {
  protected:
   void TearDown() override {
+    set_gpu_arithmetic({});
     fake_cublaslt::refuse_biases(false);
     fakes::refusing_seed() = 0;
   }
@@ -18,6 +20,7 @@ class CublasLt : public CudaTest {
 class CudnnExecution : public CudaTest {
  protected:
   void TearDown() override {
+    set_gpu_arithmetic({});
     fake_cudnn::on_run({});
     fake_cudnn::name_all_engines(false);
     fakes::refusing_seed() = 0;

@@ -6,14 +6,19 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 
+#include "base/error.h"
 #include "tensor/device.h"
 #include "tensor/device_memory.h"
 
 namespace millrace {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::ExitedWithCode;
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
+using ::testing::ThrowsMessage;
 
 constexpr int kMajor = CUDART_VERSION / 1000, kMinor = CUDART_VERSION % 1000 / 10;
 
@@ -22,6 +27,13 @@ TEST(CudaVersions, AreThoseOfTheLibraries) {
             fmt::format("CUDA {}.{}, driver for CUDA {}.{}, cuDNN {}.{}.{}, cuBLASLt {}.{}.{}", kMajor,
                         kMinor, kMajor, kMinor, CUDNN_MAJOR, CUDNN_MINOR, CUDNN_PATCHLEVEL, CUBLAS_VER_MAJOR,
                         CUBLAS_VER_MINOR, CUBLAS_VER_PATCH));
+}
+
+TEST(CudaVersions, ADeviceIsDescribedWhereItIsThere) {
+  EXPECT_THAT(cuda::describe_device(0),
+              AllOf(StartsWith("Emulated GPU, "), EndsWith(" GiB, compute capability 9.0")));
+  EXPECT_THAT([] { cuda::describe_device(99); },
+              ThrowsMessage<MachineError>(StartsWith("devices: got CUDA error cudaErrorInvalidDevice")));
 }
 
 /// In a process of its own, since GPUs are looked for once: why there are none, on its standard error.

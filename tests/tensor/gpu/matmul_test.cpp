@@ -160,6 +160,25 @@ TEST_F(CudaMatmul, one_matrix_serves_all_batches) {
   EXPECT_EQ(values(out.to(kCpu)), values(expected));  // exact: eighths
 }
 
+TEST_F(CudaMatmul, one_row_column_or_number_serves_the_whole_matrix) {
+  std::mt19937_64 engine = test::random_engine();
+  for (const DType dtype : test::kFloatingTypes) {
+    for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{5, 4, 6}, {6, 3, 2}, {1, 7, 5}, {9, 1, 4}}) {
+      for (const bool one_row : {false, true}) {
+        for (const bool one_column : {false, true}) {
+          const auto expanded = [&](std::int64_t rows, std::int64_t columns) {
+            return sample({one_row ? 1 : rows, one_column ? 1 : columns}, dtype, engine)
+                .expand({rows, columns});
+          };
+          expect_product(expanded(m, k), sample({k, n}, dtype, engine), Tensor(), {m, n});
+          expect_product(sample({m, k}, dtype, engine), expanded(k, n), Tensor(), {m, n});
+          expect_product(expanded(m, k), expanded(k, n), Tensor(), {m, n});
+        }
+      }
+    }
+  }
+}
+
 TEST_F(CudaMatmul, empty_sums_and_empty_results) {
   Tensor out = full({2, 3}, 5, {.device = kGpu});
   const Tensor bias = tensor({1, 2, 3}).to(kGpu);

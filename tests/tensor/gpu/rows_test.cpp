@@ -144,7 +144,7 @@ TEST_F(CudaRows, DropoutDrawsTheCpusMask) {
        {Shape{1000}, Shape{3, 5}, Shape{2, 8, 5, 7}, Shape{}, Shape{0, 4}, Shape{4, 3, 1, 6}}) {
     for (DType dtype : kActivations) {
       for (MemoryFormat format : {MemoryFormat::row_major, MemoryFormat::channels_last}) {
-        for (std::uint64_t first : {std::uint64_t{0}, std::uint64_t{3}, (std::uint64_t{1} << 40) + 8}) {
+        for (std::uint64_t first : std::initializer_list<std::uint64_t>{0, 1, 2, 3, (1ULL << 40) + 8}) {
           if (format == MemoryFormat::channels_last && shape.size() != 4) {
             continue;
           }
