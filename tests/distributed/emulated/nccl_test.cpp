@@ -165,6 +165,27 @@ TEST_F(NcclCommunicator, WhatNeverCompletesTimesOut) {
   }
 }
 
+/// Also where the wait is for something behind it. Rank 1 has a part in all of them.
+TEST_F(NcclCommunicator, WhicheverNeverCompletesIsNamed) {
+  using Begin = std::function<void(Communicator&, Tensor&, Tensor&)>;
+  const std::pair<const char*, Begin> operations[] = {
+      {"all_reduce", [](auto& group, auto&, auto& whole) { group.all_reduce(whole); }},
+      {"reduce_scatter", [](auto& group, auto& part, auto& whole) { group.reduce_scatter(whole, part); }},
+      {"all_gather", [](auto& group, auto& part, auto& whole) { group.all_gather(part, whole); }},
+      {"broadcast", [](auto& group, auto&, auto& whole) { group.broadcast(whole, 1); }}};
+  for (const auto& [name, begin] : operations) {
+    fake_nccl::install({.fault = Fault::never_completes, .rank = 1});
+    const auto errors =
+        on_ranks(make_nccl_group(gpus(3), {.timeout = 500ms}), [&](Communicator& communicator) {
+          const TensorOptions options{.device = gpu(communicator.rank())};
+          Tensor part = ones({10}, options), whole = ones({30}, options);
+          begin(communicator, part, whole);
+          communicator.barrier();
+        });
+    EXPECT_THAT(errors, Each(HasSubstr(fmt::format("timed out after 0.5 s in {} (operation 1)", name))));
+  }
+}
+
 TEST_F(NcclCommunicator, AnErrorThatIsReportedLateEndsTheGroup) {
   for (const SumOrder sum_order : {SumOrder::tree, SumOrder::engine}) {
     EXPECT_THAT(

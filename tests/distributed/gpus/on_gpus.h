@@ -62,15 +62,22 @@ inline void expect_parts_and_copies(const MakeGroup& make_group, const PlaceOf& 
       Tensor input = make<float>(2, rank, kPart * ranks).to(place(rank));
       Tensor part = empty({kPart}, {.device = place(rank)});
       Tensor joined = empty({kPart * ranks}, {.device = place(rank)});
+      const auto versions = [&] { return std::pair(part.storage()->version(), joined.storage()->version()); };
+      const auto before = versions();
       communicator.reduce_scatter(input, part);
       communicator.all_gather(part, joined);
+      EXPECT_GT(versions().first, before.first)
+          << "whoever keeps what was made of it must see that it changed";
+      EXPECT_GT(versions().second, before.second);
       const Tensor all = fetch(communicator, joined);
       for (std::int64_t i = 0; i < kPart * ranks; ++i) {
         ASSERT_EQ(all.data<float>()[i], expected_sum<float>(2, ranks, i)) << ranks << " ranks, element " << i;
       }
       for (int root = 0; root < ranks; ++root) {
         Tensor tensor = full({7, 3}, rank, {.dtype = DType::bf16, .device = place(rank)});
+        const auto version = tensor.storage()->version();
         communicator.broadcast(tensor, root);
+        EXPECT_TRUE(rank == root || tensor.storage()->version() > version);
         ASSERT_EQ(fetch(communicator, tensor).at({6, 2}), root);
       }
       communicator.barrier();

@@ -6,6 +6,9 @@
 #include <gmock/gmock.h>
 
 #include "emulator.h"
+#include "nn/layers/containers.h"
+#include "nn/layers/pooling.h"
+#include "nn/layers/shape.h"
 #include "tensor/gpu/engine_choices.h"
 #include "tests/cuda_libraries/fake_nccl.h"
 #include "tests/distributed/processes/process_threads.h"
@@ -209,6 +212,47 @@ TEST(EmulatedTraining, AllKernelsAreLoadedBeforeTheFirstSum) {
     EXPECT_EQ(passes, 2 + 4 * 4) << name_of(dtype)
                                  << ": once for each replica, and four steps on four shards";
   }
+  fake_nccl::install();
+}
+
+/// Until the step's first shard is there; what precedes the first work of all is no pause.
+TEST(EmulatedTraining, BehindARehearsalAGpuIsIdle) {
+  fake_nccl::install();
+  for (const int count : {1, 2}) {
+    Loader loader = make_loader();
+    Batch batch;
+    auto epoch = loader.epoch(0);
+    ASSERT_TRUE(loader.next(batch));
+    Trainer trainer{make_small_net, kSgd, {.replicas = count, .shards = 4, .devices = gpus(count)}};
+    std::ignore = double{trainer.step(batch, sum_of_losses).loss};
+    EXPECT_EQ(trainer.idle_seconds() > 0, count > 1) << trainer.idle_seconds() << " s, " << count << " GPUs";
+  }
+}
+
+/// Of twelve equal layers, each larger than the least bucket; three are a quarter.
+std::unique_ptr<nn::Module> make_equal_layers() {
+  auto net = std::make_unique<nn::Sequential>();
+  net->emplace<nn::AdaptiveAvgPool2d>(Size2{8, 16});
+  net->emplace<nn::Flatten>();
+  for (int i = 0; i < 12; ++i) {
+    net->emplace<nn::Linear>(384, 384);
+  }
+  return net;
+}
+
+TEST(EmulatedTraining, GpusSumAQuarterOfTheGradientsAtATime) {
+  std::atomic<int> sums = 0;
+  fake_nccl::install({.seen = [&](std::string_view call) { sums += call == "ncclAllReduce" ? 1 : 0; }});
+  Loader loader = make_loader();
+  Batch batch;
+  auto epoch = loader.epoch(0);
+  ASSERT_TRUE(loader.next(batch));
+  Trainer trainer{make_equal_layers,
+                  nn::SgdOptions{},
+                  {.replicas = 2, .shards = 4, .devices = gpus(2), .sum_order = SumOrder::engine}};
+  sums = 0;
+  std::ignore = double{trainer.step(batch, sum_of_losses).loss};
+  EXPECT_EQ(sums, 2 * 4) << "four by each of two";
   fake_nccl::install();
 }
 
