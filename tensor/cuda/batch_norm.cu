@@ -283,8 +283,10 @@ float* floats_of(Tensor& vector) { return vector.defined() ? vector.data<float>(
 
 }  // namespace
 
+const KernelRow kBatchNormStatistics("batch_norm_statistics", cuda::batch_norm_statistics,
+                                     {takes::image("x"), takes::vector("mean"), takes::vector("var")});
 void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
-  check_arguments("batch_norm_statistics", {&x, &mean, &var});
+  kBatchNormStatistics.check({&x, &mean, &var});
   const std::int64_t channels = x.size(1);
   if (channels == 0) {
     return;
@@ -307,9 +309,13 @@ void batch_norm_statistics(const Tensor& x, Tensor& mean, Tensor& var) {
   });
 }
 
+const KernelRow kBatchNormApply("batch_norm_apply", cuda::batch_norm_apply,
+                                {takes::image("x"), takes::vector("mean"), takes::vector("var"),
+                                 takes::maybe_vector("weight"), takes::maybe_vector("bias"),
+                                 takes::image_like("x", "out")});
 void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, double eps,
                       const Tensor& weight, const Tensor& bias, Tensor& out) {
-  check_arguments("batch_norm_apply", {&x, &mean, &var, &weight, &bias, &out});
+  kBatchNormApply.check({&x, &mean, &var, &weight, &bias, &out});
   if (x.numel() == 0) {
     return;
   }
@@ -326,11 +332,15 @@ void batch_norm_apply(const Tensor& x, const Tensor& mean, const Tensor& var, do
   });
 }
 
+const KernelRow kBatchNormBackward("batch_norm_backward", cuda::batch_norm_backward,
+                                   {takes::image_like("x", "grad"), takes::image("x"), takes::vector("mean"),
+                                    takes::vector("var"), takes::maybe_vector("weight"),
+                                    takes::maybe_image_like("x", "grad_x"),
+                                    takes::maybe_vector("grad_weight"), takes::maybe_vector("grad_bias")});
 void batch_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& mean, const Tensor& var,
                          double eps, const Tensor& weight, bool training, Tensor& grad_x, Tensor& grad_weight,
                          Tensor& grad_bias) {
-  check_arguments("batch_norm_backward",
-                  {&grad, &x, &mean, &var, &weight, &grad_x, &grad_weight, &grad_bias});
+  kBatchNormBackward.check({&grad, &x, &mean, &var, &weight, &grad_x, &grad_weight, &grad_bias});
   const std::int64_t channels = x.size(1);
   if (channels == 0) {
     return;

@@ -52,9 +52,14 @@ __global__ void backward(const float* __restrict__ grad, std::int64_t grad_strid
 
 }  // namespace
 
+const KernelRow kCrossEntropyForward("cross_entropy_forward", cuda::cross_entropy_forward,
+                                     {takes::rows("logits"),
+                                      {"labels", takes::kI64, Order::row_major},
+                                      takes::rows("log_probabilities"),
+                                      takes::vector("losses")});
 void cross_entropy_forward(const Tensor& logits, const Tensor& labels, double smoothing,
                            Tensor& log_probabilities, Tensor& losses) {
-  check_arguments("cross_entropy_forward", {&logits, &labels, &log_probabilities, &losses});
+  kCrossEntropyForward.check({&logits, &labels, &log_probabilities, &losses});
   const std::int64_t rows = logits.size(0), classes = logits.size(1);
   if (rows > 0 && classes == 0) {
     throw InputError("cross_entropy: got logits {}, expected one class or more", logits.shape());
@@ -68,9 +73,14 @@ void cross_entropy_forward(const Tensor& logits, const Tensor& labels, double sm
   });
 }
 
+const KernelRow kCrossEntropyBackward("cross_entropy_backward", cuda::cross_entropy_backward,
+                                      {{"grad", takes::kF32, Order::any},
+                                       takes::rows("log_probabilities"),
+                                       {"labels", takes::kI64, Order::row_major},
+                                       takes::rows("grad_logits")});
 void cross_entropy_backward(const Tensor& grad, const Tensor& log_probabilities, const Tensor& labels,
                             double smoothing, Tensor& grad_logits) {
-  check_arguments("cross_entropy_backward", {&grad, &log_probabilities, &labels, &grad_logits});
+  kCrossEntropyBackward.check({&grad, &log_probabilities, &labels, &grad_logits});
   const std::int64_t rows = log_probabilities.size(0), classes = log_probabilities.size(1);
   if (rows == 0) {
     return;

@@ -101,21 +101,29 @@ __global__ void add_lines(const T* __restrict__ source, std::int64_t source_stri
 
 }  // namespace
 
+const KernelRow kIndexSelect("index_select", cuda::index_select,
+                             {takes::like_out("x"), {"index", takes::kI64, Order::any}, takes::any("out")});
 void index_select(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
-  check_arguments("index_select", {&x, &index, &out});
+  kIndexSelect.check({&x, &index, &out});
   Strides strides = out.strides();
   std::fill(strides.begin(), strides.end(), 0);
   strides[dim] = index.strides()[0];
   pick_along(Indexing::index_select, "index_select", x, dim, index, strides, out);
 }
 
+const KernelRow kGather("gather", cuda::gather,
+                        {takes::like_out("x"), {"index", takes::kI64, Order::any}, takes::any("out")});
 void gather(const Tensor& x, int dim, const Tensor& index, Tensor& out) {
-  check_arguments("gather", {&x, &index, &out});
+  kGather.check({&x, &index, &out});
   pick_along(Indexing::gather, "gather", x, dim, index, index.strides(), out);
 }
 
+const KernelRow kScatterAdd("scatter_add", cuda::scatter_add,
+                            {{"into", takes::kAll, Order::any},
+                             {"index", takes::kI64, Order::any},
+                             {"source", takes::kAll, Order::any, "into"}});
 void scatter_add(Tensor& into, int dim, const Tensor& index, const Tensor& source) {
-  check_arguments("scatter_add", {&into, &index, &source});
+  kScatterAdd.check({&into, &index, &source});
   Shape line = index.shape();
   const std::int64_t count = line[dim];
   line[dim] = 1;

@@ -241,8 +241,9 @@ void run(const char* operation, const Tensor& x, Tensor& out) {
 
 }  // namespace
 
+const KernelRow kReduce("reduce", cuda::reduce, {{"x", takes::kAll, Order::any}, takes::any("out")});
 void reduce(ReduceOp op, const Tensor& x, Tensor& out) {
-  check_arguments("reduce", {&x, &out});
+  kReduce.check({&x, &out});
   visit_types(x.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     switch (op) {
@@ -256,8 +257,10 @@ void reduce(ReduceOp op, const Tensor& x, Tensor& out) {
   });
 }
 
+const KernelRow kArgmax("argmax", cuda::argmax,
+                        {{"x", takes::kAll, Order::any}, {"out", takes::kI64, Order::any}});
 void argmax(const Tensor& x, int, Tensor& out) {
-  check_arguments("argmax", {&x, &out});
+  kArgmax.check({&x, &out});
   visit_types(x.dtype(), [&]<typename T>() { run<ArgMax<Scalar<T>>, T>("argmax", x, out); });
 }
 

@@ -56,24 +56,29 @@ __global__ void log_softmax_gradient(const T* __restrict__ grad, const T* __rest
 
 }  // namespace
 
+const KernelRow kSoftmax("softmax", cuda::softmax, {takes::rows("x"), takes::rows("out", "x")});
 void softmax(const Tensor& x, Tensor& out) {
-  check_arguments("softmax", {&x, &out});
+  kSoftmax.check({&x, &out});
   visit_activations(x.dtype(), "softmax", [&]<typename T>() {
     launch("softmax", softmax_forward<T>, grid_of_rows(x), stream_of(out), data_of<T>(x), x.size(0),
            x.size(1), data_of<T>(out));
   });
 }
 
+const KernelRow kSoftmaxBackward("softmax_backward", cuda::softmax_backward,
+                                 {takes::rows("grad", "out"), takes::rows("out"),
+                                  takes::rows("grad_x", "out")});
 void softmax_backward(const Tensor& grad, const Tensor& out, Tensor& grad_x) {
-  check_arguments("softmax_backward", {&grad, &out, &grad_x});
+  kSoftmaxBackward.check({&grad, &out, &grad_x});
   visit_activations(out.dtype(), "softmax", [&]<typename T>() {
     launch("softmax backward", softmax_gradient<T>, grid_of_rows(out), stream_of(grad_x), data_of<T>(grad),
            data_of<T>(out), out.size(0), out.size(1), data_of<T>(grad_x));
   });
 }
 
+const KernelRow kLogSoftmax("log_softmax", cuda::log_softmax, {takes::rows("x"), takes::rows("out")});
 void log_softmax(const Tensor& x, Tensor& out) {
-  check_arguments("log_softmax", {&x, &out});
+  kLogSoftmax.check({&x, &out});
   visit_activations(x.dtype(), "log_softmax", [&]<typename T>() {
     visit_activations(out.dtype(), "log_softmax", [&]<typename Out>() {
       launch("log_softmax", log_softmax_forward<T, Out>, grid_of_rows(x), stream_of(out), data_of<T>(x),
@@ -82,8 +87,11 @@ void log_softmax(const Tensor& x, Tensor& out) {
   });
 }
 
+const KernelRow kLogSoftmaxBackward("log_softmax_backward", cuda::log_softmax_backward,
+                                    {takes::rows("grad", "out"), takes::rows("out"),
+                                     takes::rows("grad_x", "out")});
 void log_softmax_backward(const Tensor& grad, const Tensor& out, Tensor& grad_x) {
-  check_arguments("log_softmax_backward", {&grad, &out, &grad_x});
+  kLogSoftmaxBackward.check({&grad, &out, &grad_x});
   visit_activations(out.dtype(), "log_softmax", [&]<typename T>() {
     launch("log_softmax backward", log_softmax_gradient<T>, grid_of_rows(out), stream_of(grad_x),
            data_of<T>(grad), data_of<T>(out), out.size(0), out.size(1), data_of<T>(grad_x));

@@ -20,8 +20,9 @@ __global__ void add_bias_kernel(const float* __restrict__ bias, std::int64_t pac
 
 }  // namespace
 
+const KernelRow kConv2dBias("conv2d_bias", cuda::add_bias, {takes::vector("bias"), takes::image("out")});
 void add_bias(const Tensor& bias, Tensor& out) {
-  check_arguments("conv2d_bias", {&bias, &out});
+  kConv2dBias.check({&bias, &out});
   const cudaStream_t stream = stream_of(out);
   const std::int64_t channels = out.size(1);
   visit_activations(out.dtype(), "conv2d_forward", [&]<typename T>() {

@@ -111,8 +111,10 @@ Scalar<T> bound(double value) {
 
 }  // namespace
 
+const KernelRow kBinary("binary", cuda::binary,
+                        {takes::like_out("a"), takes::like_out("b"), takes::any("out")});
 void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
-  check_arguments("binary", {&a, &b, &out});
+  kBinary.check({&a, &b, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     if (op == BinaryOp::pow) {
@@ -122,8 +124,10 @@ void binary(BinaryOp op, const Tensor& a, const Tensor& b, Tensor& out) {
   });
 }
 
+const KernelRow kBinaryScalar("binary_scalar", cuda::binary_scalar,
+                              {takes::like_out("a"), takes::any("out")});
 void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
-  check_arguments("binary_scalar", {&a, &out});
+  kBinaryScalar.check({&a, &out});
   if (op == BinaryOp::pow && b == 2) {
     return binary(BinaryOp::mul, a, a, out);
   }
@@ -140,16 +144,19 @@ void binary_scalar(BinaryOp op, const Tensor& a, double b, Tensor& out) {
   });
 }
 
+const KernelRow kAddScaled("add_scaled", cuda::add_scaled,
+                           {takes::like_out("a"), takes::like_out("b"), takes::any("out")});
 void add_scaled(const Tensor& a, const Tensor& b, double alpha, Tensor& out) {
-  check_arguments("add_scaled", {&a, &b, &out});
+  kAddScaled.check({&a, &b, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     map<T, T, T>("add_scaled", AddScaled<S>{element<S>(alpha)}, out, a, b);
   });
 }
 
+const KernelRow kClamp("clamp", cuda::clamp, {takes::like_out("x"), takes::any("out")});
 void clamp(const Tensor& x, double low, double high, Tensor& out) {
-  check_arguments("clamp", {&x, &out});
+  kClamp.check({&x, &out});
   visit_types(out.dtype(), [&]<typename T>() {
     map<T, T>("clamp", Clamp<Scalar<T>>{bound<T>(low), bound<T>(high)}, out, x);
   });

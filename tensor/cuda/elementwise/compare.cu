@@ -35,15 +35,22 @@ struct Choice {
 
 }  // namespace
 
+const KernelRow kCompare("compare", cuda::compare,
+                         {{"a", takes::kAll, Order::any},
+                          {"b", takes::kAll, Order::any, "a"},
+                          {"out", takes::kU8, Order::any}});
 void compare(CompareOp op, const Tensor& a, const Tensor& b, Tensor& out) {
-  check_arguments("compare", {&a, &b, &out});
+  kCompare.check({&a, &b, &out});
   visit_types(a.dtype(), [&]<typename T>() {
     map<std::uint8_t, T, T>("compare", Comparison<Scalar<T>>{op}, out, a, b);
   });
 }
 
+const KernelRow kWhere(
+    "where", cuda::where,
+    {{"condition", takes::kU8, Order::any}, takes::like_out("a"), takes::like_out("b"), takes::any("out")});
 void where(const Tensor& condition, const Tensor& a, const Tensor& b, Tensor& out) {
-  check_arguments("where", {&condition, &a, &b, &out});
+  kWhere.check({&condition, &a, &b, &out});
   visit_size(size_of(out.dtype()), [&]<typename Bits>() {
     map<Bits, std::uint8_t, Bits, Bits>("where", Choice<Bits>{}, out, condition, a, b);
   });

@@ -112,8 +112,9 @@ struct Converted {
 
 }  // namespace
 
+const KernelRow kCopy("copy", cuda::copy, {{"source", takes::kAll, Order::any}, takes::any("out")});
 void copy(const Tensor& source, Tensor& out) {
-  check_arguments("copy", {&source, &out});
+  kCopy.check({&source, &out});
   if (source.dtype() == out.dtype()) {
     return visit_size(size_of(out.dtype()), [&]<typename Bits>() { move<Bits>(source, out); });
   }

@@ -59,8 +59,11 @@ __global__ void drop(const T* __restrict__ x, Layout<2> layout, Mask mask, std::
 
 }  // namespace
 
+const KernelRow kDropout("dropout", cuda::dropout,
+                         {{"x", takes::kActivation, Order::dense},
+                          {"out", takes::kActivation, Order::dense, "x"}});
 void dropout(const Tensor& x, double p, std::uint64_t key, std::uint64_t first, Tensor& out) {
-  check_arguments("dropout", {&x, &out});
+  kDropout.check({&x, &out});
   if (x.numel() == 0) {
     return;
   }

@@ -20,16 +20,18 @@ __global__ void arange_kernel(double start, double step, std::int64_t count, T* 
 
 }  // namespace
 
+const KernelRow kFill("fill", cuda::fill, {takes::any("out")});
 void fill(Tensor& out, double value) {
-  check_arguments("fill", {&out});
+  kFill.check({&out});
   visit_types(out.dtype(), [&]<typename T>() {
     using S = Scalar<T>;
     map<T>("fill", Constant<S>{to_float(element<T>(value))}, out);
   });
 }
 
+const KernelRow kArange("arange", cuda::arange, {{"out", takes::kAll, Order::row_major}});
 void arange(double start, double step, Tensor& out) {
-  check_arguments("arange", {&out});
+  kArange.check({&out});
   visit_types(out.dtype(), [&]<typename T>() {
     launch("arange", arange_kernel<T>, grid_for(out.numel()), stream_of(out), start, step, out.numel(),
            data_of<T>(out));

@@ -56,16 +56,18 @@ __global__ void draw_kernel(Draw draw, std::uint64_t seed, std::uint64_t first_b
 
 }  // namespace
 
+const KernelRow kRandUniform("rand_uniform", cuda::rand_uniform, {{"out", takes::kFloat, Order::dense}});
 void rand_uniform(std::uint64_t seed, std::uint64_t first_block, Tensor& out) {
-  check_arguments("rand_uniform", {&out});
+  kRandUniform.check({&out});
   visit_floats(out.dtype(), "rand", [&]<typename T>() {
     launch("rand", draw_kernel<T, Uniform<T>>, grid_for((out.numel() + 3) / 4), stream_of(out), Uniform<T>{},
            seed, first_block, out.numel(), data_of<T>(out));
   });
 }
 
+const KernelRow kRandNormal("rand_normal", cuda::rand_normal, {{"out", takes::kFloat, Order::dense}});
 void rand_normal(std::uint64_t seed, std::uint64_t first_block, Tensor& out) {
-  check_arguments("rand_normal", {&out});
+  kRandNormal.check({&out});
   visit_floats(out.dtype(), "randn", [&]<typename T>() {
     launch("randn", draw_kernel<T, Normal>, grid_for((out.numel() + 3) / 4), stream_of(out), Normal{}, seed,
            first_block, out.numel(), data_of<T>(out));

@@ -91,8 +91,9 @@ struct Backward {
 
 }  // namespace
 
+const KernelRow kUnary("unary", cuda::unary, {takes::like_out("x"), takes::any("out")});
 void unary(UnaryOp op, const Tensor& x, Tensor& out) {
-  check_arguments("unary", {&x, &out});
+  kUnary.check({&x, &out});
   if (op == UnaryOp::abs || op == UnaryOp::neg || op == UnaryOp::relu) {
     return visit_types(out.dtype(), [&]<typename T>() { map<T, T>("unary", Simple<Scalar<T>>{op}, out, x); });
   }
@@ -100,8 +101,13 @@ void unary(UnaryOp op, const Tensor& x, Tensor& out) {
                [&]<typename T>() { map<T, T>("unary", Transcendental<Scalar<T>>{op}, out, x); });
 }
 
+const KernelRow kUnaryBackward("unary_backward", cuda::unary_backward,
+                               {{"grad", takes::kFloat, Order::any, "grad_x"},
+                                {"x", takes::kFloat, Order::any, "grad_x", true},
+                                {"out", takes::kFloat, Order::any, "grad_x", true},
+                                {"grad_x", takes::kFloat, Order::any}});
 void unary_backward(UnaryOp op, const Tensor& grad, const Tensor& x, const Tensor& out, Tensor& grad_x) {
-  check_arguments("unary_backward", {&grad, &x, &out, &grad_x});
+  kUnaryBackward.check({&grad, &x, &out, &grad_x});
   const bool takes_result = op == UnaryOp::exp || op == UnaryOp::sqrt || op == UnaryOp::tanh ||
                             op == UnaryOp::sigmoid || (op == UnaryOp::relu && out.defined());
   const Tensor& given = op == UnaryOp::neg ? grad : takes_result ? out : x;

@@ -66,8 +66,10 @@ __global__ void backward(const T* __restrict__ grad, Places inputs, PoolAxis dow
 
 }  // namespace
 
+const KernelRow kAvgPool2dForward("avg_pool2d_forward", cuda::avg_pool2d_forward,
+                                  {takes::image("x"), takes::image_like("x", "out")});
 void avg_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out) {
-  check_arguments("avg_pool2d_forward", {&x, &out});
+  kAvgPool2dForward.check({&x, &out});
   const PoolAxis down = PoolAxis::of("avg_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("avg_pool2d", 3, x.shape(), out.shape(), params);
   visit_activations(x.dtype(), "avg_pool2d", [&]<typename T>() {
@@ -82,8 +84,10 @@ void avg_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& ou
   });
 }
 
+const KernelRow kAvgPool2dBackward("avg_pool2d_backward", cuda::avg_pool2d_backward,
+                                   {takes::image("grad"), takes::image_like("grad", "grad_x")});
 void avg_pool2d_backward(const Tensor& grad, const Pool2dOptions& params, Tensor& grad_x) {
-  check_arguments("avg_pool2d_backward", {&grad, &grad_x});
+  kAvgPool2dBackward.check({&grad, &grad_x});
   const PoolAxis down = PoolAxis::of("avg_pool2d", 2, grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::of("avg_pool2d", 3, grad_x.shape(), grad.shape(), params);
   visit_activations(grad.dtype(), "avg_pool2d", [&]<typename T>() {

@@ -82,8 +82,12 @@ __global__ void backward(const T* __restrict__ grad, const Index* __restrict__ i
 
 }  // namespace
 
+const KernelRow kMaxPool2dForward("max_pool2d_forward", cuda::max_pool2d_forward,
+                                  {takes::image("x"),
+                                   takes::image_like("x", "out"),
+                                   {"index", takes::kPlace, Order::channels_last}});
 void max_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& out, Tensor& index) {
-  check_arguments("max_pool2d_forward", {&x, &out, &index});
+  kMaxPool2dForward.check({&x, &out, &index});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, x.shape(), out.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, x.shape(), out.shape(), params);
   visit_activations(x.dtype(), "max_pool2d", [&]<typename T>() {
@@ -100,9 +104,13 @@ void max_pool2d_forward(const Tensor& x, const Pool2dOptions& params, Tensor& ou
   });
 }
 
+const KernelRow kMaxPool2dBackward("max_pool2d_backward", cuda::max_pool2d_backward,
+                                   {takes::image("grad"),
+                                    {"index", takes::kPlace, Order::channels_last},
+                                    takes::image_like("grad", "grad_x")});
 void max_pool2d_backward(const Tensor& grad, const Tensor& index, const Pool2dOptions& params,
                          Tensor& grad_x) {
-  check_arguments("max_pool2d_backward", {&grad, &index, &grad_x});
+  kMaxPool2dBackward.check({&grad, &index, &grad_x});
   const PoolAxis down = PoolAxis::of("max_pool2d", 2, grad_x.shape(), grad.shape(), params);
   const PoolAxis across = PoolAxis::of("max_pool2d", 3, grad_x.shape(), grad.shape(), params);
   visit_activations(grad.dtype(), "max_pool2d", [&]<typename T>() {

@@ -88,8 +88,10 @@ __global__ void backward(const T* __restrict__ grad, Places inputs, PadAxis down
 
 }  // namespace
 
+const KernelRow kPad2dForward("pad2d_forward", cuda::pad2d_forward,
+                              {takes::image("x"), takes::image_like("x", "out")});
 void pad2d_forward(const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out) {
-  check_arguments("pad2d_forward", {&x, &out});
+  kPad2dForward.check({&x, &out});
   const PadAxis down = PadAxis::of(pad.top, x.size(2), pad.bottom, mode);
   const PadAxis across = PadAxis::of(pad.left, x.size(3), pad.right, mode);
   visit_activations(x.dtype(), "pad2d", [&]<typename T>() {
@@ -104,8 +106,10 @@ void pad2d_forward(const Tensor& x, const Pad2d& pad, PadMode mode, Tensor& out)
   });
 }
 
+const KernelRow kPad2dBackward("pad2d_backward", cuda::pad2d_backward,
+                               {takes::image("grad"), takes::image_like("grad", "grad_x")});
 void pad2d_backward(const Tensor& grad, const Pad2d& pad, PadMode mode, Tensor& grad_x) {
-  check_arguments("pad2d_backward", {&grad, &grad_x});
+  kPad2dBackward.check({&grad, &grad_x});
   const PadAxis down = PadAxis::of(pad.top, grad_x.size(2), pad.bottom, mode);
   const PadAxis across = PadAxis::of(pad.left, grad_x.size(3), pad.right, mode);
   visit_activations(grad.dtype(), "pad2d", [&]<typename T>() {

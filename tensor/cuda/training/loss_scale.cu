@@ -41,8 +41,10 @@ __global__ void zero_unless_applied(const float* __restrict__ state, float* __re
 
 }  // namespace
 
+const KernelRow kUpdateLossScale("update_loss_scale", cuda::update_loss_scale,
+                                 {takes::vector("gradients"), takes::vector("state")});
 void update_loss_scale(Tensor& gradients, Tensor& state) {
-  check_arguments("update_loss_scale", {&gradients, &state});
+  kUpdateLossScale.check({&gradients, &state});
   const Tensor found = zeros({}, {.device = gradients.device()});
   const cudaStream_t stream = stream_of(gradients);
   const std::int64_t count = gradients.numel();

@@ -119,8 +119,10 @@ void run(const char* name, const Update& update, Tensor& weight, const Tensor& g
 
 }  // namespace
 
+const KernelRow kSgdStep("sgd_step", cuda::sgd_step,
+                         {takes::vector("weight"), takes::vector("grad"), takes::vector("momentum")});
 void sgd_step(Tensor& weight, const Tensor& grad, Tensor& momentum, const SgdStep& step) {
-  check_arguments("sgd_step", {&weight, &grad, &momentum});
+  kSgdStep.check({&weight, &grad, &momentum});
   if (step.nesterov) {
     run("sgd_step", Sgd<true>{step}, weight, grad, momentum);
   } else {
@@ -128,15 +130,21 @@ void sgd_step(Tensor& weight, const Tensor& grad, Tensor& momentum, const SgdSte
   }
 }
 
+const KernelRow kAdamStep("adam_step", cuda::adam_step,
+                          {takes::vector("weight"), takes::vector("grad"), takes::vector("exp_avg"),
+                           takes::vector("exp_avg_sq")});
 void adam_step(Tensor& weight, const Tensor& grad, Tensor& exp_avg, Tensor& exp_avg_sq,
                const AdamStep& step) {
-  check_arguments("adam_step", {&weight, &grad, &exp_avg, &exp_avg_sq});
+  kAdamStep.check({&weight, &grad, &exp_avg, &exp_avg_sq});
   run("adam_step", Adam{step}, weight, grad, exp_avg, exp_avg_sq);
 }
 
+const KernelRow kRmsPropStep("rms_prop_step", cuda::rms_prop_step,
+                             {takes::vector("weight"), takes::vector("grad"), takes::vector("square_avg"),
+                              takes::maybe_vector("grad_avg"), takes::maybe_vector("momentum")});
 void rms_prop_step(Tensor& weight, const Tensor& grad, Tensor& square_avg, Tensor& grad_avg, Tensor& momentum,
                    const RmsPropStep& step) {
-  check_arguments("rms_prop_step", {&weight, &grad, &square_avg, &grad_avg, &momentum});
+  kRmsPropStep.check({&weight, &grad, &square_avg, &grad_avg, &momentum});
   const char* name = "rms_prop_step";
   if (step.centered && step.momentum > 0) {
     run(name, RmsProp<true, true>{step}, weight, grad, square_avg, grad_avg, momentum);

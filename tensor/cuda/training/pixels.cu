@@ -24,8 +24,13 @@ __global__ void normalize(const std::uint8_t* __restrict__ pixels, const float* 
 
 }  // namespace
 
+const KernelRow kNormalizePixels("normalize_pixels", cuda::normalize_pixels,
+                                 {{"pixels", takes::kU8, Order::channels_last},
+                                  takes::vector("scale"),
+                                  takes::vector("bias"),
+                                  takes::image("out")});
 void normalize_pixels(const Tensor& pixels, const Tensor& scale, const Tensor& bias, Tensor& out) {
-  check_arguments("normalize_pixels", {&pixels, &scale, &bias, &out});
+  kNormalizePixels.check({&pixels, &scale, &bias, &out});
   const cudaStream_t stream = stream_of(out);
   const std::int64_t count = pixels.numel();
   const int channels = static_cast<int>(pixels.size(1));
