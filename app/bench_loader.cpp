@@ -295,7 +295,7 @@ void add_bench_loader(CLI::App& bench) {
   auto options = std::make_shared<BenchLoaderOptions>();
   BenchLoaderOptions& o = *options;
   CLI::App& command = *bench.add_subcommand("loader", "Time reading, decoding and transforming");
-  command.add_option("--data", o.data, std::string(kDatasetKinds))->required();
+  command.add_option("--data", o.data, dataset_kinds())->required();
   command.add_option("--batch-size", o.batch_size, "Images a batch")->check(whole_number(1));
   command.add_option("--transform", o.transform, "e.g. random_crop:4,horizontal_flip,normalize");
   command.add_option("--dtype", o.dtype, "Type of the images: f32, bf16 or u8")

@@ -42,7 +42,7 @@ void add_convert(CLI::App& app) {
   ConvertCommand& o = *options;
   CLI::App& command =
       *app.add_subcommand("convert", "Write a data set as records, which load fastest (docs/records.md)");
-  command.add_option("--from", o.from, std::string(kDatasetKinds))->required();
+  command.add_option("--from", o.from, dataset_kinds())->required();
   command.add_option("--to", o.to, "The file to write, NAME.mlr")->required();
   command
       .add_option("--part-size,--shard-size", o.part_size,

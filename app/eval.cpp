@@ -98,7 +98,7 @@ void add_eval(CLI::App& app) {
   EvalOptions& o = *options;
   CLI::App& command = *app.add_subcommand("eval", "Measure a saved model's accuracy");
   command.add_option("--weights", o.weights, "A file that train --save wrote")->required();
-  command.add_option("--data", o.data, fmt::format("Its test part is used: {}", kDatasetKinds))->required();
+  command.add_option("--data", o.data, fmt::format("Its test part is used: {}", dataset_kinds()))->required();
   o.bad_samples.add_to(command, false);
   o.compute.add_to(command, false);
   command.add_option("--grid", o.grid, "Draw some images with true and predicted labels into this PNG file");

@@ -174,7 +174,7 @@ void add_inspect(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   InspectOptions& o = *options;
   CLI::App& command = *app.add_subcommand("inspect", "Show what a data set holds, and whether it is whole");
-  command.add_option("DATA", o.data, fmt::format("A records file, or {}", kDatasetKinds))->required();
+  command.add_option("DATA", o.data, fmt::format("A records file, or {}", dataset_kinds()))->required();
   command.add_flag("--verify", o.verify, "Read every sample, decode it whole, and name each damaged one");
   command.add_flag("--test", o.test, "Take the test part, where the data set has one");
   command.callback([options] { inspect(*options); });

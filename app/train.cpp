@@ -353,7 +353,7 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainOptions>();
   TrainOptions& o = *options;
   CLI::App& command = *app.add_subcommand("train", "Train a network");
-  command.add_option("--data", o.data, std::string(kDatasetKinds))->required();
+  command.add_option("--data", o.data, dataset_kinds())->required();
   command.add_option("--test-data", o.test_data, "Measure accuracy on this data set after each epoch");
   command
       .add_option("--val-split", o.validation_fraction,

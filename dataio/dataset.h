@@ -88,11 +88,10 @@ struct OpenOptions {
   Verify verify = Verify::first_read;
 };
 
-inline constexpr std::string_view kDatasetKinds =
-    "images:DIR, images:FILE.tar, list:FILE.csv, records:GLOB, tar:GLOB, tfrecord:GLOB, cifar10:DIR, "
-    "cifar100:DIR, idx:DIR, synthetic:N";
+/// What `open_dataset` knows: "images:DIR, images:FILE.tar, list:FILE.csv, ...".
+std::string dataset_kinds();
 
-/// Opens `kind:where`; docs/formats.md says what each of kDatasetKinds holds.
+/// Opens `kind:where`; docs/formats.md says what each kind holds.
 /// @throws InputError that lists the kinds, or names what is missing.
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options = {});
 

@@ -209,7 +209,8 @@ std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptio
   return open_cifar(std::move(kind), folder, options.reading);
 }
 
-std::unique_ptr<Dataset> open_cifar100(std::string where, const OpenOptions& options) {
+std::unique_ptr<Dataset> open_cifar100(const std::string& name, const OpenOptions& options) {
+  std::string where = name;
   const auto named = take_options(where, {"labels"});
   const std::string labels = named.contains("labels") ? named.at("labels") : "fine";
   if (labels != "fine" && labels != "coarse") {

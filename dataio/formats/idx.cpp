@@ -175,8 +175,8 @@ class Idx final : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_idx(const std::string& folder, bool train) {
-  return std::make_unique<Idx>(folder, train ? "train" : "t10k");
+std::unique_ptr<Dataset> open_idx(const std::string& folder, const OpenOptions& options) {
+  return std::make_unique<Idx>(folder, options.train ? "train" : "t10k");
 }
 
 }  // namespace millrace

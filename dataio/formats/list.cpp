@@ -97,7 +97,7 @@ void name_classes(ImageFiles& files, const Labels& labels) {
 
 }  // namespace
 
-std::unique_ptr<Dataset> open_list(const std::string& path) {
+std::unique_ptr<Dataset> open_list(const std::string& path, const OpenOptions&) {
   auto files = std::make_unique<ImageFiles>("list", fs::path(path).parent_path());
   const Labels labels = add_rows(*files, path);
   name_classes(*files, labels);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -28,42 +29,19 @@ namespace {
 std::unique_ptr<Dataset> open_kind(std::string_view name, const OpenOptions& options) {
   const std::size_t colon = name.find(':');
   if (colon == std::string_view::npos) {
-    throw InputError("data set '{}' names no kind; expected one of {}", name, kDatasetKinds);
+    throw InputError("data set '{}' names no kind; expected one of {}", name, dataset_kinds());
   }
   const std::string_view kind = name.substr(0, colon);
   const std::string where(name.substr(colon + 1));
   if (where.empty()) {
-    throw InputError("data set '{}' says no place; expected one of {}", name, kDatasetKinds);
+    throw InputError("data set '{}' says no place; expected one of {}", name, dataset_kinds());
   }
-  if (kind == "cifar10") {
-    return open_cifar10(where, options);
-  }
-  if (kind == "cifar100") {
-    return open_cifar100(where, options);
-  }
-  if (kind == "images") {
-    return open_images(where, options);
-  }
-  if (kind == "list") {
-    return open_list(where);
-  }
-  if (kind == "tar") {
-    return open_webdataset(where, options);
-  }
-  if (kind == "tfrecord") {
-    return open_tfrecord(where, options);
-  }
-  if (kind == "idx") {
-    return open_idx(where, options.train);
-  }
-  if (kind == "records") {
-    return open_records(where, options);
-  }
-  if (kind == "synthetic") {
-    return make_synthetic(where, options.train);
+  const auto* const format = std::ranges::find(kFormats, kind, &Format::kind);
+  if (format != std::end(kFormats)) {
+    return format->open(where, options);
   }
   throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind,
-                   kDatasetKinds);
+                   dataset_kinds());
 }
 
 /// Models and records keep the classes' names in JSON and ended by zeros.
@@ -80,6 +58,14 @@ void check_text(const std::string& text, std::string_view name) {
 }
 
 }  // namespace
+
+std::string dataset_kinds() {
+  std::string all;
+  for (const Format& format : kFormats) {
+    all += fmt::format("{}{}", all.empty() ? "" : ", ", format.usage);
+  }
+  return all;
+}
 
 std::unique_ptr<Dataset> open_dataset(std::string_view name, const OpenOptions& options) {
   std::unique_ptr<Dataset> data = open_kind(name, options);

@@ -204,14 +204,14 @@ class Synthetic final : public Dataset {
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_synthetic(const std::string& samples, bool train) {
+std::unique_ptr<Dataset> open_synthetic(const std::string& samples, const OpenOptions& options) {
   std::int64_t size = 0;
   const auto [end, error] = std::from_chars(samples.data(), samples.data() + samples.size(), size);
   constexpr std::int64_t kMost = 100'000'000;  // 300 GB
   if (error != std::errc() || end != samples.data() + samples.size() || size < 1 || size > kMost) {
     throw InputError("synthetic: '{}' is no number of images; expected 1 to {}", samples, kMost);
   }
-  return std::make_unique<Synthetic>(size, train);
+  return std::make_unique<Synthetic>(size, options.train);
 }
 
 }  // namespace millrace

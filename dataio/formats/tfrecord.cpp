@@ -166,7 +166,8 @@ void check_tfrecord(const DataFile& file, const PartEntry& entry, std::span<cons
   check(file, entry.offset, record.subspan(kHeader), record.size() - kHeader - kChecksum, "data");
 }
 
-std::unique_ptr<Dataset> open_tfrecord(std::string where, const OpenOptions& options) {
+std::unique_ptr<Dataset> open_tfrecord(const std::string& name, const OpenOptions& options) {
+  std::string where = name;
   TfrecordFeatures features;
   PartFormat format{.kind = "tfrecord", .recipe = "tfrecord"};
   for (const auto& [option, name] : take_options(where, {"image", "label", "text"})) {
