@@ -16,7 +16,9 @@ namespace {
 using nn::Optimizer;
 using nn::OptimizerOptions;
 using nn::Sgd;
+using testing::EndsWith;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 /// Two parameters, which the goldens call weight and bias whatever their shapes.
 struct Pair : nn::Module {
@@ -400,9 +402,10 @@ TEST(Optimizer, KindsAreFoundByTheirNamesAndOthersRefused) {
       nn::find_optimizer(unknown);
       FAIL() << unknown;
     } catch (const InputError& error) {
-      EXPECT_EQ(error.what(), fmt::format("optimizer: got the kind '{}', expected one of SGD, Adam, AdamW, "
-                                          "RMSProp, Muon; choose one of these",
-                                          unknown));
+      EXPECT_THAT(error.what(), StartsWith(fmt::format("optimizer: got the kind '{}', expected one of SGD, "
+                                                       "Adam, AdamW, RMSProp, Muon",
+                                                       unknown)));
+      EXPECT_THAT(error.what(), EndsWith("; choose one of these"));
     }
   }
 }
