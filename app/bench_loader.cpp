@@ -283,7 +283,11 @@ void bench_loader(const BenchLoaderOptions& o) {
     options.trace = std::make_shared<Trace>(o.trace);
   }
   const LoaderResult result = run(o, options);
-  o.json ? print_json(o, options, result) : print(o, options, result);
+  if (o.json) {
+    print_json(o, options, result);
+  } else {
+    print(o, options, result);
+  }
   if (options.trace) {
     options.trace->write();
   }

@@ -221,7 +221,11 @@ void bench_train(const BenchTrainOptions& o) {
         "bench train: the loss went from {} to {} over {} steps on the same images; it should have fallen",
         measured.first_loss, measured.last_loss, measured.steps);
   }
-  o.json ? print_json(o, options, measured) : print(o, options, measured);
+  if (o.json) {
+    print_json(o, options, measured);
+  } else {
+    print(o, options, measured);
+  }
 }
 
 }  // namespace

@@ -98,7 +98,7 @@ int fail(int code, const char* sentence) {
   return code;
 }
 
-/// Shows the first long name of an option: others are names that it had before, which still hold.
+/// Shows only the first long name of an option; further ones are older names, which still work.
 class Help final : public CLI::Formatter {
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
     const bool renamed = option->get_lnames().size() > 1 && option->get_fnames().empty();

@@ -123,29 +123,29 @@ void announce_resumed(const fs::path& from, const Trainer& trainer, const Loader
 
 /// On the test data. One that a signal breaks off is made anew after a resume: the loader stands at the
 /// epoch's end.
-void evaluate(const Training& parts, const ScoreFunction& score, bool augmented) {
+void evaluate(const Training& training, const ScoreFunction& score, bool augmented) {
   const auto start = std::chrono::steady_clock::now();
   const Evaluation evaluation =
-      parts.trainer.evaluate(*parts.test, score, {.stop = [] { return noted_signal() != 0; }});
-  leave_if_asked(parts, *parts.test);
-  parts.report.evaluated(evaluation, seconds_since(start), augmented);
+      training.trainer.evaluate(*training.test, score, {.stop = [] { return noted_signal() != 0; }});
+  leave_if_asked(training, *training.test);
+  training.report.evaluated(evaluation, seconds_since(start), augmented);
 }
 
 /// Of one epoch, from where the loader stands. `steps` are left of the training: what is kept of the last one
 /// is the finished network.
-void run_steps(std::int64_t steps, std::int64_t epoch, const Training& parts, const LossFunction& loss) {
+void run_steps(std::int64_t steps, std::int64_t epoch, const Training& training, const LossFunction& loss) {
   if (steps <= 0) {
     return;
   }
-  for (const Batch& batch : parts.loader.epoch(epoch)) {
-    parts.report.step(parts.trainer.step(batch, loss));
+  for (const Batch& batch : training.loader.epoch(epoch)) {
+    training.report.step(training.trainer.step(batch, loss));
     if (--steps == 0) {
-      parts.trainer.finish();
+      training.trainer.finish();
     }
-    if (parts.checkpointer != nullptr && steps > 0) {
-      parts.checkpointer->after_step(parts.trainer, parts.loader);
+    if (training.checkpointer != nullptr && steps > 0) {
+      training.checkpointer->after_step(training.trainer, training.loader);
     }
-    leave_if_asked(parts, parts.loader);
+    leave_if_asked(training, training.loader);
     if (steps == 0) {
       return;
     }
@@ -154,25 +154,25 @@ void run_steps(std::int64_t steps, std::int64_t epoch, const Training& parts, co
 
 /// From where the loader stands to the end, which may be in the middle of an epoch. The finished network is
 /// kept before it is evaluated.
-void run_epochs(std::int64_t steps, const Training& parts, const LossFunction& loss) {
-  const auto& [trainer, loader, test, checkpointer, report, log, processes, max_bad_rate] = parts;
+void run_epochs(std::int64_t steps, const Training& training, const LossFunction& loss) {
+  const auto& [trainer, loader, test, checkpointer, report, log, processes, max_bad_rate] = training;
   const std::int64_t an_epoch = loader.steps_per_epoch();
   for (LoaderState at = loader.state(); at.epoch * an_epoch < steps; at = {.epoch = at.epoch + 1}) {
     report.begin_epoch(at.epoch, at.step);
-    run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, parts, loss);
+    run_steps(steps - at.epoch * an_epoch - at.step, at.epoch, training, loss);
     report.end_epoch(trainer.options().devices[0].is_cuda() ? std::optional(trainer.idle_seconds())
                                                             : std::nullopt);
     if (test != nullptr && (at.epoch + 1) * an_epoch < steps) {
-      evaluate(parts, &nn::Module::operator(), false);
+      evaluate(training, &nn::Module::operator(), false);
     }
   }
 }
 
-void end_report(const Training& parts) {
-  if (const std::int64_t bad = agree(parts.processes, 0, parts.loader).bad_samples; bad > 0) {
+void end_report(const Training& training) {
+  if (const std::int64_t bad = agree(training.processes, 0, training.loader).bad_samples; bad > 0) {
     show(fmt::format("{} of the training data could not be read, over all epochs\n", counted(bad, "sample")));
   }
-  parts.report.finish(parts.trainer.weights_hash(), parts.loader.statistics());
+  training.report.finish(training.trainer.weights_hash(), training.loader.statistics());
 }
 
 struct Data {
@@ -220,26 +220,26 @@ RunDescription describe_shared(const TrainOptions& o, RunDescription run, const 
 }
 
 /// At the end. Other ranks wait in the last of these, whatever becomes of rank 0's files.
-void keep_and_measure(const TrainOptions& o, const ModelDescription& model, const Training& parts,
+void keep_and_measure(const TrainOptions& o, const ModelDescription& model, const Training& training,
                       bool is_kept, const Say& say) {
   write_all({[&] {
-               if (parts.checkpointer != nullptr && !is_kept) {
-                 parts.checkpointer->save(parts.trainer, parts.loader);
+               if (training.checkpointer != nullptr && !is_kept) {
+                 training.checkpointer->save(training.trainer, training.loader);
                }
              },
              [&] {
                if (!o.outputs.save.empty()) {
-                 save_model(o.outputs.save, parts.trainer.module(), model);
+                 save_model(o.outputs.save, training.trainer.module(), model);
                }
              },
              [&] {
-               if (parts.test != nullptr) {
-                 evaluate(parts, &nn::Module::operator(), false);
+               if (training.test != nullptr) {
+                 evaluate(training, &nn::Module::operator(), false);
                }
-               if (parts.test != nullptr && o.recipe.test_time_augmentation) {
-                 evaluate(parts, nn::average_over_augmentations, true);
+               if (training.test != nullptr && o.recipe.test_time_augmentation) {
+                 evaluate(training, nn::average_over_augmentations, true);
                }
-               end_report(parts);
+               end_report(training);
              }},
             say);
 }
@@ -282,11 +282,11 @@ void train(const TrainOptions& o, const std::shared_ptr<ProcessGroup>& processes
     o.recipe.begin(trainer, data.train, loader.options());
     report.initialized();
   }
-  const Training parts{trainer, loader, test.get(), checkpointer.get(),
-                       report,  log,    *processes, max_bad_rate};
-  run_epochs(steps, parts, o.recipe.loss());
+  const Training training{trainer, loader, test.get(), checkpointer.get(),
+                          report,  log,    *processes, max_bad_rate};
+  run_epochs(steps, training, o.recipe.loss());
   const bool is_kept = trainer.steps() == first && !checkpoints_in(o.checkpoints.folder).empty();
-  keep_and_measure(o, model, parts, is_kept, say);
+  keep_and_measure(o, model, training, is_kept, say);
 }
 
 /// Joins the other processes, if there are any, and tells them of mistakes; rank 0 alone writes.
@@ -361,7 +361,7 @@ void add_train(CLI::App& app) {
       ->check(in_range(0, 1));
   add_recipe(command, o);
   command.add_option("--test-transform", o.test_transform,
-                     "For evaluation (default: --transform without its random parts)");
+                     "For evaluation (default: --transform without its random training)");
   o.order.add_to(command);
   o.bad_samples.add_to(command);
   o.reading.add_to(command);

@@ -11,33 +11,33 @@ namespace millrace::app {
 namespace {
 
 /// @throws Interrupted once a checkpoint is on disk, if there are to be any.
-[[noreturn]] void leave(int signal, const Training& parts) {
+[[noreturn]] void leave(int signal, const Training& training) {
   const std::string name = fmt::format("SIG{}", sigabbrev_np(signal));
-  const std::int64_t steps = parts.trainer.steps();
+  const std::int64_t steps = training.trainer.steps();
   Json event = {{"event", "interrupted"}, {"signal", name}, {"total_steps", steps}};
-  if (parts.processes.rank() > 0) {
+  if (training.processes.rank() > 0) {
     throw Interrupted(kInterrupted, fmt::format("{}: ended after step {}", name, steps));
   }
-  if (parts.checkpointer == nullptr) {
-    parts.log.write(event);
+  if (training.checkpointer == nullptr) {
+    training.log.write(event);
     throw Interrupted(
         128 + signal,
         fmt::format("{}: ended after step {}; nothing was saved, as there is no --checkpoint", name, steps));
   }
-  const std::string path = parts.checkpointer->save(parts.trainer, parts.loader).string();
+  const std::string path = training.checkpointer->save(training.trainer, training.loader).string();
   event["checkpoint"] = path;
-  parts.log.write(event);
+  training.log.write(event);
   throw Interrupted(kInterrupted,
                     fmt::format("{}: ended after step {}; --resume auto goes on from {}", name, steps, path));
 }
 
 }  // namespace
 
-void leave_if_asked(const Training& parts, const Loader& used) {
-  const Agreed all = agree(parts.processes, noted_signal(), used);
-  check_bad_rate(all.bad_samples, all.samples, parts.max_bad_rate, "the ranks have named the first ones");
+void leave_if_asked(const Training& training, const Loader& used) {
+  const Agreed all = agree(training.processes, noted_signal(), used);
+  check_bad_rate(all.bad_samples, all.samples, training.max_bad_rate, "the ranks have named the first ones");
   if (all.signal != 0) {
-    leave(all.signal, parts);
+    leave(all.signal, training);
   }
 }
 

@@ -24,6 +24,6 @@ struct Training {
 /// After every step, and every evaluation of `used`: what the processes decide together.
 /// @throws Interrupted when a signal to any of them asks for it. @throws InputError when too much of the data
 /// is bad.
-void leave_if_asked(const Training& parts, const Loader& used);
+void leave_if_asked(const Training& training, const Loader& used);
 
 }  // namespace millrace::app

@@ -209,8 +209,8 @@ std::unique_ptr<Dataset> open_cifar10(const std::string& folder, const OpenOptio
   return open_cifar(std::move(kind), folder, options.reading);
 }
 
-std::unique_ptr<Dataset> open_cifar100(const std::string& name, const OpenOptions& options) {
-  std::string where = name;
+std::unique_ptr<Dataset> open_cifar100(const std::string& place, const OpenOptions& options) {
+  std::string where = place;
   const auto named = take_options(where, {"labels"});
   const std::string labels = named.contains("labels") ? named.at("labels") : "fine";
   if (labels != "fine" && labels != "coarse") {

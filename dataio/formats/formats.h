@@ -59,12 +59,12 @@ std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOpti
 /// shares no random number with the training set.
 std::unique_ptr<Dataset> open_synthetic(const std::string& samples, const OpenOptions& options);
 
-/// A kind of data set: its name in front of the colon, and who opens what stands behind it.
-struct Format {
+/// A kind of data set: `kind` is the word before the colon; `open` gets what follows it.
+struct DatasetKind {
   std::string_view kind, usage;
   std::unique_ptr<Dataset> (*open)(const std::string& where, const OpenOptions& options);
 };
-inline constexpr Format kFormats[] = {
+inline constexpr DatasetKind kDatasetKinds[] = {
     {"images", "images:DIR, images:FILE.tar", open_images},
     {"list", "list:FILE.csv", open_list},
     {"records", "records:GLOB", open_records},

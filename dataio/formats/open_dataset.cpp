@@ -36,9 +36,9 @@ std::unique_ptr<Dataset> open_kind(std::string_view name, const OpenOptions& opt
   if (where.empty()) {
     throw InputError("data set '{}' says no place; expected one of {}", name, dataset_kinds());
   }
-  const auto* const format = std::ranges::find(kFormats, kind, &Format::kind);
-  if (format != std::end(kFormats)) {
-    return format->open(where, options);
+  const auto* const found = std::ranges::find(kDatasetKinds, kind, &DatasetKind::kind);
+  if (found != std::end(kDatasetKinds)) {
+    return found->open(where, options);
   }
   throw InputError("data set '{}' is of the unknown kind '{}'; expected one of {}", name, kind,
                    dataset_kinds());
@@ -61,8 +61,8 @@ void check_text(const std::string& text, std::string_view name) {
 
 std::string dataset_kinds() {
   std::string all;
-  for (const Format& format : kFormats) {
-    all += fmt::format("{}{}", all.empty() ? "" : ", ", format.usage);
+  for (const DatasetKind& each : kDatasetKinds) {
+    all += fmt::format("{}{}", all.empty() ? "" : ", ", each.usage);
   }
   return all;
 }

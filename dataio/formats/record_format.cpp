@@ -35,7 +35,7 @@ Number get(const std::byte* at) {
   return value;
 }
 
-/// Whether these are the bytes of a whole header that this program reads. @throws InputError
+/// @throws InputError unless these bytes begin a records file that this program reads.
 void check_start(std::span<const std::byte, RecordHeader::kBytes> bytes, const std::filesystem::path& path) {
   const std::byte* at = bytes.data();
   if (std::all_of(bytes.begin(), bytes.end(), [](std::byte byte) { return byte == std::byte{0}; })) {

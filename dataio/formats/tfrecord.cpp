@@ -166,8 +166,8 @@ void check_tfrecord(const DataFile& file, const PartEntry& entry, std::span<cons
   check(file, entry.offset, record.subspan(kHeader), record.size() - kHeader - kChecksum, "data");
 }
 
-std::unique_ptr<Dataset> open_tfrecord(const std::string& name, const OpenOptions& options) {
-  std::string where = name;
+std::unique_ptr<Dataset> open_tfrecord(const std::string& place, const OpenOptions& options) {
+  std::string where = place;
   TfrecordFeatures features;
   PartFormat format{.kind = "tfrecord", .recipe = "tfrecord"};
   for (const auto& [option, name] : take_options(where, {"image", "label", "text"})) {

@@ -4,6 +4,8 @@
 #include <string_view>
 #include <vector>
 
+#include "nn/optimizers/optimizer_options.h"
+
 /// What a kind of optimizer is: a struct of options, in a file of its own, with two functions that
 /// `Optimizer` calls. `facts_of` says what it is called, takes and keeps; `update` is one step of a part of
 /// the weights. `OptimizerOptions` lists the kinds. Not for users.
@@ -23,5 +25,7 @@ struct OptimizerFacts {
   std::string_view fault = {};                  ///< What else is wrong with the options.
   bool only_matrices = false;                   ///< It steps no parameter of one dimension.
 };
+
+OptimizerFacts optimizer_facts(const OptimizerOptions& options);
 
 }  // namespace millrace::nn

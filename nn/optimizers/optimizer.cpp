@@ -4,6 +4,7 @@
 #include <set>
 
 #include "nn/optimizers/flat_part.h"
+#include "nn/optimizers/kind.h"
 #include "tensor/ops.h"
 
 namespace millrace::nn {

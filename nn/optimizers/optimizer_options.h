@@ -21,7 +21,6 @@ const std::vector<OptimizerOptions>& optimizer_kinds();
 /// @throws InputError that lists the kinds.
 OptimizerOptions find_optimizer(std::string_view kind);
 
-OptimizerFacts optimizer_facts(const OptimizerOptions& options);  // nn/optimizers/kind.h
 /// @throws InputError naming the values that are out of range.
 void check(const OptimizerOptions& options);
 /// "Adam, learning rate 0.001, first beta 0.9, ..."

@@ -9,8 +9,8 @@
 
 namespace millrace {
 
-/// Each scan of a progressive image goes over all of its blocks; real ones have about ten.
-constexpr int kMostJpegScans = 100;
+/// More scans are refused: each goes over all blocks of the image. Real ones have about ten.
+inline constexpr int kMostJpegScans = 100;
 
 /// What the markers in front of a JPEG's first scan say, as far as planning needs it; the decoder reads them
 /// again and is stricter.

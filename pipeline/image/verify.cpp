@@ -22,7 +22,7 @@ struct Reader {
   Decoder decoder;
 };
 
-struct CheckedPart {
+struct CheckedChunk {
   std::int64_t end = 0, decoded = 0;
   std::vector<std::string> damaged;
 };
@@ -39,7 +39,7 @@ bool read_whole(const Dataset& data, std::int64_t index, Reader& reader) {
   return sample.encoding == Encoding::jpeg || sample.encoding == Encoding::png;
 }
 
-void verify_one(const Dataset& data, std::int64_t index, Reader& reader, CheckedPart& chunk) {
+void verify_one(const Dataset& data, std::int64_t index, Reader& reader, CheckedChunk& chunk) {
   for (;;) {
     std::string reason;
     bool decoded = false;
@@ -76,13 +76,13 @@ Verified verify(const Dataset& data, const VerifyOptions& options) {
     return std::exchange(next, next + kChunk);
   };
   const auto work = [&](std::int64_t begin) {
-    CheckedPart chunk{.end = std::min(begin + kChunk, data.size())};
+    CheckedChunk chunk{.end = std::min(begin + kChunk, data.size())};
     for (std::int64_t i = begin; i < chunk.end; ++i) {
       verify_one(data, i, readers.local(), chunk);
     }
     return chunk;
   };
-  const auto tell = [&](const CheckedPart& chunk) {
+  const auto tell = [&](const CheckedChunk& chunk) {
     for (const std::string& reason : chunk.damaged) {
       if (options.on_damaged) {
         options.on_damaged(reason);
@@ -98,10 +98,11 @@ Verified verify(const Dataset& data, const VerifyOptions& options) {
   const tbb::global_control limit(tbb::global_control::max_allowed_parallelism,
                                   static_cast<std::size_t>(threads));
   tbb::task_arena(threads).execute([&] {
-    tbb::parallel_pipeline(static_cast<std::size_t>(4 * threads),
-                           tbb::make_filter<void, std::int64_t>(tbb::filter_mode::serial_in_order, take) &
-                               tbb::make_filter<std::int64_t, CheckedPart>(tbb::filter_mode::parallel, work) &
-                               tbb::make_filter<CheckedPart, void>(tbb::filter_mode::serial_in_order, tell));
+    tbb::parallel_pipeline(
+        static_cast<std::size_t>(4 * threads),
+        tbb::make_filter<void, std::int64_t>(tbb::filter_mode::serial_in_order, take) &
+            tbb::make_filter<std::int64_t, CheckedChunk>(tbb::filter_mode::parallel, work) &
+            tbb::make_filter<CheckedChunk, void>(tbb::filter_mode::serial_in_order, tell));
   });
   return result;
 }

@@ -29,7 +29,7 @@ constexpr std::string_view kInstructions =
     "SSE";
 #endif
 
-/// The name of the order of sums in checkpoints.
+/// What checkpoints call the order of sums.
 constexpr std::string_view kSumOrder = "sums";
 
 std::string describe(const std::vector<std::shared_ptr<const Transform>>& transforms) {
@@ -118,7 +118,7 @@ std::string differences(const RunDescription::Values& here, std::string_view whe
   for (const std::string& name : names) {
     const std::string mine = value_of(here, name), theirs = value_of(there, name);
     if (mine != theirs) {
-      const std::string shown = name == kSumOrder ? "--sum-order" : name;
+      const std::string shown = name == kSumOrder ? "order of sums" : name;
       text += fmt::format("{}{}: {} {}, {} {}", text.empty() ? "" : "; ", shown, mine, where_here, theirs,
                           where_there);
     }

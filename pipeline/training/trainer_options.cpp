@@ -60,8 +60,8 @@ int shards_for(int most, std::int64_t batch_size) {
   return shards;
 }
 
-/// Whether the machine computes in that type, and the numbers are such at all. @throws InputError
-void check(const TrainerOptions& options) {
+/// @throws InputError for a type in which the machine does not compute, or a number out of range.
+void check_options(const TrainerOptions& options) {
   if (options.dtype != DType::f32 && options.dtype != DType::bf16 && options.dtype != DType::f16) {
     throw InputError("trainer: got {}, expected f32 or bf16, or f16 on GPUs", options.dtype);
   }
@@ -86,7 +86,7 @@ void check(const TrainerOptions& options) {
 
 TrainerOptions resolve(TrainerOptions options) {
   const int most = capacity(options.devices);
-  check(options);
+  check_options(options);
   const int processes = options.processes ? options.processes->size() : 1;
   const bool shares_machine = options.processes && options.processes->place().local_size > 1;
   if (options.shards == 0) {

@@ -95,7 +95,7 @@ void statistics(const T* x, Rows shape, float* mean_out, float* var_out) {
 }
 
 /// `residual`, added before the activation, may be null.
-template <typename Then, typename T>
+template <typename ActivationFunction, typename T>
 void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* out) {
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
@@ -116,7 +116,7 @@ void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* o
           if (residual != nullptr) {
             z += load(residual + place + v * kLanes, lanes);
           }
-          store(out + place + v * kLanes, Then::value(z), lanes);
+          store(out + place + v * kLanes, ActivationFunction::value(z), lanes);
         }
       }
     });
@@ -125,10 +125,10 @@ void apply(const T* x, const T* residual, Rows shape, const Affine& affine, T* o
 
 /// Per channel: the sum of the gradient of z, and of that times (x - mean). `grad` is that of the
 /// activation's result; unless it is Identity, what becomes of it goes to `grad_z`, where that is not null.
-template <typename Then, typename T>
+template <typename ActivationFunction, typename T>
 void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, T* grad_z, double* sums,
                    double* products) {
-  constexpr bool kActivated = !std::is_same_v<Then, Identity>;
+  constexpr bool kActivated = !std::is_same_v<ActivationFunction, Identity>;
   const auto [rows, channels] = shape;
   for (std::int64_t first = 0; first < rows; first += kBlockRows) {
     const std::int64_t last = std::min(first + kBlockRows, rows);
@@ -149,7 +149,7 @@ void gradient_sums(const T* grad, const T* x, Rows shape, const Affine& affine, 
           Vec g = load(grad + place, lanes);
           const Vec distance = load(x + place, lanes) - m[v];
           if constexpr (kActivated) {
-            g = Then::gradient(distance * s[v] + b[v], g);
+            g = ActivationFunction::gradient(distance * s[v] + b[v], g);
             if (grad_z != nullptr) {
               store(grad_z + place, g, lanes);
             }
@@ -196,15 +196,16 @@ void gradient(const T* grad, const T* x, Rows shape, const float* mean, const Co
 }
 
 struct Backward : BackwardArguments {
-  template <typename Then, typename T>
+  template <typename ActivationFunction, typename T>
   void run(const Affine& affine) const {
-    constexpr bool kActivated = !std::is_same_v<Then, Identity>;
+    constexpr bool kActivated = !std::is_same_v<ActivationFunction, Identity>;
     const Rows shape(x);
     const auto size = static_cast<std::size_t>(shape.channels);
     std::vector<double> sums(size), products(size);
     T* out = grad_x.defined() ? grad_x.data<T>() : nullptr;
     if (kActivated || training || grad_weight.defined() || grad_bias.defined()) {
-      gradient_sums<Then>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(), products.data());
+      gradient_sums<ActivationFunction>(grad.data<T>(), x.data<T>(), shape, affine, out, sums.data(),
+                                        products.data());
     }
     const Coefficients to_x = finish_sums(*this, shape.rows, sums, products);
     if (out != nullptr) {

@@ -49,7 +49,7 @@ class Windows {
   std::int64_t across_;  // windows in a row
 };
 
-template <typename Then, typename T>
+template <typename ActivationFunction, typename T>
 void apply(const T* x, const Windows& windows, const Affine& affine, T* out, std::uint8_t* index) {
   const std::array<std::int64_t, 4> places = windows.places();
   windows.for_each(
@@ -57,7 +57,8 @@ void apply(const T* x, const Windows& windows, const Affine& affine, T* out, std
         const Vec mean = load(affine.mean + c, lanes), scale = load(affine.scale.data() + c, lanes),
                   shift = load(affine.shift.data() + c, lanes);
         const auto value = [&](int i) {
-          return rounded<T>(Then::value((load(x + pixel + places[i], lanes) - mean) * scale + shift));
+          return rounded<T>(
+              ActivationFunction::value((load(x + pixel + places[i], lanes) - mean) * scale + shift));
         };
         Vec best = value(0);
         IntVec winner{};
@@ -70,7 +71,7 @@ void apply(const T* x, const Windows& windows, const Affine& affine, T* out, std
       });
 }
 
-template <typename Then, typename T>
+template <typename ActivationFunction, typename T>
 struct Backward {
   const T *grad, *x;
   const std::uint8_t* index;
@@ -100,7 +101,7 @@ struct Backward {
     }
     const Vec z =
         w.winners_distance * load(affine.scale.data() + c, lanes) + load(affine.shift.data() + c, lanes);
-    w.grad_z = Then::gradient(z, load(grad + window, lanes));
+    w.grad_z = ActivationFunction::gradient(z, load(grad + window, lanes));
     return w;
   }
 

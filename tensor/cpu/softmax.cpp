@@ -34,7 +34,7 @@ void exponentials(float* x, std::int64_t count) {
   }
 }
 
-/// Numbers at a time, where a row has not more: several short rows fill the vectors too.
+/// How many numbers are computed at a time; a longer row is one block.
 constexpr std::int64_t kBlock = 1024;
 
 }  // namespace
@@ -45,7 +45,8 @@ void softmax(const Tensor& x, Tensor& out) {
   }
   const std::int64_t rows = x.size(0), columns = x.size(1);
   const std::int64_t most = std::clamp<std::int64_t>(kBlock / columns, 1, rows);
-  std::vector<float> block(static_cast<std::size_t>(most * columns + kWidth));
+  thread_local std::vector<float> block;
+  block.resize(std::max(block.size(), static_cast<std::size_t>(most * columns + kWidth)));
   visit_float(x.dtype(), "softmax", [&]<typename T>() {
     for (std::int64_t first = 0; first < rows; first += most) {
       const std::int64_t last = std::min(first + most, rows);

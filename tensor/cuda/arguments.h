@@ -29,10 +29,10 @@ struct Argument {
 class KernelRow {
  public:
   template <typename... Parameters>
-  KernelRow(std::string_view kernel, void (*launcher)(Parameters...), std::initializer_list<Argument> takes)
-      : kernel(kernel), arguments(takes), launch_on_nothing([launcher] {
+  KernelRow(std::string_view name, void (*launcher)(Parameters...), std::initializer_list<Argument> each)
+      : kernel(name), arguments(each), launch_on_nothing([launcher] {
           Tensor nothing;
-          launcher(any_of<Parameters>(nothing)...);
+          launcher(default_for<Parameters>(nothing)...);
         }) {
     add();
   }
@@ -49,12 +49,12 @@ class KernelRow {
 
   const std::string_view kernel;
   const std::vector<Argument> arguments;
-  const std::function<void()>
-      launch_on_nothing;  ///< The launcher without tensors, for the test that it asks.
+  /// Calls the launcher with undefined tensors, which `check` has to refuse.
+  const std::function<void()> launch_on_nothing;
 
  private:
   template <typename Parameter>
-  static decltype(auto) any_of(Tensor& nothing) {
+  static decltype(auto) default_for(Tensor& nothing) {
     if constexpr (std::is_same_v<std::decay_t<Parameter>, Tensor>) {
       return (nothing);
     } else {
@@ -64,7 +64,7 @@ class KernelRow {
   void add() const;
 };
 
-/// All rows, one for each kernel in tensor/kernels/ that runs on GPUs.
+/// The rows of all launchers of our own kernels in this program.
 std::span<const KernelRow* const> kernel_table();
 
 /// What rows are made of.

@@ -101,7 +101,8 @@ Matrix matrix_of(const Tensor& x) {
                   : Matrix{false, rows, columns, std::max(column, rows), batch_stride};
 }
 
-/// Whether cuBLASLt can read the matrix: rows without gaps inside, as a single column is too, or columns.
+/// Whether cuBLASLt can read the matrix: rows without gaps, or columns without gaps. The first test covers a
+/// single column.
 bool is_blas_order(const Tensor& x) {
   const std::int64_t rows = x.size(-2), columns = x.size(-1), row = x.strides()[-2], column = x.strides()[-1];
   return ((column == 1 || columns == 1) && (row >= columns || rows == 1)) ||

@@ -5,8 +5,8 @@
 
 namespace millrace {
 
-// Convolution, f32 and bf16 activations with f32 weights [O, I / groups, H, W]; `bias` and
-// `grad_bias` may be undefined.
+// Convolution, f32 and bf16 activations with f32 weights [O, I / groups, H, W]; `bias` and `grad_bias` may be
+// undefined.
 MILLRACE_KERNEL(conv2d_forward, const Tensor& x, const Tensor& weight, const Tensor& bias,
                 const Conv2dOptions& params, Tensor& out)
 MILLRACE_KERNEL(conv2d_backward_data, const Tensor& grad, const Tensor& weight, const Conv2dOptions& params,

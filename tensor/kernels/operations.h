@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string_view>
 
-/// Which operation a kernel does that does several.
+/// Names the operation, for kernels that do several.
 namespace millrace {
 
 /// rsub and rdiv take their operands the other way round, for a number on the left.

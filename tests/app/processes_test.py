@@ -166,8 +166,8 @@ class Processes(Command):
                              ((["--test-data", "synthetic:64"], ["--test-data", "synthetic:64", "--test-transform", "resize:8,center_crop:32"]),
                               ["evaluation", "resize:8,center_crop:32"]),
                              ((["--bad-samples", "mask"], ["--bad-samples", "mask", "--max-bad-rate", 0.5]), ["max bad rate", "0.5", "0.001"]),
-                             ((["--sum-order", "tree"], ["--sum-order", "engine"]), ["--sum-order: ", "engine", "tree"]),
-                             (([], ["--reduction", "engine"]), ["--sum-order: ", "engine", "tree"])]:
+                             ((["--sum-order", "tree"], ["--sum-order", "engine"]), ["order of sums: ", "engine", "tree"]),
+                             (([], ["--reduction", "engine"]), ["order of sums: ", "engine", "tree"])]:
             errors = self.errors_of([2, 2], *given)
             for word in ["the processes differ", "on rank 1", "on rank 0", *words]:
                 self.assertIn(word, errors[1])

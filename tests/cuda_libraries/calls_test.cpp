@@ -152,7 +152,7 @@ TEST_F(CudnnExecution, Tf32IsForF32WhereItIsAskedFor) {
   }
 }
 
-/// Of four runs in a row, twice; -1 where none came to an end.
+/// The mean of four runs, measured twice; -1 for an engine that fails.
 TEST_F(CudnnExecution, EngineTimesAreTheMicrosecondsOfARun) {
   using Clock = std::chrono::steady_clock;
   fake_cudnn::name_all_engines(true);

@@ -13,10 +13,10 @@
 namespace millrace {
 namespace {
 
-using Places = std::vector<std::int64_t>;
+using Indices = std::vector<std::int64_t>;
 
-Places order_of(const Permutation& permutation) {
-  Places order(static_cast<std::size_t>(permutation.size()));
+Indices order_of(const Permutation& permutation) {
+  Indices order(static_cast<std::size_t>(permutation.size()));
   for (std::size_t i = 0; i < order.size(); ++i) {
     order[i] = permutation(static_cast<std::int64_t>(i));
   }
@@ -71,7 +71,7 @@ TEST(Permutation, RefusesImpossibleSizes) {
 }
 
 TEST(Permutation, SeedAndEpochAreHashedNotAdded) {
-  const Places order = order_of(Permutation(1000, 1, 2));
+  const Indices order = order_of(Permutation(1000, 1, 2));
   EXPECT_EQ(order, order_of(Permutation(1000, 1, 2)));
   for (const auto& [seed, epoch] : {std::pair{2, 1}, {3, 0}, {0, 3}, {1, 3}, {2, 2}}) {
     EXPECT_NE(order, order_of(Permutation(1000, static_cast<std::uint64_t>(seed), epoch)))
@@ -79,19 +79,20 @@ TEST(Permutation, SeedAndEpochAreHashedNotAdded) {
   }
 }
 
-// Resuming depends on these: whoever changes an order gives kVersion a new number and these values with it.
+// Resuming depends on these: whoever changes an order gives kPermutationVersion a new number and these values
+// with it.
 TEST(Permutation, OrdersAreFrozen) {
   EXPECT_EQ(kPermutationVersion, 1);
-  EXPECT_EQ(order_of(Permutation(10, 0, 0)), (Places{9, 6, 0, 1, 2, 8, 4, 3, 5, 7}));
+  EXPECT_EQ(order_of(Permutation(10, 0, 0)), (Indices{9, 6, 0, 1, 2, 8, 4, 3, 5, 7}));
   const auto first = [](std::int64_t size, std::uint64_t seed, std::int64_t epoch) {
     const Permutation permutation(size, seed, epoch);
-    return Places{permutation(0), permutation(1), permutation(2), permutation(size - 1)};
+    return Indices{permutation(0), permutation(1), permutation(2), permutation(size - 1)};
   };
-  EXPECT_EQ(first(50000, 0, 0), (Places{46433, 30860, 23426, 42823}));
-  EXPECT_EQ(first(50000, 0, 1), (Places{29394, 41638, 108, 17548}));
-  EXPECT_EQ(first(1281167, 42, 89), (Places{1106729, 675774, 1113583, 910063}));
+  EXPECT_EQ(first(50000, 0, 0), (Indices{46433, 30860, 23426, 42823}));
+  EXPECT_EQ(first(50000, 0, 1), (Indices{29394, 41638, 108, 17548}));
+  EXPECT_EQ(first(1281167, 42, 89), (Indices{1106729, 675774, 1113583, 910063}));
   EXPECT_EQ(first(std::int64_t{1} << 40, 42, 89),
-            (Places{787830362986, 1052571414493, 146651763304, 771310114117}));
+            (Indices{787830362986, 1052571414493, 146651763304, 771310114117}));
 }
 
 /// How an ordering's statistics stand to those of uniformly random permutations, in standard deviations.
@@ -105,14 +106,14 @@ struct Mixing {
   }
 };
 
-Mixing measure(std::int64_t size, int epochs, const std::function<Places(int epoch)>& order_of_epoch) {
+Mixing measure(std::int64_t size, int epochs, const std::function<Indices(int epoch)>& order_of_epoch) {
   constexpr std::int64_t kBlocks = 16;
   const auto n = static_cast<double>(size);
   const double mean = (n - 1) / 2, variance = (n * n - 1) / 12;
   std::vector<double> counts(kBlocks * kBlocks);
   double adjacent = 0, fixed = 0, correlation = 0;
   for (int epoch = 0; epoch < epochs; ++epoch) {
-    const Places order = order_of_epoch(epoch);
+    const Indices order = order_of_epoch(epoch);
     for (std::int64_t i = 0; i < size; ++i) {
       const std::int64_t index = order[static_cast<std::size_t>(i)];
       const std::int64_t next = order[static_cast<std::size_t>((i + 1) % size)];
@@ -146,7 +147,7 @@ TEST(Permutation, MixesAsWellAsFisherYates) {
           measure(size, epochs, [&](int epoch) { return order_of(Permutation(size, seed, epoch)); });
       std::mt19937_64 random(seed);
       const Mixing shuffled = measure(size, epochs, [&](int) {
-        Places order(static_cast<std::size_t>(size));
+        Indices order(static_cast<std::size_t>(size));
         std::iota(order.begin(), order.end(), 0);
         std::shuffle(order.begin(), order.end(), random);
         return order;
@@ -162,7 +163,7 @@ TEST(Permutation, MixesAsWellAsFisherYates) {
 
 TEST(Permutation, TheMeasureOfMixingSeesWeakOrders) {
   const auto affine = [](int epoch) {
-    Places order(4099);
+    Indices order(4099);
     for (std::size_t i = 0; i < order.size(); ++i) {
       order[i] =
           static_cast<std::int64_t>((i * 1009 + static_cast<std::size_t>(epoch) * 7919) % order.size());
@@ -176,7 +177,7 @@ TEST(Permutation, SmallSizesReachEveryOrderEquallyOften) {
   constexpr int kEpochs = 24000;
   std::vector<int> counts(24);  // the orders of four samples, numbered by their digits
   for (int epoch = 0; epoch < kEpochs; ++epoch) {
-    const Places order = order_of(Permutation(4, 5, epoch));
+    const Indices order = order_of(Permutation(4, 5, epoch));
     std::size_t number = 0;
     for (std::size_t i = 0; i < 3; ++i) {
       std::size_t smaller = 0;

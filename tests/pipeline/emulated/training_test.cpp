@@ -241,8 +241,8 @@ std::unique_ptr<nn::Module> make_equal_layers() {
 }
 
 TEST(EmulatedTraining, GpusSumAQuarterOfTheGradientsAtATime) {
-  std::atomic<int> sums = 0;
-  fake_nccl::install({.seen = [&](std::string_view call) { sums += call == "ncclAllReduce" ? 1 : 0; }});
+  const auto sums = std::make_shared<std::atomic<int>>(0);
+  fake_nccl::install({.seen = [sums](std::string_view call) { *sums += call == "ncclAllReduce" ? 1 : 0; }});
   Loader loader = make_loader();
   Batch batch;
   auto epoch = loader.epoch(0);
@@ -250,9 +250,9 @@ TEST(EmulatedTraining, GpusSumAQuarterOfTheGradientsAtATime) {
   Trainer trainer{make_equal_layers,
                   nn::SgdOptions{},
                   {.replicas = 2, .shards = 4, .devices = gpus(2), .sum_order = SumOrder::engine}};
-  sums = 0;
+  *sums = 0;
   std::ignore = double{trainer.step(batch, sum_of_losses).loss};
-  EXPECT_EQ(sums, 2 * 4) << "four by each of two";
+  EXPECT_EQ(*sums, 2 * 4) << "four by each of two";
   fake_nccl::install();
 }
 

@@ -12,13 +12,13 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr int kToConvert = 50;
+constexpr int kPictures = 50;
 
 /// JPEGs of growing sizes; one of them may be cut.
 class Pictures final : public Dataset {
  public:
   explicit Pictures(int cut = -1) {
-    for (int i = 0; i < kToConvert; ++i) {
+    for (int i = 0; i < kPictures; ++i) {
       jpegs_.push_back(encode_jpeg(std::vector<std::uint8_t>(static_cast<std::size_t>((20 + i) * 30 * 3),
                                                              static_cast<std::uint8_t>(i)),
                                    20 + i, 30, {}));
@@ -27,7 +27,7 @@ class Pictures final : public Dataset {
       }
     }
   }
-  std::int64_t size() const override { return kToConvert; }
+  std::int64_t size() const override { return kPictures; }
   const DatasetInfo& info() const override { return info_; }
   Sample read(std::int64_t index, std::vector<std::byte>&) const override {
     return {.bytes = jpegs_[static_cast<std::size_t>(index)], .encoding = Encoding::jpeg, .label = index % 2};
@@ -51,15 +51,15 @@ TEST(Convert, KeepsOrderBytesLabelsAndNames) {
   const Converted done =
       convert(pictures, folder.path("a.mlr"),
               {.threads = 3, .on_progress = [&](std::int64_t records) { EXPECT_EQ(records, ++seen); }});
-  EXPECT_EQ(seen, kToConvert);
-  EXPECT_EQ(done.records, kToConvert);
+  EXPECT_EQ(seen, kPictures);
+  EXPECT_EQ(done.records, kPictures);
   EXPECT_EQ(done.files, 1);
   EXPECT_EQ(done.bytes, static_cast<std::int64_t>(std::filesystem::file_size(folder.path("a.mlr"))));
   const auto records = open_dataset("records:" + folder.path("a.mlr"));
-  ASSERT_EQ(records->size(), kToConvert);
+  ASSERT_EQ(records->size(), kPictures);
   EXPECT_EQ(records->info().classes, pictures.info().classes);
   std::vector<std::byte> scratch, none;
-  for (std::int64_t i = 0; i < kToConvert; ++i) {
+  for (std::int64_t i = 0; i < kPictures; ++i) {
     const Sample got = records->read(i, scratch), expected = pictures.read(i, none);
     EXPECT_TRUE(std::equal(got.bytes.begin(), got.bytes.end(), expected.bytes.begin(), expected.bytes.end()));
     EXPECT_EQ(got.label, expected.label);

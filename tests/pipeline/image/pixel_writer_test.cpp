@@ -11,7 +11,7 @@ namespace {
 
 constexpr float kMean[] = {0.49f, 0.48f, 0.45f}, kStd[] = {0.25f, 0.24f, 0.26f};
 
-struct Source {
+struct StoredImage {
   std::int64_t height, width;
   int channels;
   std::vector<std::uint8_t> bytes;  // height x width x channels
@@ -20,9 +20,9 @@ struct Source {
   }
 };
 
-Source noise(Size2 size, int channels, unsigned seed) {
+StoredImage noise(Size2 size, int channels, unsigned seed) {
   std::mt19937 random(seed);
-  Source image{size.height, size.width, channels, {}};
+  StoredImage image{size.height, size.width, channels, {}};
   image.bytes.resize(static_cast<std::size_t>(size.height * size.width * channels));
   for (auto& byte : image.bytes) {
     byte = static_cast<std::uint8_t>(random());
@@ -31,7 +31,7 @@ Source noise(Size2 size, int channels, unsigned seed) {
 }
 
 /// What a decoder would hand on for `plan`.
-Pixels crop_of(const Source& image, const SamplePlan& plan, bool as_planar) {
+Pixels crop_of(const StoredImage& image, const SamplePlan& plan, bool as_planar) {
   const std::uint8_t* data = image.bytes.data();
   const Pixels whole =
       as_planar
@@ -40,8 +40,8 @@ Pixels crop_of(const Source& image, const SamplePlan& plan, bool as_planar) {
   return whole.part(plan.crop);
 }
 
-Source planar(const Source& image) {
-  Source result = image;
+StoredImage planar(const StoredImage& image) {
+  StoredImage result = image;
   auto out = result.bytes.begin();
   for (int c = 0; c < image.channels; ++c) {
     for (std::int64_t i = 0; i < image.height * image.width; ++i) {
@@ -52,7 +52,7 @@ Source planar(const Source& image) {
 }
 
 /// The pixel of the window at (y, x), straight from the definition; 0 in zero padding.
-std::uint8_t window_pixel(const Source& image, const SamplePlan& plan, std::int64_t y, std::int64_t x,
+std::uint8_t window_pixel(const StoredImage& image, const SamplePlan& plan, std::int64_t y, std::int64_t x,
                           int c) {
   std::int64_t row = plan.window.top + y, column = plan.window.left + x;
   const auto inside = [](std::int64_t& i, std::int64_t size, bool reflect) {
@@ -81,7 +81,7 @@ bool in_hole(const SamplePlan& plan, std::int64_t y, std::int64_t x) {
 }
 
 /// The element at (y, x, c) in double; `bound` is what its rounding may reach.
-double expected(const Source& image, const SamplePlan& plan, std::int64_t y, std::int64_t x, int c,
+double expected(const StoredImage& image, const SamplePlan& plan, std::int64_t y, std::int64_t x, int c,
                 double& bound) {
   const double mean = plan.normalize ? kMean[c % 3] : 0, std = plan.normalize ? kStd[c % 3] : 1;
   bound = 0;
@@ -110,8 +110,8 @@ std::vector<float> deviations(int channels) {
 }
 
 /// Writes `image` by `plan` and compares each element with its definition.
-void check(const Source& image, const SamplePlan& plan, DType dtype, bool as_planar) {
-  const Source stored = as_planar ? planar(image) : image;
+void check(const StoredImage& image, const SamplePlan& plan, DType dtype, bool as_planar) {
+  const StoredImage stored = as_planar ? planar(image) : image;
   const PixelWriter writer(image.channels, plan.output(), dtype, means(image.channels),
                            deviations(image.channels));
   std::vector<std::byte> out(writer.bytes_per_image() + 64, std::byte{0xa5});
@@ -159,7 +159,7 @@ TEST(PixelWriter, EachElementIsWhatItsDefinitionSays) {
       const Size2 size(5 + random() % 40, 5 + random() % 40);
       const int channels = 1 + static_cast<int>(random() % 4);
       const DType dtype = std::array{DType::f32, DType::bf16, DType::u8}[random() % 3];
-      const Source image = noise(size, channels, random());
+      const StoredImage image = noise(size, channels, random());
       SamplePlan plan(size);
       SampleRandom draws(seed, 0, trial);
       for (const auto& transform : transforms) {
@@ -193,7 +193,7 @@ std::vector<double> triangle(std::int64_t i, std::int64_t inputs, std::int64_t o
 }
 
 /// One channel of a pixel of the resized crop, by the filter's definition.
-double resampled(const Source& image, const SamplePlan& plan, std::int64_t y, std::int64_t x, int c) {
+double resampled(const StoredImage& image, const SamplePlan& plan, std::int64_t y, std::int64_t x, int c) {
   const auto rows = triangle(y, plan.crop.height, plan.resized.height);
   const auto columns = triangle(x, plan.crop.width, plan.resized.width);
   double sum = 0;
@@ -214,8 +214,8 @@ TEST(PixelWriter, ResizesTheCrop) {
   for (int trial = 0; trial < 60; ++trial) {
     const Size2 size(10 + random() % 60, 10 + random() % 60);
     const int channels = std::array{3, 1, 4, 5}[static_cast<std::size_t>(trial % 4)];
-    const Source image = noise(size, channels, random());
-    const Source stored = planar(image);
+    const StoredImage image = noise(size, channels, random());
+    const StoredImage stored = planar(image);
     SamplePlan plan(size);
     SampleRandom draws(seed, 0, trial);
     for (const auto& transform :

@@ -36,7 +36,7 @@ TEST(RunDescription, NamesWhatTheBitsDependOn) {
             "weight decay 0, nesterov now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.shards = r.loader.shards = 8; }), "shards: 4 before, 8 now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.sum_order = SumOrder::engine; }),
-            "--sum-order: tree before, engine now");
+            "order of sums: tree before, engine now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.trainer.seed = 6; }), "seed: 5 before, 6 now");
   EXPECT_EQ(changed_by([](Recipe& r) { r.loader.batch_size = 32; }), "batch size: 16 before, 32 now");
   EXPECT_EQ(changed_by([](Recipe& r) {

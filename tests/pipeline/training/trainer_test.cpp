@@ -227,7 +227,7 @@ void expect_evaluation_of_one_network(const ScoreFunction& score) {
 }
 
 TEST(Trainer, EvaluatesAsOneNetworkDoes) { expect_evaluation_of_one_network(&nn::Module::operator()); }
-TEST(Trainer, EvaluatesViewsAsOneNetworkDoes) {
+TEST(Trainer, EvaluatesAugmentationsAsOneNetworkDoes) {
   expect_evaluation_of_one_network(nn::average_over_augmentations);
   Loader loader = make_trainer_loader(150, 100, 1, DType::f32, false);
   Trainer trainer{make_small_net, kSgd, {.replicas = 1, .seed = 1}};
