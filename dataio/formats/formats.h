@@ -59,9 +59,6 @@ std::unique_ptr<Dataset> open_records(const std::string& pattern, const OpenOpti
 /// shares no random number with the training set.
 std::unique_ptr<Dataset> open_synthetic(const std::string& samples, const OpenOptions& options);
 
-/// `samples` black images of 32x32.
-std::unique_ptr<Dataset> open_blank(const std::string& samples, const OpenOptions& options);
-
 /// A kind of data set: `kind` is the word before the colon; `open` gets what follows it.
 struct DatasetKind {
   std::string_view kind, usage;
@@ -77,7 +74,6 @@ inline constexpr DatasetKind kDatasetKinds[] = {
     {"cifar100", "cifar100:DIR", open_cifar100},
     {"idx", "idx:DIR", open_idx},
     {"synthetic", "synthetic:N", open_synthetic},
-    {"blank", "blank:N", open_blank},
 };
 
 }  // namespace millrace
