@@ -5,7 +5,6 @@
 #include <variant>
 #include <vector>
 
-#include "nn/optimizers/adagrad.h"
 #include "nn/optimizers/adam.h"
 #include "nn/optimizers/muon.h"
 #include "nn/optimizers/rms_prop.h"
@@ -14,8 +13,7 @@
 namespace millrace::nn {
 
 /// The kinds of optimizers. What is not in this list is refused.
-using OptimizerOptions =
-    std::variant<SgdOptions, AdamOptions, AdamWOptions, RmsPropOptions, MuonOptions, AdagradOptions>;
+using OptimizerOptions = std::variant<SgdOptions, AdamOptions, AdamWOptions, RmsPropOptions, MuonOptions>;
 
 /// One of each kind, as their structs are by default.
 const std::vector<OptimizerOptions>& optimizer_kinds();
