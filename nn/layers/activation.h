@@ -12,9 +12,6 @@ struct ReLU : Module {
 struct GELU : Module {
   Variable forward(const Variable& x) override { return gelu(x); }
 };
-struct Softsign : Module {
-  Variable forward(const Variable& x) override { return softsign(x); }
-};
 struct Sigmoid : Module {
   Variable forward(const Variable& x) override { return sigmoid(x); }
 };

@@ -248,12 +248,5 @@ TEST(Dropout, FollowsFromTheStepContextAlone) {
   nn::step_context() = {};
 }
 
-TEST(Module, SoftsignIsAnActivation) {
-  nn::Softsign softsign;
-  const Tensor y = softsign(Variable(tensor({-1, 0, 3}))).data();
-  EXPECT_EQ(y.select(0, 0).item(), -0.5);
-  EXPECT_EQ(y.select(0, 2).item(), 0.75);
-}
-
 }  // namespace
 }  // namespace millrace
