@@ -43,7 +43,6 @@ Variable abs(const Variable& x);
 Variable pow(const Variable& x, double exponent);
 Variable clamp(const Variable& x, double low, double high);
 Variable where(const Tensor& condition, const Variable& a, const Variable& b);
-Variable softsign(const Variable& x);  ///< x / (1 + |x|)
 Variable relu(const Variable& x);
 Variable gelu(const Variable& x);  ///< Exact: x * Phi(x). Hendrycks and Gimpel, arXiv 1606.08415.
 Variable sigmoid(const Variable& x);

@@ -36,18 +36,6 @@ Variable unary(std::string_view name, UnaryOp op, const Variable& x, Save save) 
 
 }  // namespace
 
-Variable softsign(const Variable& x) {
-  const Tensor input = checked(x, "softsign");
-  Tensor out = empty_like(input);
-  MILLRACE_LAUNCH(input.device(), softsign, input, out);
-  return record("softsign", std::move(out), {x}, [](const Tensor& result) {
-    return [out = SavedTensor(result)](const Tensor& gradient, InputGradients& inputs) {
-      Tensor grad_x = inputs.destination(0, gradient);
-      MILLRACE_LAUNCH(gradient.device(), softsign_backward, gradient, out.get("softsign"), grad_x);
-      inputs.add(0, std::move(grad_x));
-    };
-  });
-}
 Variable exp(const Variable& x) { return unary("exp", UnaryOp::exp, x, Save::output); }
 Variable log(const Variable& x) { return unary("log", UnaryOp::log, x, Save::input); }
 Variable sqrt(const Variable& x) { return unary("sqrt", UnaryOp::sqrt, x, Save::output); }

@@ -20,8 +20,6 @@ MILLRACE_KERNEL(unary, UnaryOp op, const Tensor& x, Tensor& out)
 // not need it).
 MILLRACE_KERNEL(unary_backward, UnaryOp op, const Tensor& grad, const Tensor& x, const Tensor& out,
                 Tensor& grad_x)
-MILLRACE_KERNEL(softsign, const Tensor& x, Tensor& out)  // x / (1 + |x|)
-MILLRACE_KERNEL(softsign_backward, const Tensor& grad, const Tensor& out, Tensor& grad_x)
 MILLRACE_KERNEL(arange, double start, double step, Tensor& out)
 
 }  // namespace millrace

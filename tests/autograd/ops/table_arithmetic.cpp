@@ -138,8 +138,6 @@ void add_function_cases(Table& table) {
       table, "clamp", "", [](V x) { return clamp(x, -0.71, 0.93); },
       [](double x) { return std::clamp(x, -0.71, 0.93); });
   add_unary(
-      table, "softsign", "", [](V x) { return softsign(x); }, [](double x) { return x / (1 + std::abs(x)); });
-  add_unary(
       table, "relu", "", [](V x) { return relu(x); }, [](double x) { return std::max(x, 0.0); });
   add_unary(
       table, "gelu", "", [](V x) { return gelu(x); },
