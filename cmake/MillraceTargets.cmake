@@ -16,7 +16,7 @@ target_compile_features(millrace_flags INTERFACE cxx_std_20)
 # Sums keep their written order; -fopenmp-simd lets single loops opt out of it by pragma.
 set(cpp_flags -Wall -Wextra -Wno-missing-field-initializers $<$<BOOL:${MILLRACE_WERROR}>:-Werror>
   -march=${MILLRACE_ARCH} -fno-math-errno -fno-trapping-math -fopenmp-simd -mprefer-vector-width=512
-  $<$<BOOL:${MILLRACE_UNITY}>:-Wno-subobject-linkage>)  # a source that another one includes looks like a header
+  $<$<AND:$<BOOL:${MILLRACE_UNITY}>,$<CXX_COMPILER_ID:GNU>>:-Wno-subobject-linkage>)  # a source that another one includes looks like a header
 if(NOT MILLRACE_ARCH STREQUAL "native")
   list(APPEND cpp_flags -Wno-psabi)  # how vectors wider than the processor's are passed concerns nobody outside
 endif()

@@ -159,31 +159,32 @@ void visit_peers(const ncclComm& self, Visit&& visit) {
   }
 }
 
-ncclResult_t all_reduce(const void* send, void* receive, std::size_t count, ncclDataType_t type, ncclRedOp_t,
-                        ncclComm_t handle, cudaStream_t stream) {
-  const auto& self = *handle;
-  const std::size_t bytes = count * size_of_type(type);
-  Operation operation;
-  visit_peers(self, [&](int r) { operation.sends.emplace_back(r, send, bytes); });
-  operation.receive = [=, &self](const Take& take) {
-    receive_sum(take, self, static_cast<const std::byte*>(send), static_cast<std::byte*>(receive), bytes,
-                type);
-  };
-  return add("ncclAllReduce", handle, stream, std::move(operation));
-}
-
-ncclResult_t reduce_scatter(const void* send, void* receive, std::size_t count, ncclDataType_t type,
-                            ncclRedOp_t, ncclComm_t handle, cudaStream_t stream) {
-  const auto& self = *handle;
-  const std::size_t bytes = count * size_of_type(type);
-  const auto* parts = static_cast<const std::byte*>(send);
-  const auto part = [=](int r) { return parts + static_cast<std::size_t>(r) * bytes; };
+/// Each rank r gets `part(r)` of all ranks, added up.
+template <typename Part>
+Operation sum_of(const ncclComm& self, const Part& part, void* receive, std::size_t bytes,
+                 ncclDataType_t type) {
   Operation operation;
   visit_peers(self, [&](int r) { operation.sends.emplace_back(r, part(r), bytes); });
   operation.receive = [=, &self](const Take& take) {
     receive_sum(take, self, part(self.rank), static_cast<std::byte*>(receive), bytes, type);
   };
-  return add("ncclReduceScatter", handle, stream, std::move(operation));
+  return operation;
+}
+
+ncclResult_t all_reduce(const void* send, void* receive, std::size_t count, ncclDataType_t type, ncclRedOp_t,
+                        ncclComm_t handle, cudaStream_t stream) {
+  const auto whole = [=](int) { return static_cast<const std::byte*>(send); };
+  return add("ncclAllReduce", handle, stream,
+             sum_of(*handle, whole, receive, count * size_of_type(type), type));
+}
+
+ncclResult_t reduce_scatter(const void* send, void* receive, std::size_t count, ncclDataType_t type,
+                            ncclRedOp_t, ncclComm_t handle, cudaStream_t stream) {
+  const std::size_t bytes = count * size_of_type(type);
+  const auto part = [=](int r) {
+    return static_cast<const std::byte*>(send) + static_cast<std::size_t>(r) * bytes;
+  };
+  return add("ncclReduceScatter", handle, stream, sum_of(*handle, part, receive, bytes, type));
 }
 
 ncclResult_t all_gather(const void* send, void* receive, std::size_t count, ncclDataType_t type,

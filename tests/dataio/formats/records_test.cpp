@@ -408,13 +408,16 @@ TEST(RecordsDamage, AFirstReadIsCheckedOnce) {
   EXPECT_THAT(error(*open_dataset("records:" + folder.path("a.mlr"))), HasSubstr("record 4"));
 }
 
+RecordHeader header_of(const std::string& file) {
+  return RecordHeader::decode(bytes(file).first<RecordHeader::kBytes>(), file.size(), "good.mlr");
+}
+
 /// Files whose checksums are right and whose numbers are not.
 TEST(RecordsDamage, HostileHeadersAreRefused) {
   TemporaryFolder folder;
   write(folder.path("good.mlr"));
   const std::string good = content(folder.path("good.mlr"));
-  const RecordHeader header =
-      RecordHeader::decode(bytes(good).first<RecordHeader::kBytes>(), good.size(), "good.mlr");
+  const RecordHeader header = header_of(good);
   const auto with_header = [&](auto change) {
     RecordHeader changed = header;
     change(changed);
@@ -441,8 +444,7 @@ TEST(RecordsDamage, HostileEntriesAreRefused) {
   TemporaryFolder folder;
   write(folder.path("bad.mlr"));
   const std::string good = content(folder.path("bad.mlr"));
-  const RecordHeader header =
-      RecordHeader::decode(bytes(good).first<RecordHeader::kBytes>(), good.size(), "good.mlr");
+  const RecordHeader header = header_of(good);
   const std::size_t at = header.index_offset + 2 * RecordEntry::kBytes;
   std::mt19937_64 random(11);
   for (int i = 0; i < 2000; ++i) {
